@@ -9,6 +9,7 @@ from typing import Final
 
 PEERS: Final = "peers"
 METRICS: Final = "metrics"
+API: Final = "the API"
 # Of the event loop, for what the kernel handed over last: it becomes a connection, is made known,
 # is met by whoever serves it, is closed by them, and is gone.
 TURNS: Final = 5
@@ -18,7 +19,7 @@ class CannotListen(Exception):
     """An address that nobody can listen on here: taken, not ours, or not allowed.
 
     Attributes:
-        purpose: What was to be served there: `PEERS` or `METRICS`.
+        purpose: What was to be served there: `PEERS`, `METRICS` or `API`.
         is_taken: Whether another program has it.
     """
 

@@ -6,9 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from cromford.daemon.api.rpc import SOCKET_NAME
-from cromford.daemon.api.rpc_server import Handler, RpcServer
+from cromford.agent import agentd
+from cromford.daemon import clientd, lspd
+from cromford.daemon.api.calling import SOCKET_NAME
+from cromford.daemon.api.endpoints import endpoints
+from cromford.daemon.api.handlers import Handler
+from cromford.daemon.api.server import ApiServer
 
+# Of whatever role: where two have an operation, what stands in its query is the same.
+PARAMS = {**agentd.PARAMS, **clientd.PARAMS, **lspd.PARAMS}
 Answer = object | Callable[[dict[str, Any]], object]
 
 
@@ -49,7 +55,8 @@ class FakeDaemon:
 
     async def _serve(self) -> None:
         methods = {name: self._handler(name, answer) for name, answer in self._answers.items()}
-        async with RpcServer(self._home / SOCKET_NAME, methods, role=self._role):
+        served = endpoints(methods, params=PARAMS, answers={})
+        async with ApiServer(self._home / SOCKET_NAME, served, role=self._role):
             self._started.set()
             await self._stopping.wait()
 

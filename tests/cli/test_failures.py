@@ -32,7 +32,7 @@ def test_without_a_daemon_the_error_says_what_to_do(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stdout == ""
     first, second = result.stderr.splitlines()
-    assert first == f"error: no daemon listens on {tmp_path}/regtest/rpc.sock"
+    assert first == f"error: no daemon listens on {tmp_path}/regtest/api.sock"
     assert second.startswith("Start the daemon")
 
 

@@ -74,7 +74,7 @@ def test_a_daemon_runs_on_a_signet_whose_challenge_it_was_told(
 
     running = lsp(tmp_path / "own", *where, "--signet-challenge", CHALLENGE)
     try:
-        client = RpcClient(tmp_path / "own" / "signet" / "rpc.sock")
+        client = RpcClient(tmp_path / "own" / "signet" / "api.sock")
         give_up = time.monotonic() + PATIENCE_SECONDS
         while True:
             assert running.poll() is None

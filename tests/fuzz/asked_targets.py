@@ -1,36 +1,30 @@
 """Readers of what users, operators, their files and their nodes say."""
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from cromford.adapters.bitcoind import BitcoindChain
 from cromford.adapters.bitcoind_answers import read_package as read_package_answer
+from cromford.agent import agentd
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.network import MAINNET, REGTEST
 from cromford.bitcoin.tx import MAX_MONEY_SAT, OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.cli.configuration.run_options import client_policy, lsp_policy
 from cromford.cli.configuration.settings import dump, read_file, resolve
 from cromford.cli.failures import CommandFailed
-from cromford.daemon import clientd, lspd, safekeeping
-from cromford.daemon.api import (
-    client_market,
-    client_payments,
-    events,
-    lsp_closing,
-    lsp_market,
-    lsp_payments,
-    payments,
-    rescan,
-    wallet,
-)
-from cromford.daemon.api.rpc import RpcFailure, _read_result
-from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params
+from cromford.daemon import clientd, lspd
+from cromford.daemon.api.application import Application
+from cromford.daemon.api.calling import read_answer as read_api_answer
+from cromford.daemon.api.connections import Connections
+from cromford.daemon.api.endpoints import endpoints
+from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.api.handlers import Handler, read_params
 from cromford.ports import ChainUnavailable
 from cromford.watch.package import package_document
 from cromford.watch.package_reading import InvalidPackage, read_package
@@ -38,26 +32,10 @@ from tests.fuzz.peer_targets import _run
 from tests.fuzz.stored_targets import directory
 from tests.fuzz.target import Target
 
-ROOMS: Final = (
-    clientd,
-    lspd,
-    safekeeping,
-    client_market,
-    client_payments,
-    events,
-    lsp_closing,
-    lsp_market,
-    lsp_payments,
-    payments,
-    rescan,
-    wallet,
-)
-PARAMS: Final = {
-    f"{room.__name__.rpartition('.')[2]}.{name}": kind
-    for room in ROOMS
-    for name, kind in vars(room).items()
-    if name.endswith("Params") and getattr(kind, "__module__", "") == room.__name__
-}
+# What each operation takes; where two roles have one, as the last of them has it.
+PARAMS: Final = {**agentd.PARAMS, **lspd.PARAMS, **clientd.PARAMS}
+TURNS: Final = 20
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 TX: Final = Tx(
     version=2,
     inputs=(TxIn(outpoint=OutPoint(txid=Txid(b"\x07" * 32), vout=1), nsequence=0),),
@@ -85,25 +63,72 @@ def _echo(kind: type[Any]) -> Handler:
     return handler
 
 
+class _Transport:
+    """A connection whose other end has said all that it will say, and reads everything."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+        self._is_closing = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def close(self) -> None:
+        self._is_closing = True
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+
 @cache
-def server() -> RpcServer:
-    """Return a server with a method for each class of parameters, which says what it read."""
-    return RpcServer(Path("unused"), {name: _echo(kind) for name, kind in PARAMS.items()})
+def connections() -> tuple[asyncio.AbstractEventLoop, Connections]:
+    """Return what serves an operation for each class of parameters, which says what it read."""
+    methods = {name: _echo(kind) for name, kind in PARAMS.items()}
+    app = Application(endpoints(methods, params=PARAMS, answers={}))
+    return asyncio.new_event_loop(), Connections(app, name="fuzz", n_max=1)
 
 
 def read_request(data: bytes) -> None:
-    """Answer a request: whatever it is, by a line that a caller can read."""
-    answer = _run(server()._answer(data))
-    assert b"\n" not in answer
-    said = msgspec.json.decode(answer)
-    assert ("result" in said) != ("error" in said)
-    if "error" in said:
-        _read_result(answer)
+    """Answer whatever comes over a connection, and read what the first answer says."""
+    loop, serving = connections()
+    transport: Any = _Transport()
+
+    async def exchange() -> None:
+        protocol = serving.protocol()
+        protocol.connection_made(transport)
+        if data:  # A loop gives nothing where nothing came.
+            protocol.data_received(data)
+        for _ in range(TURNS):  # More than an answer takes, that waits for nobody.
+            await asyncio.sleep(0)
+        protocol.connection_lost(None)
+        await asyncio.gather(*serving.state.tasks)
+
+    loop.run_until_complete(exchange())
+    written = bytes(transport.written)
+    if not written:
+        raise ApiFailure("unfinished", "it is not the whole of a request")
+    assert not written.startswith(b"HTTP/1.1 5"), written
+    try:
+        read_api_answer(written.removeprefix(CONTINUE))
+    except ApiFailure as failure:
+        if failure.code in {"unreadable_response", "connection_lost"}:
+            raise AssertionError(written) from failure
+        raise
 
 
 def read_response(data: bytes) -> None:
     """Read the answer of a daemon."""
-    _read_result(data)
+    read_api_answer(data)
 
 
 def read_config(data: bytes) -> None:
@@ -178,8 +203,8 @@ def read_answer(data: bytes) -> None:
 
 TARGETS: Final = (
     Target(name="package", read=read_package_file, errors=(InvalidPackage,), size_max=16 * 1024),
-    Target(name="request", read=read_request, errors=(RpcFailure,)),
-    Target(name="response", read=read_response, errors=(RpcFailure,)),
+    Target(name="request", read=read_request, errors=(ApiFailure,)),
+    Target(name="response", read=read_response, errors=(ApiFailure,)),
     Target(name="config", read=read_config, errors=(CommandFailed,), is_slow=True),
     Target(name="policies", read=read_policies, errors=(CommandFailed,), is_slow=True),
     Target(name="environment", read=read_environment, errors=(CommandFailed,)),

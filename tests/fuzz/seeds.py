@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -17,6 +18,7 @@ from cromford.channel.terms import Party
 from cromford.cli.configuration.settings import dump, resolve
 from cromford.codec.tlv import encode_bigsize, encode_tlv_stream
 from cromford.crypto.keys import pubkey_of
+from cromford.daemon.api.operations import OPERATIONS
 from cromford.daemon.backup import mark_file
 from cromford.daemon.backup.high_water import HighWaterMark, Memo
 from cromford.daemon.seed_file import _encrypt
@@ -220,11 +222,20 @@ def _packages() -> Iterator[bytes]:
 
 def _requests() -> Iterator[bytes]:
     for name, kind in PARAMS.items():
-        given: dict[str, object] = {}
-        for field in msgspec.structs.fields(kind):
-            given[field.name] = _given(str(field.type))
-        request = {"jsonrpc": "2.0", "id": 1, "method": name, "params": given}
-        yield msgspec.json.encode(request)
+        operation = OPERATIONS[name]
+        given = {field.name: _given(str(field.type)) for field in msgspec.structs.fields(kind)}
+        target = operation.path
+        for place in operation.places:
+            target = target.replace(f"{{{place}}}", str(given.pop(place)))
+        body = b""
+        if operation.has_body:
+            body = msgspec.json.encode(given)
+        else:
+            target += f"?{urlencode(given, doseq=True)}"
+        yield (
+            f"{operation.verb} {target} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        ).encode() + body
 
 
 def _given(kind: str) -> object:
@@ -234,11 +245,12 @@ def _given(kind: str) -> object:
 
 
 def _responses() -> Iterator[bytes]:
-    yield b'{"jsonrpc":"2.0","id":1,"result":{"a":[1,2.5,null,"x"]}}'
-    yield (
-        b'{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"m","data":{"code":"c",'
-        b'"retryable":true,"remediation":"r","exit_code":2}}}'
-    )
+    for status, body in (
+        (200, b'{"a":[1,2.5,null,"x"]}'),
+        (409, b'{"code":"c","message":"m","retryable":true,"remediation":"r","exit_code":2}'),
+    ):
+        head = f"HTTP/1.1 {status} OK\r\ncontent-length: {len(body)}\r\n\r\n"
+        yield head.encode() + body
 
 
 def _configs() -> Iterator[bytes]:

@@ -17,6 +17,7 @@ from cromford.agent.looking import look
 from cromford.agent.options import AgentOptions
 from cromford.agent.rounds import Rounds
 from cromford.agent.views import WITHOUT_COINS, held_view
+from cromford.answers.index import AGENT_ANSWERS
 from cromford.answers.packages import (
     AddedPackage,
     AgentStatus,
@@ -27,9 +28,14 @@ from cromford.answers.packages import (
 from cromford.answers.status import Stopping
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.bitcoin.network import REGTEST
+from cromford.daemon.api.calling import SOCKET_NAME
+from cromford.daemon.api.document import document_of
+from cromford.daemon.api.endpoints import endpoints
 from cromford.daemon.api.factory_id import find_id
-from cromford.daemon.api.rpc import SOCKET_NAME, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, RpcServer, read_params, without_params
+from cromford.daemon.api.handlers import Params
+from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.api.server import ApiServer
 from cromford.daemon.connecting import connect_chain
 from cromford.daemon.health import checked
 from cromford.daemon.home import open_home
@@ -40,6 +46,7 @@ from cromford.watch.package import ExitPackage
 from cromford.watch.package_reading import InvalidPackage, read_package
 
 FIRST_LOOK_SECONDS: Final = 3.0
+ROLE: Final = "agent"
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +57,9 @@ class _AddParams(msgspec.Struct, forbid_unknown_fields=True):
 
 class _WithdrawParams(msgspec.Struct, forbid_unknown_fields=True):
     package_id: str
+
+
+PARAMS: Final[Params] = {"add": _AddParams, "withdraw": _WithdrawParams}
 
 
 class AgentDaemon:
@@ -101,8 +111,11 @@ class AgentDaemon:
         rounds.add_done_callback(self._on_rounds_done)
         try:
             await self._first_look()
+            served = endpoints(self.methods(), params=PARAMS, answers=AGENT_ANSWERS)
             async with (
-                RpcServer(self.home / SOCKET_NAME, self.methods(), role="agent"),
+                ApiServer(
+                    self.home / SOCKET_NAME, served, role=ROLE, document=document_of(ROLE, served)
+                ),
                 supervisor().told(self._status_line, self._settled),
             ):
                 _log.info("agent_started kind=%s home=%s", WITHOUT_COINS, self.home)

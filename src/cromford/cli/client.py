@@ -28,6 +28,7 @@ from cromford.cli.seed import seed_group
 from cromford.cli.shown import dying, exits, lists, payment_lists, tree
 from cromford.cli.shown.output import show
 from cromford.cli.stopping import stop_command
+from cromford.cli.tokens import token_group
 from cromford.cli.wallet import wallet_group
 from cromford.told import counted
 
@@ -52,6 +53,7 @@ command.add_command(backup_group(ROLE))
 command.add_command(events_command(ROLE))
 command.add_command(rescan_command(ROLE))
 command.add_command(stop_command(ROLE))
+command.add_command(token_group(ROLE))
 command.add_command(invoice_command(ROLE))
 command.add_command(invoices_group(ROLE))
 command.add_command(decode_command(ROLE))
@@ -62,7 +64,7 @@ command.add_command(buy_liquidity)
 
 
 @command.command()
-@flags_of("client", "chain", "log", "metrics", "seed", "backup")
+@flags_of("client", "chain", "log", "metrics", "api", "seed", "backup")
 @invocation_options
 @click.pass_obj
 def run(

@@ -18,15 +18,16 @@ from cromford.cli.seed_failures import (
 )
 from cromford.daemon import clientd, lspd
 from cromford.daemon.api.rpc_server import SocketInUse
+from cromford.daemon.api.tokens import BadTokens
 from cromford.daemon.backup.places import PlaceRefused
 from cromford.daemon.home import UnreadableFile
 from cromford.daemon.marks import RecordsLost
 from cromford.daemon.options import ClientOptions, LspOptions
-from cromford.listening import METRICS, PEERS, CannotListen
+from cromford.listening import API, METRICS, PEERS, CannotListen
 from cromford.open_files import TooFewFiles
 from cromford.ports import CredentialsRefused
 
-_LISTENING_FLAGS: Final = {PEERS: "--listen", METRICS: "--metrics-listen"}
+_LISTENING_FLAGS: Final = {PEERS: "--listen", METRICS: "--metrics-listen", API: "--api-listen"}
 _MISMATCH_REMEDIES: Final = {
     "signet challenge": "For a signet of your own, see --signet-challenge.",
 }
@@ -88,6 +89,13 @@ def _startup_failures(role: str) -> Iterator[None]:
         ) from error
     except CannotListen as error:
         raise _cannot_listen(error) from error
+    except BadTokens as error:
+        raise CommandFailed(
+            "tokens_unreadable",
+            str(error),
+            remediation="Put the file back from a backup, or move it away: then there are no "
+            "tokens.",
+        ) from error
     except SocketInUse as error:
         raise CommandFailed(
             "datadir_unusable",

@@ -24,6 +24,7 @@ from cromford.cli.seed import seed_group
 from cromford.cli.shown import exits, lists, payment_lists, tree
 from cromford.cli.shown.output import sat, show, write_json
 from cromford.cli.stopping import stop_command
+from cromford.cli.tokens import token_group
 from cromford.cli.wallet import digits, feerate_option, together_option, wallet_group
 from cromford.factory.terms import N_CLIENTS_MAX
 
@@ -42,6 +43,7 @@ command.add_command(bans_group)
 command.add_command(events_command(ROLE))
 command.add_command(rescan_command(ROLE))
 command.add_command(stop_command(ROLE))
+command.add_command(token_group(ROLE))
 command.add_command(lsp_pay_command(ROLE))
 command.add_command(payments_command(ROLE, payment_lists.lsp_payments))
 command.add_command(balances_command(ROLE))
@@ -52,7 +54,7 @@ command.add_command(ledger_command)
 
 
 @command.command()
-@flags_of("lsp", "chain", "log", "metrics", "seed", "backup")
+@flags_of("lsp", "chain", "log", "metrics", "api", "seed", "backup")
 @invocation_options
 @click.pass_obj
 def run(

@@ -10,11 +10,14 @@ from cromford.adapters.noise_tcp import NoiseConnection, connect
 from cromford.answers.chain import RefusedTransaction
 from cromford.answers.exits import ExitBegun, ExitPause, ExitPlan, ExitStatus
 from cromford.answers.factories import FactoryVerification, MoveBegun, OwnFactories, OwnFactory
+from cromford.answers.index import CLIENT_ANSWERS
 from cromford.answers.packages import PackageDocument
 from cromford.answers.status import ClientStatus, WishLeft, WishState
+from cromford.daemon.api import client_market, client_payments
 from cromford.daemon.api.client_market import ClientMarket
 from cromford.daemon.api.client_payments import ClientPayments
 from cromford.daemon.api.factory_id import find_factory
+from cromford.daemon.api.handlers import Params
 from cromford.daemon.api.rpc import RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.driver import Role
@@ -25,6 +28,7 @@ from cromford.daemon.metrics import Sample
 from cromford.daemon.options import ClientOptions
 from cromford.daemon.parts import ClientParts
 from cromford.daemon.reconnecting import Reconnecting
+from cromford.daemon.serving import SHARED_PARAMS
 from cromford.daemon.shell import Daemon
 from cromford.daemon.signing import derive_keys
 from cromford.daemon.views import client as views
@@ -71,8 +75,27 @@ class _OwnExitParams(msgspec.Struct, forbid_unknown_fields=True):
     publish_stale_commitment: bool = False
 
 
+PARAMS: Final[Params] = {
+    **SHARED_PARAMS,
+    **client_payments.PARAMS,
+    **client_market.PARAMS,
+    "join": _JoinParams,
+    "move": _OwnFactoryParams,
+    "factory": _OwnFactoryParams,
+    "verify": _OwnFactoryParams,
+    "exit_export": _OwnFactoryParams,
+    "exit_plan": _OwnFactoryParams,
+    "exit_start": _OwnExitParams,
+    "exit_status": _OwnFactoryParams,
+    "exit_pause": _OwnFactoryParams,
+}
+
+
 class ClientDaemon(Daemon[ClientState]):
     """One client."""
+
+    params = PARAMS
+    answers = CLIENT_ANSWERS
 
     def __init__(self, options: ClientOptions) -> None:
         def new_state(keychain: Keychain) -> ClientState:

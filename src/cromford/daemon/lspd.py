@@ -18,9 +18,12 @@ from cromford.answers.exits import ExitBegun
 from cromford.answers.export import FactoryExport
 from cromford.answers.factories import LspFactories, LspFactory, LspFactoryLine
 from cromford.answers.fundings import AbandonedFunding, BumpedFunding
+from cromford.answers.index import LSP_ANSWERS
 from cromford.answers.status import LspStatus
 from cromford.bitcoin.fees import sat_per_vb
+from cromford.daemon.api import lsp_bans, lsp_closing, lsp_fundings, lsp_market, lsp_payments
 from cromford.daemon.api.factory_id import find_factory
+from cromford.daemon.api.handlers import Params
 from cromford.daemon.api.lsp_bans import LspBans
 from cromford.daemon.api.lsp_closing import LspClosing
 from cromford.daemon.api.lsp_fundings import LspFundings
@@ -47,6 +50,7 @@ from cromford.daemon.lookups import LspLookup
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import LspOptions
 from cromford.daemon.parts import LspParts, read_label
+from cromford.daemon.serving import SHARED_PARAMS
 from cromford.daemon.shell import Daemon
 from cromford.daemon.signing import draw
 from cromford.daemon.views import lsp as views
@@ -117,8 +121,26 @@ class _ExitParams(msgspec.Struct, forbid_unknown_fields=True):
     publish_stale_commitment: bool = False
 
 
+PARAMS: Final[Params] = {
+    **SHARED_PARAMS,
+    **lsp_payments.PARAMS,
+    **lsp_closing.PARAMS,
+    **lsp_market.PARAMS,
+    **lsp_bans.PARAMS,
+    **lsp_fundings.PARAMS,
+    "factory_show": _FactoryParams,
+    "factory_export": _FactoryParams,
+    "factory_abandon": _AbandonFactoryParams,
+    "factory_bump": _BumpFactoryParams,
+    "exit_start": _ExitParams,
+}
+
+
 class LspDaemon(Daemon[LspState]):
     """One LSP."""
+
+    params = PARAMS
+    answers = LSP_ANSWERS
 
     def __init__(self, options: LspOptions) -> None:
         def new_state(keychain: Keychain) -> LspState:

@@ -61,6 +61,7 @@ class LspOptions:
     signet_challenge: str | None = None  # in hex; None on signet means the public one
     backup_dir: Path | None = None  # None: no replica is kept
     mark_dir: Path | None = None  # None: no mark is kept
+    api_listen: tuple[str, int] | None = None  # None: the API is on its unix socket only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,7 @@ class ClientOptions:
     signet_challenge: str | None = None  # in hex; None on signet means the public one
     backup_dir: Path | None = None  # None: no replica is kept
     mark_dir: Path | None = None  # None: no mark is kept
+    api_listen: tuple[str, int] | None = None  # None: the API is on its unix socket only
 
     def __post_init__(self) -> None:
         check_is_safe(self.policy, self.network)

@@ -13,6 +13,7 @@ import msgspec
 
 from cromford.adapters.sqlite import Journal
 from cromford.answers.backup import BackupMade, BackupStatus, MarkState
+from cromford.daemon.api.handlers import Params
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.backup.asking import Asker
@@ -69,6 +70,9 @@ def waits_for_mark(effect: Performed) -> bool:
 class _CreateParams(msgspec.Struct, forbid_unknown_fields=True):
     file: str
     overwrite: bool = False
+
+
+PARAMS: Final[Params] = {"backup_create": _CreateParams}
 
 
 class Safekeeping:

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from cromford import __version__
 from cromford import effects as fx
@@ -21,14 +21,15 @@ from cromford.adapters.key_file import KeyFile
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
 from cromford.answers.exits import WaitingTransaction
-from cromford.answers.status import DaemonStatus, Stopping
+from cromford.answers.status import DaemonStatus
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import OutPoint, Tx
-from cromford.daemon.api.events import events_method
-from cromford.daemon.api.rescan import rescan_method
-from cromford.daemon.api.rpc import SOCKET_NAME, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, RpcServer, without_params
-from cromford.daemon.api.wallet import wallet_methods, wallet_samples, wallet_summary
+from cromford.daemon.api.endpoints import Answers
+from cromford.daemon.api.handlers import Params
+from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.rpc_server import Handler
+from cromford.daemon.api.tokens import Tokens
+from cromford.daemon.api.wallet import wallet_samples, wallet_summary
 from cromford.daemon.backup.places import check_places
 from cromford.daemon.budgets import Budgets
 from cromford.daemon.chain_effects import ChainEffects
@@ -52,6 +53,7 @@ from cromford.daemon.record_log import log_record
 from cromford.daemon.refusals import Refusals
 from cromford.daemon.remedies import remedy_for
 from cromford.daemon.safekeeping import UNMARKED, Safekeeping, waits_for_mark
+from cromford.daemon.serving import api_server, shared_methods
 from cromford.daemon.signing import draw, nonce_samples, perform_signing, sign_child
 from cromford.daemon.supervisor import supervised
 from cromford.daemon.views.payments import statuses
@@ -76,7 +78,15 @@ S = TypeVar("S")
 
 
 class Daemon(Generic[S]):
-    """One running role. Subclasses add the network side and the API methods of their role."""
+    """One running role. Subclasses add the network side and the API methods of their role.
+
+    Attributes:
+        params: What the operations of the role take, by their names.
+        answers: What they answer.
+    """
+
+    params: ClassVar[Params]
+    answers: ClassVar[Answers]
 
     def __init__(
         self,
@@ -90,6 +100,7 @@ class Daemon(Generic[S]):
         network = self.network = options.network
         self.home = open_home(options.datadir, network)
         self.handed_over_keys = KeyFile(self.home)
+        self.tokens = Tokens(self.home)
         self.chain_url = options.chain.url
         passphrase = read_passphrase(options.seed_passphrase_file)
         self.failed_decisions = FailedDecisions()
@@ -294,7 +305,7 @@ class Daemon(Generic[S]):
                 settled=self._settled,
             )
             _log.info("metrics_served port=%d", self._metrics.port)
-        server = RpcServer(self.home / SOCKET_NAME, self.served_methods(), role=self.driver.role)
+        server = api_server(self, self.driver.role, listen=self._options.api_listen)
         try:
             self._begin_to_commit()
             self.driver.facts = self.facts
@@ -350,7 +361,10 @@ class Daemon(Generic[S]):
 
     def served_methods(self) -> dict[str, Handler]:
         """Return every method of the API, as it is served."""
-        methods = {**self._shared_methods(), **self.methods()}
+        shared = shared_methods(
+            self, stop=self._stopping.set, settled=self._settled, cover=self._cover
+        )
+        methods = {**shared, **self.methods()}
         return {name: self._durably(method) for name, method in methods.items()}
 
     def _durably(self, handler: Handler) -> Handler:
@@ -492,20 +506,6 @@ class Daemon(Generic[S]):
             "datadir": str(self.home.parent),
             "chain_url": self.chain_url,
             "wallet": wallet_summary(self),
-        }
-
-    def _shared_methods(self) -> dict[str, Handler]:
-        async def stop() -> Stopping:
-            # The answer leaves before the server closes: it lets begun requests finish.
-            asyncio.get_running_loop().call_soon(self._stopping.set)
-            return {"stopping": True}
-
-        return {
-            "stop": without_params(stop),
-            "events": events_method(self.events),
-            "rescan": rescan_method(self),
-            **self.safe.methods(settled=self._settled, cover=self._cover),
-            **wallet_methods(self),
         }
 
     async def _close(self) -> None:

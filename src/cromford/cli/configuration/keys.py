@@ -35,6 +35,7 @@ SECTIONS: Final = {
     "chain": "The Bitcoin chain, and the Bitcoin Core node that knows it.",
     "log": "What the daemon writes to stderr.",
     "metrics": "Numbers for Prometheus.",
+    "api": "The local API, besides its unix socket.",
     "seed": "The seed file.",
     "backup": "Where the store is kept safe: a second place for its replica, a third for its mark.",
     "lsp": "An LSP: where it listens, what it offers, how it builds. Only `lsp run` reads these.",
@@ -145,6 +146,24 @@ _DAEMON: Final = (
         "what the daemon holds: let it be 127.0.0.1, or a network of your own.",
         flag="--metrics-listen",
         shown_default="none are served",
+    ),
+    Key(
+        section="api",
+        name="listen",
+        kind=Endpoint(),
+        default=None,
+        help="Serve the API by TCP, too, for whoever has a token: see `token add`.",
+        flag="--api-listen",
+        shown_default="only the unix socket",
+    ),
+    Key(
+        section="api",
+        name="beyond_loopback",
+        kind=Flag(),
+        default=False,
+        help="Let --api-listen name an address that other machines reach. Tokens travel "
+        "unencrypted: put a TLS proxy before it.",
+        flag="--api-beyond-loopback",
     ),
     Key(
         section="seed",

@@ -14,6 +14,7 @@ from cromford.cli.configuration.kinds import sat_per_kw
 from cromford.cli.configuration.role_keys import CLIENT_RANGES
 from cromford.cli.failures import EXIT_USAGE, CommandFailed
 from cromford.crypto.keys import is_pubkey
+from cromford.daemon.api.loopback import is_loopback
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.factory.odometer import Odometer
@@ -46,6 +47,10 @@ WARNING: this daemon runs on MAINNET, with bitcoin that can be lost.
 WARNING: this software is alpha and has had no outside review. A factory cannot be closed
 WARNING: cooperatively, and nothing bumps a fee: what goes into a factory may stay there. Use a
 WARNING: test network unless you can lose all of it."""
+
+API_WARNING: Final = """\
+WARNING: the API is served to other machines, and HTTP hides nothing: whoever reads along has the
+WARNING: tokens, and with them the money. Put a proxy with TLS before it."""
 
 Values = Mapping[str, Any]
 
@@ -129,6 +134,27 @@ def agent_options(values: Values, datadir: Path) -> AgentOptions:
     )
 
 
+def api_listen(values: Values) -> tuple[str, int] | None:
+    """Return where the API is served by TCP; None where it is not.
+
+    Raises:
+        CommandFailed: If other machines could reach it, and nobody said that they may.
+    """
+    listen: tuple[str, int] | None = values["api.listen"]
+    if listen is None or is_loopback(listen[0]):
+        return listen
+    if not values["api.beyond_loopback"]:
+        raise CommandFailed(
+            "beyond_loopback",
+            f"api.listen: expected an address of this machine alone, received {listen[0]}",
+            remediation="Who has a token could use it from other machines, and who listens on the "
+            "way would have it: say --api-beyond-loopback if that is what you want.",
+            exit_code=EXIT_USAGE,
+        )
+    click.echo(API_WARNING, err=True)
+    return listen
+
+
 def _shared(values: Values, datadir: Path) -> dict[str, Any]:
     network = allowed_network(values)
     return {
@@ -141,6 +167,7 @@ def _shared(values: Values, datadir: Path) -> dict[str, Any]:
         "log_level": values["log.level"],
         "log_format": values["log.format"],
         "metrics_listen": values["metrics.listen"],
+        "api_listen": api_listen(values),
         "seed_passphrase_file": values["seed.passphrase_file"],
         "backup_dir": _absolute(values["backup.dir"]),
         "mark_dir": _absolute(values["backup.mark_dir"]),

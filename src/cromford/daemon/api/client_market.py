@@ -8,6 +8,7 @@ import msgspec
 from cromford import told
 from cromford.answers.market import LiquidityQuote, PurchaseOutcome
 from cromford.daemon.api.factory_id import find_factory
+from cromford.daemon.api.handlers import Params
 from cromford.daemon.api.payment_limits import WAIT_SECONDS_MAX
 from cromford.daemon.api.payments import wait_until
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
@@ -83,6 +84,9 @@ class _BuyParams(msgspec.Struct, forbid_unknown_fields=True):
     price_max_msat: int
     beyond_coverage: bool = False
     wait_seconds: float = 0
+
+
+PARAMS: Final[Params] = {"liquidity_quote": _QuoteParams, "liquidity_buy": _BuyParams}
 
 
 class ClientMarket:

@@ -10,6 +10,7 @@ import msgspec
 from cromford.answers.channels import ChannelAmounts, ChannelStand, OwnBalance, OwnChannel, OwnTotal
 from cromford.crypto.keys import sha256
 from cromford.daemon.api.factory_id import find_factory
+from cromford.daemon.api.handlers import Params
 from cromford.daemon.api.payment_limits import (
     ANNOUNCED_HOLD_SECONDS_MAX,
     ANNOUNCEMENT_SECONDS,
@@ -72,6 +73,13 @@ class _ClientPayParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str | None = None  # None: any
     wait_seconds: float = WAIT_SECONDS
     dry_run: bool = False
+
+
+PARAMS: Final[Params] = {
+    "invoice": _InvoiceParams,
+    "pay": _ClientPayParams,
+    "payments": PaymentsParams,
+}
 
 
 class ClientPayments:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from cromford.daemon.api.handlers import Params
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params
 from cromford.daemon.event_filter import BadFilter, EventFilter
@@ -20,6 +21,9 @@ class EventsParams(msgspec.Struct, forbid_unknown_fields=True):
     wait_seconds: float = 0.0
     only: list[str] = []
     about: str = ""
+
+
+PARAMS: Final[Params] = {"events": EventsParams}
 
 
 def events_method(log: EventLog) -> Handler:

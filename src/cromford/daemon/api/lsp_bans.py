@@ -1,11 +1,12 @@
 """The LSP's API for bans: to whom the lobby is closed, and who decided so."""
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from cromford.answers.bans import BannedNode, BannedNodes
 from cromford.crypto.keys import is_pubkey
+from cromford.daemon.api.handlers import Params
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.views.bans import show_ban, show_bans
@@ -36,6 +37,9 @@ class _BanParams(msgspec.Struct, forbid_unknown_fields=True):
 
 class _PeerParams(msgspec.Struct, forbid_unknown_fields=True):
     node_id: str
+
+
+PARAMS: Final[Params] = {"ban_add": _BanParams, "ban_remove": _PeerParams}
 
 
 class LspBans:

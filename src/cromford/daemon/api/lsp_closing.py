@@ -5,6 +5,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cromford.answers.closes import CloseAnswer, CloseTransactions
+from cromford.daemon.api.handlers import Params
 from cromford.daemon.api.payments import wait_until
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params
@@ -48,6 +49,9 @@ class _CloseParams(msgspec.Struct, forbid_unknown_fields=True):
     feerates_sat_per_vb: tuple[str, ...] = ()  # decimal numbers; none: what our node says
     dry_run: bool = False
     wait: bool = False
+
+
+PARAMS: Final[Params] = {"close": _CloseParams}
 
 
 class LspClosing:

@@ -1,12 +1,13 @@
 """The API's methods that build factories, and replace their fundings by higher candidates."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from cromford.answers.fundings import BuildAnswer, ReplacedFunding
 from cromford.bitcoin.fees import sat_per_vb
+from cromford.daemon.api.handlers import Params
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params
 from cromford.daemon.api.wallet import given_feerate
@@ -59,6 +60,9 @@ class _ReplaceFactoryParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str
     candidate: int | None = None  # its place, the first being 0; None: the lowest that may
     dry_run: bool = False
+
+
+PARAMS: Final[Params] = {"build": _BuildParams, "factory_replace": _ReplaceFactoryParams}
 
 
 class LspFundings:

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cromford.answers.market import AskingPrice, SalesLedger, SoldLiquidity
+from cromford.daemon.api.handlers import Params
 from cromford.daemon.api.payment_limits import LIMIT, LIMIT_MAX
 from cromford.daemon.api.rpc import InvalidParam
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
@@ -41,6 +42,9 @@ class _PriceParams(msgspec.Struct, forbid_unknown_fields=True):
 
 class _LedgerParams(msgspec.Struct, forbid_unknown_fields=True):
     limit: int = LIMIT
+
+
+PARAMS: Final[Params] = {"set_price": _PriceParams, "ledger": _LedgerParams}
 
 
 class LspMarket:

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cromford.answers.channels import ChannelAmounts, LspBalances, LspChannel
+from cromford.daemon.api.handlers import Params
 from cromford.daemon.api.payment_limits import WAIT_SECONDS
 from cromford.daemon.api.payments import (
     Means,
@@ -48,6 +49,9 @@ class _LspPayParams(msgspec.Struct, forbid_unknown_fields=True):
     invoice: str
     wait_seconds: float = WAIT_SECONDS
     dry_run: bool = False
+
+
+PARAMS: Final[Params] = {"pay": _LspPayParams, "payments": PaymentsParams}
 
 
 class LspPayments:

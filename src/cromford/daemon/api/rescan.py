@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cromford.answers.chain import RescanBegun
+from cromford.daemon.api.handlers import Params
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params
 from cromford.daemon.chain_following import ChainFollowing
@@ -52,6 +53,9 @@ class RescanParams(msgspec.Struct, forbid_unknown_fields=True):
     """What `rescan` is asked: the first block to read again."""
 
     from_height: int
+
+
+PARAMS: Final[Params] = {"rescan": RescanParams}
 
 
 def rescan_method(owner: RescanOwner) -> Handler:

@@ -23,6 +23,7 @@ from cromford.bitcoin.block import COINBASE_MATURITY
 from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
+from cromford.daemon.api.handlers import Params
 from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.metrics import Sample
@@ -83,6 +84,13 @@ class _SplitParams(msgspec.Struct, forbid_unknown_fields=True):
 class _AbandonParams(msgspec.Struct, forbid_unknown_fields=True):
     txid: str
     dry_run: bool = False
+
+
+PARAMS: Final[Params] = {
+    "wallet_send": _SendParams,
+    "wallet_split": _SplitParams,
+    "wallet_abandon": _AbandonParams,
+}
 
 
 def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:

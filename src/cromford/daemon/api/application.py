@@ -1,0 +1,339 @@
+"""The local API as an ASGI application: a request to a handler, its answer or failure to JSON.
+
+Nothing here knows a socket, and nothing what an operation does. Whatever a handler raises besides
+`ApiFailure` is logged, answered as an internal error without a word of what it says, since that may
+be secret, and ends nothing but the request.
+"""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, get_origin
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from cromford.codec.decoders import decoded
+from cromford.codec.reader import MalformedBytes
+from cromford.daemon.api import failures as status
+from cromford.daemon.api import operations as ops
+from cromford.daemon.api.calling import JSON_TYPE, REQUEST_SIZE_MAX, ErrorBody
+from cromford.daemon.api.endpoints import ServedOperation
+from cromford.daemon.api.failures import ApiFailure, InvalidParam, OtherRolesDaemon
+
+DOCUMENT_PATH: Final = "/openapi.json"
+STREAM_TYPE: Final = "text/event-stream"
+QUERY_FIELDS_MAX: Final = 128
+
+# Says what the caller may do, by the headers of a request; raises if it may do nothing.
+Gate = Callable[[Headers], frozenset[ops.Scope]]
+# Gives what is told as it happens, in the form of server-sent events.
+Stream = Callable[[dict[str, Any], str], AsyncIterator[bytes]]
+
+_log = logging.getLogger(__name__)
+_BODY_DECODER: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+class CallerGone(Exception):
+    """The caller left before it had said what it wants."""
+
+
+class Application:
+    """Answers requests for the operations of one daemon.
+
+    Args:
+        endpoints: What it serves.
+        role: Whose daemon it is: a request that names another in `Cromford-Role` is refused unread.
+            None for anybody's.
+        gate: Who may ask for what; None where every caller may do everything.
+        document: Returns the description of the API, as JSON.
+        streams: Of some operations, what is told where `text/event-stream` is asked for.
+    """
+
+    def __init__(
+        self,
+        endpoints: Iterable[ServedOperation],
+        *,
+        role: str | None = None,
+        gate: Gate | None = None,
+        document: Callable[[], bytes] | None = None,
+        streams: Mapping[str, Stream] | None = None,
+    ) -> None:
+        self._role = role
+        self._gate = gate
+        self._document = document
+        by_path: dict[str, dict[str, ServedOperation]] = {}
+        for endpoint in endpoints:
+            operation = endpoint.described.operation
+            by_path.setdefault(operation.path, {})[operation.verb] = endpoint
+        given = dict(streams or {})
+        # The first that fits is taken, so a name comes before what stands for any.
+        paths = sorted(by_path.items(), key=lambda item: "{" in item[0])
+        self._router = Router(
+            [Route(path, _Path(by_verb, given)) for path, by_verb in paths],
+            redirect_slashes=False,
+            default=_no_such_path,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; an ASGI application."""
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, noting)
+        except CallerGone:
+            _log.debug("api_caller_gone")
+        except asyncio.CancelledError:
+            # The server closes, and has hung up already. Above is nobody but the HTTP library.
+            _log.debug("api_request_ended")
+        except ApiFailure as failure:
+            await failed(failure)(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - a bug in one operation must not end the daemon
+            # Neither the message, which a traceback ends with, nor the parameters: either can
+            # hold a secret.
+            _log.error(
+                "api_operation_failed operation=%s error=%s at=%s",
+                scope.get("operation", ""),
+                type(error).__name__,
+                _places(error),
+            )
+            if not begun:
+                await failed(_internal())(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        meant = headers.get(ops.ROLE_HEADER)
+        if self._role is not None and meant not in {None, self._role}:
+            raise OtherRolesDaemon(expected=str(meant), received=self._role)
+        # Matched as it was sent: a slash inside of a parameter is no border.
+        path = scope["raw_path"].decode("ascii")
+        if path == DOCUMENT_PATH and scope["method"] == "GET" and self._document is not None:
+            await _json(self._document())(scope, receive, send)
+            return
+        allowed = None if self._gate is None else self._gate(headers)
+        matched = {**scope, "path": path, "root_path": "", "allowed": allowed}
+        try:
+            await self._router(matched, receive, send)
+        finally:
+            scope["operation"] = matched.get("operation", "")
+
+
+class _Path:
+    """The operations of one path, by their verbs; an ASGI application."""
+
+    def __init__(
+        self, by_verb: Mapping[str, ServedOperation], streams: Mapping[str, Stream]
+    ) -> None:
+        self._by_verb = by_verb
+        self._streams = streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._by_verb.get(scope["method"])
+        if endpoint is None:
+            raise _WrongVerb(scope["method"], self._by_verb)
+        described = endpoint.described
+        operation = described.operation
+        scope["operation"] = operation.name
+        allowed = scope["allowed"]
+        if allowed is not None and operation.scope not in allowed:
+            is_local = operation.scope is None
+            raise ApiFailure(
+                "scope_missing",
+                f"{operation.name} is answered over the unix socket only"
+                if is_local
+                else f"{operation.name} needs a token with the scope {operation.scope}",
+                remediation="" if is_local else "Make one with `token add --scope`.",
+                exit_code=status.EXIT_AUTHENTICATION,
+                status=status.FORBIDDEN,
+            )
+        headers = Headers(scope=scope)
+        params = await _params_of(endpoint, scope, headers, receive)
+        stream = self._streams.get(operation.name)
+        if stream is not None and STREAM_TYPE in headers.get("accept", ""):
+            told = stream(params, headers.get("last-event-id", ""))
+            # Whatever is wrong with what was asked for is said before the answer begins.
+            response: Response = StreamingResponse(
+                _after(await anext(told), told),
+                media_type=STREAM_TYPE,
+                headers={"cache-control": "no-store"},
+            )
+        else:
+            response = _json(msgspec.json.encode(await endpoint.handler(params)))
+        await response(scope, receive, send)
+
+
+class _WrongVerb(ApiFailure):
+    def __init__(self, verb: str, known: Iterable[str]) -> None:
+        self.allow = ", ".join(sorted(known))
+        super().__init__(
+            "unknown_operation",
+            f"the method of HTTP: expected {self.allow}, received {verb}",
+            status=status.METHOD_NOT_ALLOWED,
+        )
+
+
+async def _no_such_path(scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise ApiFailure(
+        "unknown_operation",
+        f"this daemon serves no {scope['path']}",
+        remediation="GET /openapi.json says what it serves. Use the command line and the daemon of "
+        "one version.",
+        status=status.NOT_FOUND,
+    )
+
+
+async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for part in rest:
+        yield part
+
+
+async def _params_of(
+    endpoint: ServedOperation, scope: Scope, headers: Headers, receive: Receive
+) -> dict[str, Any]:
+    """Return the parameters of a request, each as its type has it.
+
+    Raises:
+        ApiFailure: If they are none, or too long.
+        CallerGone: If it left before they were there.
+    """
+    query = scope["query_string"].decode("ascii", "replace")
+    if endpoint.described.operation.has_body:
+        if query:
+            raise InvalidParam("params", "the parameters of this operation stand in the body")
+        params = await _body_params(headers, receive)
+    else:
+        params = query_params(query, endpoint.described.params)
+    for name, value in scope["path_params"].items():
+        if name in params:
+            raise InvalidParam(name, "it stands in the path already")
+        params[name] = unquote(value, errors="replace")
+    return params
+
+
+async def _body_params(headers: Headers, receive: Receive) -> dict[str, Any]:
+    body = await _read_body(receive)
+    if not body:
+        return {}
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != JSON_TYPE:
+        raise ApiFailure(
+            "invalid_request",
+            f"content-type: expected {JSON_TYPE}, received {kind!r}",
+            status=status.UNSUPPORTED_MEDIA_TYPE,
+        )
+    try:
+        return decoded(_BODY_DECODER, body)
+    except MalformedBytes as error:
+        raise ApiFailure(
+            "invalid_request",
+            f"the body: expected a JSON object of named parameters: {error}",
+            status=status.BAD_REQUEST,
+        ) from error
+
+
+async def _read_body(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        body += message["body"]
+        if len(body) > REQUEST_SIZE_MAX:
+            raise ApiFailure(
+                "request_too_large",
+                f"a request has at most {REQUEST_SIZE_MAX} bytes",
+                status=status.CONTENT_TOO_LARGE,
+            )
+        if not message["more_body"]:
+            return bytes(body)
+
+
+def query_params(query: str, kind: type[msgspec.Struct] | None) -> dict[str, Any]:
+    """Return the parameters of a query, each as its type has it: what is not said is left out.
+
+    Raises:
+        InvalidParam: Naming the first that does not fit.
+    """
+    try:
+        pairs = parse_qsl(
+            query, keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_MAX
+        )
+    except ValueError as error:
+        complaint = f"expected at most {QUERY_FIELDS_MAX} names and values in UTF-8"
+        raise InvalidParam("params", complaint) from error
+    if kind is None:
+        return dict(pairs)
+    kinds = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    said: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in kinds and get_origin(kinds[name]) is list:
+            said.setdefault(name, []).append(value)
+        elif name in said:
+            raise InvalidParam(name, "it is said twice")
+        else:
+            said[name] = value
+    return {name: _query_value(name, value, kinds.get(name)) for name, value in said.items()}
+
+
+def _query_value(name: str, value: object, kind: Any) -> object:  # noqa: ANN401 - a type of msgspec's
+    """Return what a text of the query says; of an unknown name the text, which nobody takes."""
+    if kind is None:
+        return value
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidParam(name, str(error)) from error
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type=JSON_TYPE, headers={"cache-control": "no-store"})
+
+
+def failed(failure: ApiFailure) -> Response:
+    """Return a failure as an answer."""
+    body = ErrorBody(
+        code=failure.code,
+        message=failure.message,
+        retryable=failure.retryable,
+        remediation=failure.remediation,
+        exit_code=failure.exit_code,
+        param=failure.param,
+    )
+    headers = {"cache-control": "no-store"}
+    if isinstance(failure, _WrongVerb):
+        headers["allow"] = failure.allow
+    if failure.status == status.UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"
+    return Response(
+        msgspec.json.encode(body),
+        status_code=failure.status,
+        media_type=JSON_TYPE,
+        headers=headers,
+    )
+
+
+def _internal() -> ApiFailure:
+    return ApiFailure(
+        "internal_error",
+        "the daemon failed to carry out the request",
+        remediation="The daemon's log says where it failed. Please report it.",
+        status=status.INTERNAL_ERROR,
+    )
+
+
+def _places(error: Exception) -> str:
+    """Return where an exception passed, innermost last, without what it says."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return " ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)

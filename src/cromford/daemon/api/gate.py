@@ -1,0 +1,73 @@
+"""Who may come in by TCP: with a token, and not through a browser that another site steers."""
+
+import ipaddress
+
+from starlette.datastructures import Headers
+
+from cromford.daemon.api.failures import (
+    EXIT_AUTHENTICATION,
+    FORBIDDEN,
+    UNAUTHORIZED,
+    ApiFailure,
+)
+from cromford.daemon.api.loopback import LOCALHOST
+from cromford.daemon.api.operations import Scope
+from cromford.daemon.api.tokens import Tokens
+
+
+class TokenGate:
+    """Lets in who has a token, and asks for us by an address or by the name we were given.
+
+    A page of another site can let its own name resolve to our address (DNS rebinding), and then
+    asks with that name in `Host`. So a name has to be ours; an address cannot be made to lie.
+
+    Args:
+        tokens: The tokens.
+        host: Where we listen, as it was said.
+    """
+
+    def __init__(self, tokens: Tokens, *, host: str) -> None:
+        self._tokens = tokens
+        self._names = {LOCALHOST, host.lower()}
+
+    def __call__(self, headers: Headers) -> frozenset[Scope]:
+        """Return what the caller may do.
+
+        Raises:
+            ApiFailure: If it may do nothing.
+        """
+        asked = headers.get("host", "")
+        host = _host_of(asked)
+        if host not in self._names and not _is_address(host):
+            raise ApiFailure(
+                "host_refused",
+                f"host: expected an address, or a name of this daemon, received {asked!r}",
+                remediation="Ask by the address that --api-listen names.",
+                exit_code=EXIT_AUTHENTICATION,
+                status=FORBIDDEN,
+            )
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not token.strip():
+            raise ApiFailure(
+                "token_missing",
+                "authorization: expected a bearer token, received none",
+                remediation="Make one with `token add`, and send `Authorization: Bearer TOKEN`.",
+                exit_code=EXIT_AUTHENTICATION,
+                status=UNAUTHORIZED,
+            )
+        return self._tokens.allowed(token.strip())
+
+
+def _host_of(asked: str) -> str:
+    """Return what stands before the port, without the brackets of an IPv6 address."""
+    if asked.startswith("["):
+        return asked[1:].partition("]")[0]
+    return asked.partition(":")[0].lower()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

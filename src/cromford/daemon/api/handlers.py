@@ -1,0 +1,54 @@
+"""What answers a request, and how its parameters are read."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from cromford.daemon.api.failures import InvalidParam
+
+Handler = Callable[[dict[str, Any]], Awaitable[object]]
+# What operations take, by their names.
+Params = Mapping[str, type[msgspec.Struct]]
+
+_Params = TypeVar("_Params")
+
+# How msgspec names the parameter it complains about.
+_PARAM_PATTERNS: Final = (
+    re.compile(r"missing required field `(?P<param>[^`]+)`"),
+    re.compile(r"contains unknown field `(?P<param>[^`]+)`"),
+    re.compile(r"at `\$\.(?P<param>[^`]+)`"),
+)
+
+
+def read_params(params: dict[str, Any], kind: type[_Params]) -> _Params:
+    """Return a handler's parameters as a msgspec struct or a dataclass, strictly typed.
+
+    Raises:
+        InvalidParam: Naming the first parameter that does not fit.
+    """
+    try:
+        return msgspec.convert(params, kind)
+    except msgspec.ValidationError as error:
+        raise complaint_of(error) from error
+
+
+def complaint_of(error: msgspec.ValidationError) -> InvalidParam:
+    """Return what msgspec says of the first parameter that does not fit."""
+    complaint = str(error)
+    for pattern in _PARAM_PATTERNS:
+        if match := pattern.search(complaint):
+            return InvalidParam(match["param"], complaint)
+    return InvalidParam("params", complaint)
+
+
+def without_params(answer: Callable[[], Awaitable[object]]) -> Handler:
+    """Return the handler of an operation that takes no parameters, and refuses any."""
+
+    async def handler(params: dict[str, Any]) -> object:
+        for param in params:
+            raise InvalidParam(param, "this operation takes no parameters")
+        return await answer()
+
+    return handler

@@ -1,0 +1,98 @@
+"""The API of a daemon that holds money: what both roles have, and where it is served."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+from cromford.adapters.bitcoind import BitcoindChain
+from cromford.answers.status import Stopping
+from cromford.daemon import safekeeping
+from cromford.daemon.api import events, rescan, wallet
+from cromford.daemon.api import tokens as token_api
+from cromford.daemon.api.calling import SOCKET_NAME
+from cromford.daemon.api.document import document_of
+from cromford.daemon.api.endpoints import Answers, endpoints
+from cromford.daemon.api.gate import TokenGate
+from cromford.daemon.api.handlers import Handler, Params, without_params
+from cromford.daemon.api.server import ApiServer, TcpListener
+from cromford.daemon.api.tokens import Tokens
+from cromford.daemon.event_log import EventLog
+
+SHARED_PARAMS: Final[Params] = {
+    **events.PARAMS,
+    **rescan.PARAMS,
+    **safekeeping.PARAMS,
+    **token_api.PARAMS,
+    **wallet.PARAMS,
+}
+
+
+class Served(rescan.RescanOwner, wallet.WalletOwner, Protocol):
+    """What a daemon offers its API."""
+
+    chain: BitcoindChain
+    home: Path
+    events: EventLog
+    safe: safekeeping.Safekeeping
+    tokens: Tokens
+
+    @property
+    def params(self) -> Params:
+        """What the operations of the role take, by their names."""
+
+    @property
+    def answers(self) -> Answers:
+        """What they answer."""
+
+    def served_methods(self) -> dict[str, Handler]:
+        """Return every operation's handler, by name."""
+
+
+def shared_methods(
+    daemon: Served,
+    *,
+    stop: Callable[[], None],
+    settled: Callable[[], Awaitable[None]],
+    cover: Callable[[], Awaitable[None]],
+) -> dict[str, Handler]:
+    """Return what both roles answer.
+
+    Args:
+        daemon: The daemon.
+        stop: Lets it stop.
+        settled: Returns once all that was decided by now is durable.
+        cover: Tries to write the mark, and returns.
+    """
+
+    async def stopped() -> Stopping:
+        # The answer leaves before the server closes: it lets begun requests finish.
+        asyncio.get_running_loop().call_soon(stop)
+        return {"stopping": True}
+
+    return {
+        "stop": without_params(stopped),
+        "events": events.events_method(daemon.events),
+        "rescan": rescan.rescan_method(daemon),
+        **daemon.safe.methods(settled=settled, cover=cover),
+        **daemon.tokens.methods(),
+        **wallet.wallet_methods(daemon),
+    }
+
+
+def api_server(daemon: Served, role: str, *, listen: tuple[str, int] | None) -> ApiServer:
+    """Return the server of a daemon's API, which does not listen yet.
+
+    Args:
+        daemon: The daemon.
+        role: What it is.
+        listen: Where to serve by TCP, too; None for nowhere.
+    """
+    served = endpoints(daemon.served_methods(), params=daemon.params, answers=daemon.answers)
+    tcp = None
+    if listen is not None:
+        host, port = listen
+        tcp = TcpListener(host=host, port=port, gate=TokenGate(daemon.tokens, host=host))
+    return ApiServer(
+        daemon.home / SOCKET_NAME, served, role=role, tcp=tcp, document=document_of(role, served)
+    )

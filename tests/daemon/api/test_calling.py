@@ -1,0 +1,79 @@
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+from tests.daemon.api.asking import SOCKET
+
+from cromford.daemon.api.calling import ApiClient, read_answer
+from cromford.daemon.api.failures import ApiFailure, DaemonNotRunning
+
+
+@pytest.mark.parametrize("name", [SOCKET, f"missing/{SOCKET}", f"file/{SOCKET}"])
+def test_no_daemon_is_said_with_what_to_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DaemonNotRunning, match="no daemon listens on") as failure:
+        ApiClient(tmp_path / name).call("pay")
+    assert failure.value.code == "daemon_not_running"
+    assert "Start the daemon" in failure.value.remediation
+
+
+def test_a_stale_socket_is_no_daemon_either(tmp_path: Path) -> None:
+    for name in (SOCKET, "rpc.sock"):
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(tmp_path / name))
+    with pytest.raises(DaemonNotRunning):
+        ApiClient(tmp_path / SOCKET).call("pay")
+
+
+def test_a_daemon_of_an_older_version_is_named(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as older:
+        older.bind(str(tmp_path / "rpc.sock"))
+        older.listen()
+        with pytest.raises(ApiFailure, match="is of an older version") as failure:
+            ApiClient(tmp_path / SOCKET).call("pay")
+    assert failure.value.code == "daemon_outdated"
+    assert "start it again" in failure.value.remediation
+
+
+def test_a_daemon_that_does_not_answer_is_a_timeout(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / SOCKET))
+        silent.listen()
+        with pytest.raises(ApiFailure, match=r"no answer in 0\.05 seconds") as failure:
+            ApiClient(tmp_path / SOCKET, timeout_seconds=0.05).call("pay")
+        assert failure.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (b"", "connection_lost"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", "connection_lost"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", "connection_lost"),
+        (b"hello\r\n\r\n", "unreadable_response"),
+        (b"HTTP/1.1 200 OK\r\n\r\n{}", "unreadable_response"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{", "unreadable_response"),
+        (b"HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\n{}", "unreadable_response"),
+    ],
+)
+def test_an_answer_that_is_none_is_a_failure_with_a_code(answer: bytes, code: str) -> None:
+    with pytest.raises(ApiFailure) as failure:
+        read_answer(answer)
+    assert failure.value.code == code
+
+
+def test_a_daemon_that_hangs_up_has_lost_the_connection(tmp_path: Path) -> None:
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_unix_server(reply, str(tmp_path / SOCKET))
+        with pytest.raises(ApiFailure) as failure:
+            await asyncio.to_thread(ApiClient(tmp_path / SOCKET, timeout_seconds=10).call, "pay")
+        assert failure.value.code == "connection_lost"
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(run())

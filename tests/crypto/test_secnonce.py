@@ -128,6 +128,18 @@ def test_without_randomness_there_is_no_nonce(monkeypatch: pytest.MonkeyPatch) -
         SecNonce(Keypair(SECKEY))
 
 
+def test_a_nonce_is_drawn_from_32_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, draw = list[int](), secrets.token_bytes
+
+    def token_bytes(size: int) -> bytes:
+        asked.append(size)
+        return draw(size)
+
+    monkeypatch.setattr(secrets, "token_bytes", token_bytes)
+    SecNonce(Keypair(SECKEY))
+    assert asked == [32]
+
+
 def test_a_nonce_cannot_be_copied(nonce: SecNonce) -> None:
     with pytest.raises(TypeError, match=REFUSED):
         copy.copy(nonce)

@@ -24,7 +24,12 @@ from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.changed import changed
 from cromford.factory.allocation import Allocation
 from cromford.factory.leaf import advance_id_of
-from cromford.protocol.advancing.rules import problem_of, problem_with_closes, problem_with_time
+from cromford.protocol.advancing.rules import (
+    problem_of,
+    problem_with_closes,
+    problem_with_presence,
+    problem_with_time,
+)
 from cromford.protocol.facts import FRESH
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.advances import Stall
@@ -206,6 +211,25 @@ def test_a_channel_that_was_closed_together_is_in_the_way_of_its_own_leaf_alone(
     assert problem is not None
     assert problem.reason == f"client {NEIGHBOUR}: its channel was closed together"
     assert problem_with_closes(frozen, other.clients) is None
+
+
+def test_whoever_of_a_leaf_is_away_or_not_taken_up_or_quiet_is_waited_for(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = factory.attempt.leaf(BUYER).clients
+    here = {seat.node_id for seat in factory.attempt.seats}
+    monkeypatch.setattr(FRESH.directory, "is_connected", here.__contains__)
+    assert problem_with_presence(factory, FRESH, clients) is None
+    state = changed(channel_of(factory, NEIGHBOUR).state, is_connected=False)
+    closed = problem_with_presence(with_link(factory, NEIGHBOUR, state=state), FRESH, clients)
+    assert closed == ("offline", f"client {NEIGHBOUR}: its channel is not open yet")
+    quiet = with_link(factory, NEIGHBOUR, quiet_for=b"\x01" * 32)
+    busy = problem_with_presence(quiet, FRESH, clients)
+    assert busy == ("closing", f"client {NEIGHBOUR}: something is being agreed on")
+    here.remove(factory.attempt.seats[NEIGHBOUR - 1].node_id)
+    away = problem_with_presence(factory, FRESH, clients)
+    assert away == ("offline", f"clients [{NEIGHBOUR}] are not connected")
+    assert problem_with_presence(factory, FRESH, (ELSEWHERE,)) is None
 
 
 # At a client

@@ -11,7 +11,7 @@ from tests.protocol.old_states import (
     sold,
     state_of,
 )
-from tests.protocol.paying_clients import balance
+from tests.protocol.paying_clients import balance, lsp_link, newest_link
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_leaving import wallet_sat
 from tests.protocol.unanswered import remove_blocks
@@ -19,6 +19,7 @@ from tests.simulation.sim_chain import SimRefused
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
+from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.journal import exit_records as xr
 from cromford.watch.bumping import Bumping
 from cromford.watch.feerates import FALLBACK_SAT_PER_KW
@@ -83,8 +84,17 @@ def test_it_is_bumped_within_the_step_at_every_block(
     assert rates[-1] > 2 * rates[0]
     budgets = [one.budget_sat for one in asked if one is not None]
     late_height = height + done.leaf.state.delay_blocks + STEP_BLOCKS - MARGIN_BLOCKS
-    assert late_height <= pump.chain.height
-    assert budgets[-1] > 1.9 * budgets[0], "from the deadline on all but dust may go for it"
+    n_late = pump.chain.height - late_height + 1
+    assert n_late > 0
+    stake_sat = budgets[-1] + 330
+    expected = [stake_sat // 2] * (len(budgets) - n_late) + [stake_sat - 330] * n_late
+    assert budgets == expected, "from the deadline on all but dust may go for it"
+    if who == "lsp":
+        lstock_sat = done.leaf.allocation.lstock_sat
+        own_msat = sum(
+            balance_of(lsp_link(pump, newest_link(one))).own_msat for one in pump.clients
+        )
+        assert stake_sat == own_msat // 1000 + lstock_sat, "what is its own below"
 
 
 def test_nobody_pays_for_a_state_that_nothing_can_overtake() -> None:

@@ -12,6 +12,7 @@ from tests.protocol.old_states import (
     look_again,
     sold,
     spender_of,
+    state_of,
     told,
     wallets_sat,
 )
@@ -38,7 +39,7 @@ from cromford.protocol.exiting import lsp as lsp_exits
 from cromford.protocol.exiting.superseded import SUPERSEDED
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
-from cromford.watch.bumping import Family, Rival, next_move
+from cromford.watch.bumping import Bumping, Family, Rival, next_move
 from cromford.watch.feerates import FALLBACK_SAT_PER_KW
 from cromford.watch.schedule import MARGIN_BLOCKS
 from cromford.wire import messages as m
@@ -155,6 +156,35 @@ def test_a_commitment_that_will_be_punished_is_no_rival_that_a_client_outbids(
         # Nobody else can ever take it: it does not hurry.
         assert one.bumping.feerate_sat_per_kw == FALLBACK_SAT_PER_KW
         assert one.bumping.budget_sat == sum(out.amount_sat for out in one.tx.outputs) // 2
+
+
+def test_a_poison_of_the_stock_hurries_until_the_lsp_may_take_it_and_gives_way_to_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From six blocks before that on, all that it pays but dust may go for it."""
+    pump, done = sold()
+    alice, _ = pump.clients
+    bring_on_chain(pump, done, 0)
+    monkeypatch.setattr(pump.chain, "broadcast", refuse)
+    look_again(pump)
+    landed = alice.state.chain.confirmed[state_of(pump, done, 0).txid]
+    deadline = landed + POLICY.lstock_csv_blocks - 6
+    _, share_sat = poisoned_sat(pump, alice)
+    seen: dict[int, Bumping] = {}
+    while pump.chain.height <= deadline:
+        for one in pump.wishes(alice, fx.Broadcast):
+            if one.name == "stock_poison v0":
+                assert one.bumping is not None
+                seen[pump.chain.height] = one.bumping
+        pump.mine()
+    assert max(seen) == deadline
+    assert {height: one.budget_sat for height, one in seen.items()} == {
+        height: share_sat - 330 if height == deadline else share_sat // 2 for height in seen
+    }
+    assert not any(one.gives_way for one in seen.values())
+    rates = [one.feerate_sat_per_kw for one in seen.values()]
+    assert rates == sorted(rates)
+    assert rates[-1] > 2 * rates[0] == 2 * FALLBACK_SAT_PER_KW
 
 
 def refuse(_tx: Tx) -> None:

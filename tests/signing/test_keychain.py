@@ -20,6 +20,7 @@ from cromford.signing.keychain import (
     FactoryKey,
     Keychain,
     KeyName,
+    backup_secret,
     per_commitment_secret,
     seed_fingerprint,
 )
@@ -121,6 +122,17 @@ def test_the_node_key_is_its_path_and_does_bolt_8s_ecdh() -> None:
     peer = b"\x07" * 32
     assert keychain().node_id == pubkey_of(seckey)
     assert keychain().ecdh(pubkey_of(peer)) == shared_secret(pubkey_of(seckey), peer)
+
+
+@pytest.mark.parametrize(("network", "coin"), [(REGTEST, 1), (MAINNET, 0)])
+def test_the_wallet_and_the_backups_are_at_their_documented_paths(
+    network: Network, coin: int
+) -> None:
+    """Else coins and backups of today would not be found with their seed tomorrow."""
+    master, keys = master_of(SEED), keychain(network=network)
+    assert keys.wallet_account == master.derive_hardened(86, coin, 0).public
+    assert keys.backup_secret == master.derive_hardened(CROM, coin, 4).seckey
+    assert keys.backup_secret == backup_secret(SEED, network)
 
 
 def test_a_fingerprint_names_a_seed_on_its_networks_and_is_none_of_its_keys() -> None:

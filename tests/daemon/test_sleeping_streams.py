@@ -17,13 +17,14 @@ from tests.protocol.sleepers import all_away, lsp_state, sleeping
 from tests.protocol.test_leaving import QUICK
 from tests.simulation.sim_node import SimStore, all_awake
 
+from cromford.daemon import streams
 from cromford.daemon.backup.restored import mark_as_restored
 from cromford.daemon.driver import Driver
 from cromford.daemon.lspd import LSP_ROLE
 from cromford.ports import Checkpoint
 from cromford.protocol import events as ev
 from cromford.protocol.journal.records import StoreRestored, decode_record
-from cromford.protocol.journal.streams import factory_stream
+from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
 
 FIRST_MSAT = 30_000_000
 AMOUNT_MSAT = 5_000_000
@@ -287,3 +288,19 @@ def test_a_factory_does_not_sleep_on_a_checkpoint_that_says_less(pump: CountingP
     driver.keep(driver.begin_checkpoint(name)())
     assert driver.put_to_sleep(name)
     assert not driver.put_to_sleep(name), "it does so already"
+
+
+def test_of_a_factory_whose_ceremony_is_under_way_no_checkpoint_is_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would say everybody's nonces and halves, of which nothing is left once it is funded."""
+    monkeypatch.setattr(streams, "TAIL_SIZE_MIN", 0)
+    pump = CountingPump(2, policy=QUICK)
+    pump.join()
+    pump.build()
+    pump.run(until=lambda: pump.attempt.is_open)
+    driver, stream = driver_of(pump), pump.factory.stream
+    assert list(driver.due_checkpoints()) == [CHAIN, HOUSE]
+    pump.run()
+    assert pump.is_funded()
+    assert list(driver.due_checkpoints()) == [CHAIN, stream, HOUSE]

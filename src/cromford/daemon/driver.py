@@ -371,7 +371,7 @@ class Driver(Generic[S]):
         """Yield the streams of which a checkpoint is due."""
         streams = self._streams
         self._grown = {name for name in self._grown if name in streams and streams[name].is_due}
-        return sorted(self._grown)
+        return sorted(name for name in self._grown if not self._parts.is_passing(self.state, name))
 
     def begin_checkpoint(self, name: str) -> Callable[[], Checkpoint]:
         """Return what makes a checkpoint of a stream as it is now, in any thread."""

@@ -96,6 +96,9 @@ class Parts(Protocol[S]):
     def quiet(self, state: S) -> Iterable[str]:
         """Yield the streams that need not be in memory."""
 
+    def is_passing(self, state: S, stream: str) -> bool:
+        """Say whether a stream has much to say that is over in a moment: no checkpoint is due."""
+
 
 class ClientParts:
     """A client is one stream."""
@@ -170,6 +173,10 @@ class ClientParts:
     def quiet(self, state: ClientState) -> Iterable[str]:  # noqa: ARG002 - a client is one stream
         """Yield nothing."""
         return ()
+
+    def is_passing(self, state: ClientState, stream: str) -> bool:  # noqa: ARG002 - a client is one stream
+        """Say no: what a client has of a ceremony is its own branch."""
+        return False
 
 
 class LspParts:
@@ -289,6 +296,15 @@ class LspParts:
             is_idle = factory.stream not in state.stopped and wakes_at(factory) is not None
             if is_idle and not has_guests(factory, connected):
                 yield factory.stream
+
+    def is_passing(self, state: LspState, stream: str) -> bool:
+        """Say whether a factory's ceremony is under way, of which a restart keeps nothing.
+
+        Everybody's nonces and halves are there, and to write a checkpoint takes twice their memory.
+        """
+        number = factory_number(stream)
+        factory = None if number is None else state.factories.get(number)
+        return factory is not None and factory.begun is not None and factory.attempt.is_open
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,16 @@ FACTORY_ID = "f0" * 32
 FUNDING_TXID, CHANNEL_TXID = "11" * 32, "22" * 32
 
 # Of the terms nothing but their names matters to a command.
-TERMS = {term.name: 144 for term in fields(FactoryTerms)}
+OTHER_TERMS: dict[str, Any] = {
+    "attempt_id": FACTORY_ID,
+    "network": "06" * 32,
+    "fee_policy": "endogenous",
+    "inner_arities": [2],
+    "inner_kinds": ["dw"],
+    "capacity_sat": [500_000],
+    "lstock_sat": [249_794],
+}
+TERMS = {term.name: OTHER_TERMS.get(term.name, 144) for term in fields(FactoryTerms)}
 BOTH = {
     "version": "0.1.0",
     "network": "regtest",
@@ -315,7 +324,7 @@ EXPORT = {
     "ledger": [
         {
             "payer": "lsp",
-            "item": "tree fees",
+            "item": "tree_fees",
             "amount_sat": 582,
             "recovered": "when it closes cooperatively, or expires unpublished",
         }

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests.answers.fitting import check_fits
+
 from cromford.adapters.peer_address import parse_peer_address
 from cromford.agent.agentd import AgentDaemon
 from cromford.agent.options import AgentOptions
@@ -135,7 +137,13 @@ class Town:
 
     async def call(self, name: str, method: str, **params: object) -> Any:
         client = RpcClient(self.base / name / "regtest" / SOCKET_NAME)
-        return await asyncio.to_thread(client.call, method, **params)
+        answer = await asyncio.to_thread(client.call, method, **params)
+        check_fits(answer, self.role_of(name), method)
+        return answer
+
+    def role_of(self, name: str) -> str:
+        is_agent = name in self.agents or name == "agent"
+        return "agent" if is_agent else "lsp" if name == "lsp" else "client"
 
     async def told(self, name: str) -> list[dict[str, Any]]:
         """Return what happened, besides what the network and the chain do by themselves."""

@@ -101,3 +101,10 @@ def test_a_field_that_there_is_not_is_named(kind: Any) -> None:
 def test_a_value_that_checks_itself_is_not_made_behind_its_back() -> None:
     with pytest.raises(TypeError, match="Checked checks its values"):
         changed(Checked(1), left=-1)
+
+
+def test_whatever_a_value_keeps_beside_its_fields_is_left_behind_however_it_came_there() -> None:
+    value = Beside(left=1)
+    value.__dict__["noted"] = "of this very value"
+    assert value.total == 1
+    assert vars(changed(value, left=2)) == {"left": 2, "right": 0}

@@ -6,7 +6,6 @@ many fields, made hundreds of times for a payment, that is most of what the fold
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -33,10 +32,10 @@ else:
         if shape.read is None:
             kept = made.__dict__
             kept.update(value.__dict__, **changes)
-            # What was computed of the value before, and is kept beside its fields, stays there.
+            # What is kept beside the fields was computed of the value before, and stays there.
             if len(kept) > len(shape.setters):
-                for name in shape.computed:
-                    kept.pop(name, None)
+                for name in [name for name in kept if name not in shape.setters]:
+                    del kept[name]
             return made
         for set_field, field_value in zip(shape.setters.values(), shape.read(value), strict=True):
             set_field(made, field_value)
@@ -48,13 +47,11 @@ else:
 class _Shape(NamedTuple):
     """The fields of a class by name, in order, and what sets them; `read` reads all of them.
 
-    Where fields are in no slots, `read` is None and the setters are not used, and `computed` are
-    the names under which a value keeps what was computed of it.
+    Where fields are in no slots, `read` is None and the setters are not used.
     """
 
     setters: Mapping[str, Callable[..., None]]
     read: Callable[[object], tuple[object, ...]] | None
-    computed: tuple[str, ...] = ()
 
 
 _shapes: Final[dict[type, _Shape]] = {}  # No more than there are classes.
@@ -69,15 +66,6 @@ def _shape_of(cls: Any) -> _Shape:  # noqa: ANN401 - any dataclass
         read = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
         shape = _Shape({name: getattr(cls, name).__set__ for name in names}, read)
     else:
-        shape = _Shape(dict.fromkeys(names, object.__setattr__), None, _computed_of(cls))
+        shape = _Shape(dict.fromkeys(names, object.__setattr__), None)
     _shapes[cls] = shape
     return shape
-
-
-def _computed_of(cls: type) -> tuple[str, ...]:
-    return tuple(
-        name
-        for base in cls.__mro__
-        for name, found in vars(base).items()
-        if isinstance(found, cached_property)
-    )

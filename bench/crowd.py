@@ -27,7 +27,7 @@ from cromford.adapters.peer_address import parse_peer_address
 from cromford.bitcoin.block import COINBASE_MATURITY
 from cromford.bitcoin.network import REGTEST
 from cromford.channel.terms import MSAT_PER_SAT
-from cromford.daemon.api.rpc import SOCKET_NAME, RpcClient
+from cromford.daemon.api.calling import SOCKET_NAME, ApiClient
 from cromford.demo.node import Node
 from cromford.demo.processes import Children, interruptible
 from cromford.demo.settings import DemoSettings
@@ -275,7 +275,7 @@ class _Crowd:
     async def _call(self, method: str, **params: object) -> Any:  # noqa: ANN401 - any JSON value
         """Return the LSP's answer; to make a thousand clients' keys takes it a while."""
         path = self.lsp.datadir / REGTEST.name / SOCKET_NAME
-        client = RpcClient(path, timeout_seconds=DEADLINE_SECONDS)
+        client = ApiClient(path, timeout_seconds=DEADLINE_SECONDS)
         return await asyncio.to_thread(client.call, method, **params)
 
     def _lsp_peak_mb(self) -> float:

@@ -18,7 +18,7 @@ from cromford.adapters.sqlite import Journal
 from cromford.agent.agentd import AgentDaemon
 from cromford.agent.options import AgentOptions
 from cromford.bitcoin.network import REGTEST
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.factory.terms import FeePolicy
 from cromford.ports import StoreFailed, StoreInUse
 from cromford.protocol.policy import LspPolicy
@@ -139,7 +139,7 @@ def test_a_package_that_was_withdrawn_is_never_broadcast(tmp_path: Path) -> None
             "begun_height": None,
         }
         assert (await held(t))["package_id"] == added["bob"]["package_id"]
-        with pytest.raises(RpcFailure, match="no package begins with"):
+        with pytest.raises(ApiFailure, match="no package begins with"):
             await t.call("agent", "withdraw", package_id=added["alice"]["package_id"])
         # Also not by an agent that starts anew, and also not when the other one's way is open.
         await t.stop("agent")
@@ -192,7 +192,7 @@ def test_who_leaves_first_takes_nobody_along_and_the_way_is_open_for_the_others(
         assert shown["exit_deadline_height"] > added["exit_deadline_height"]
         assert txids[2] not in waiting(t)
         # What is half published is not taken: nothing says any more when its funding expired.
-        with pytest.raises(RpcFailure, match="to be confirmed and unspent") as refused:
+        with pytest.raises(ApiFailure, match="to be confirmed and unspent") as refused:
             await t.call("agent", "add", package=bobs)
         assert refused.value.code == "funding_not_unspent"
         await mine_to(t, shown["exit_deadline_height"])
@@ -221,9 +221,9 @@ def test_what_is_not_in_order_is_refused_and_changes_nothing(tmp_path: Path) -> 
             (package[:-1], "package: expected one JSON document"),
             ("\ud800", "package: expected UTF-8"),
         ):
-            with pytest.raises((RpcFailure, UnicodeEncodeError)) as refused:
+            with pytest.raises((ApiFailure, UnicodeEncodeError)) as refused:
                 await t.call("agent", "add", package=given)
-            if isinstance(refused.value, RpcFailure):
+            if isinstance(refused.value, ApiFailure):
                 assert refused.value.code == "package_invalid"
                 assert str(refused.value).startswith(said)
         assert await t.call("agent", "list") == before
@@ -267,7 +267,7 @@ def test_an_agent_without_coins_takes_nothing_that_needs_them(tmp_path: Path) ->
         await t.give("alice", 20_000)
         await t.build("alice")
         await t.start_agent()
-        with pytest.raises(RpcFailure, match="kickoff_root pays no fee itself") as refused:
+        with pytest.raises(ApiFailure, match="kickoff_root pays no fee itself") as refused:
             await t.call("agent", "add", package=await exported(t, "alice"))
         assert refused.value.code == "needs_coins"
         assert (await t.call("agent", "list"))["packages"] == []
@@ -295,7 +295,7 @@ def test_an_agent_that_is_killed_holds_what_it_had_said_to_hold(tmp_path: Path) 
     async def until_it_answers(t: Town) -> dict[str, Any]:
         async with asyncio.timeout(STEP_SECONDS):
             while True:
-                with contextlib.suppress(RpcFailure):
+                with contextlib.suppress(ApiFailure):
                     status: dict[str, Any] = await t.call("agent", "status")
                     return status
                 await asyncio.sleep(0.05)
@@ -332,7 +332,7 @@ def test_an_agent_whose_disk_refuses_says_so_and_stops(tmp_path: Path) -> None:
                 raise StoreFailed("no room")
 
             patch.setattr(Journal, "replace_checkpoint", full)
-            with pytest.raises(RpcFailure, match="no room") as refused:
+            with pytest.raises(ApiFailure, match="no room") as refused:
                 await t.call("agent", "add", package=package)
             assert refused.value.code == "store_failed"
             with pytest.raises(StoreFailed, match="no room"):
@@ -352,12 +352,12 @@ def test_what_is_in_order_and_not_taken_is_told_why(tmp_path: Path) -> None:
         )
         small = AgentDaemon(options)
         assert await small.methods()["add"](alice)
-        with pytest.raises(RpcFailure, match="holds 1 packages, its most") as refused:
+        with pytest.raises(ApiFailure, match="holds 1 packages, its most") as refused:
             await small.methods()["add"](bob)
         assert refused.value.code == "agent_full"
         nowhere = replace(t.chain(), url="http://127.0.0.1:1")
         away = AgentDaemon(replace(options, datadir=tmp_path / "away", chain=nowhere))
-        with pytest.raises(RpcFailure) as refused:
+        with pytest.raises(ApiFailure) as refused:
             await away.methods()["add"](alice)
         assert (refused.value.code, refused.value.retryable) == ("chain_unavailable", True)
         assert await away.methods()["list"]({}) == {"kind": "coinless", "packages": []}

@@ -7,7 +7,7 @@ from tests.cli import ban_answers
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 
 NODE_ID = ban_answers.NODE_ID
 
@@ -53,7 +53,7 @@ def test_a_ban_without_reason_length_or_node_is_a_usage_error(
 
 def test_who_is_not_banned_is_not_found(fake: Any) -> None:
     def not_banned(_params: dict[str, Any]) -> object:
-        raise RpcFailure("not_banned", "it is not banned", exit_code=4)
+        raise ApiFailure("not_banned", "it is not banned", exit_code=4)
 
     daemon = fake({"ban_remove": not_banned})
     result = CommandLine(daemon.datadir).run("lsp", "bans", "remove", NODE_ID)

@@ -13,14 +13,14 @@ from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
 from cromford.cli.failures import problem_of
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.regtest.node import RegtestNode
 
 # A point on the curve: the generator.
 LSP = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798@127.0.0.1:9750"
 
 
-def refuse(failure: RpcFailure) -> Any:
+def refuse(failure: ApiFailure) -> Any:
     def answer(_params: dict[str, Any]) -> object:
         raise failure
 
@@ -48,15 +48,15 @@ def test_with_json_the_error_is_one_object_on_stderr(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("failure", "exit_code"),
     [
-        (RpcFailure("too_few_clients", "1 waits", retryable=True), 1),
-        (RpcFailure("invalid_param", "capacity_sat: expected int"), 2),
-        (RpcFailure("chain_refused", "wrong password", exit_code=3), 3),
-        (RpcFailure("factory_not_found", "no factory", exit_code=4), 4),
-        (RpcFailure("needs_confirmation", "say yes", exit_code=5), 5),
+        (ApiFailure("too_few_clients", "1 waits", retryable=True), 1),
+        (ApiFailure("invalid_param", "capacity_sat: expected int"), 2),
+        (ApiFailure("chain_refused", "wrong password", exit_code=3), 3),
+        (ApiFailure("factory_not_found", "no factory", exit_code=4), 4),
+        (ApiFailure("needs_confirmation", "say yes", exit_code=5), 5),
     ],
 )
 def test_the_exit_code_tells_what_kind_of_failure_it_was(
-    fake: Any, failure: RpcFailure, exit_code: int
+    fake: Any, failure: ApiFailure, exit_code: int
 ) -> None:
     daemon = fake({"lobby": refuse(failure)})
     result = CommandLine(daemon.datadir).run("lsp", "lobby", "--json")
@@ -275,7 +275,7 @@ def test_a_bug_is_not_dressed_up_as_an_error_of_the_user() -> None:
 
 
 def test_an_error_cannot_steer_the_terminal(fake: Any) -> None:
-    daemon = fake({"lobby": refuse(RpcFailure("odd", "a\x1b[31mb"))})
+    daemon = fake({"lobby": refuse(ApiFailure("odd", "a\x1b[31mb"))})
     assert "a?[31mb" in CommandLine(daemon.datadir).run("lsp", "lobby").stderr
 
 

@@ -9,11 +9,11 @@ from tests.cli import answers
 from tests.cli.conftest import CommandLine
 
 from cromford.cli import ladder
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.protocol.lobby.ladder import JOIN_AGAIN
 
 BUILD: Final = ("lsp", "build", "--funding-feerates", "2,8")
-LACKING: Final = RpcFailure(JOIN_AGAIN, "1 of 2 clients joined with too few keys", retryable=True)
+LACKING: Final = ApiFailure(JOIN_AGAIN, "1 of 2 clients joined with too few keys", retryable=True)
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-def answering(outcomes: Iterator[RpcFailure | None]) -> Callable[[dict[str, Any]], object]:
+def answering(outcomes: Iterator[ApiFailure | None]) -> Callable[[dict[str, Any]], object]:
     """Return what refuses a build as long as there are refusals."""
 
     def build(_params: dict[str, Any]) -> object:
@@ -57,7 +57,7 @@ def test_who_does_not_join_in_time_is_not_waited_for_any_longer(
 
 
 def test_any_other_refusal_is_the_last_word(fake: Any, pauses: list[float]) -> None:
-    other = RpcFailure("too_few_clients", "1 client waits", retryable=True)
+    other = ApiFailure("too_few_clients", "1 client waits", retryable=True)
     daemon = fake({"build": answering(chain([LACKING], repeat(other)))})
     result = CommandLine(daemon.datadir).run(*BUILD)
     assert result.exit_code != 0

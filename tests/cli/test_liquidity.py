@@ -10,7 +10,7 @@ from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
 from cromford.cli import asking, market
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 
 Fake = Callable[[dict[str, Any]], FakeDaemon]
 ASKED = {"amount_sat": 100_000}
@@ -109,11 +109,11 @@ def test_what_is_waited_for_and_not_over_is_no_success(fake: Fake) -> None:
 
 def test_a_payment_that_pays_is_waited_for(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(market, "PAYMENT_POLL_SECONDS", 0.0)
-    answers_left = [RpcFailure("payment_not_here", "none waits"), market_answers.QUOTE]
+    answers_left = [ApiFailure("payment_not_here", "none waits"), market_answers.QUOTE]
 
     def quote(_params: dict[str, Any]) -> object:
         answer = answers_left.pop(0)
-        if isinstance(answer, RpcFailure):
+        if isinstance(answer, ApiFailure):
             raise answer
         return answer
 
@@ -121,7 +121,7 @@ def test_a_payment_that_pays_is_waited_for(fake: Fake, monkeypatch: pytest.Monke
     from_payment = (*COMMAND, "--from-payment", "ab" * 32, "--yes")
     assert CommandLine(client.datadir).run(*from_payment, "--wait").exit_code == 0
     assert [name for name, _ in client.calls] == [*["liquidity_quote"] * 2, "liquidity_buy"]
-    answers_left[:] = [RpcFailure("payment_not_here", "none waits")]
+    answers_left[:] = [ApiFailure("payment_not_here", "none waits")]
     refused = CommandLine(client.datadir).run(*from_payment)
     assert refused.exit_code == 1
     assert "none waits" in refused.stderr

@@ -6,7 +6,7 @@ from typing import Any, Final
 import pytest
 from tests.daemon.town import CAPACITY_SAT, Town
 
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 
 FEERATES: Final = ["2", "8", "30"]
 DEPTH: Final = 6
@@ -25,7 +25,7 @@ async def ladder(t: Town, name: str = "alice") -> dict[str, Any]:
         try:
             await t.call("lsp", "build", funding_feerates_sat_per_vb=FEERATES)
             break
-        except RpcFailure as failure:
+        except ApiFailure as failure:
             if not failure.retryable:
                 raise
             await asyncio.sleep(0.02)
@@ -88,7 +88,7 @@ async def own_msat(t: Town, status: str) -> int:
 
 async def refuses(t: Town, code: str, name: str = "alice") -> None:
     """Check that a client takes no payment now."""
-    with pytest.raises(RpcFailure) as refused:
+    with pytest.raises(ApiFailure) as refused:
         await t.call(name, "invoice", amount_msat=PAID_MSAT)
     assert refused.value.code == code
 
@@ -131,7 +131,7 @@ async def siblings_give_way(t: Town) -> None:
     line = await ladder(t)
     raws = [t.node.call("getrawtransaction", line["candidates"][0]["funding_txid"])]
     raws.append(t.node.call("getrawtransaction", await replace_by(t, line, 1)))
-    with pytest.raises(RpcFailure) as refused:
+    with pytest.raises(ApiFailure) as refused:
         await t.call("alice", "exit_export")
     assert (refused.value.code, refused.value.retryable) == ("factory_not_funded", True)
     for depth in range(1, DEPTH):
@@ -169,7 +169,7 @@ async def given_up(t: Town) -> None:
     """A ladder that is given up is dead for everybody once another spend is six deep."""
     line = await ladder(t)
     await replace_by(t, line, 1)
-    with pytest.raises(RpcFailure) as refused:
+    with pytest.raises(ApiFailure) as refused:
         await t.call(
             "lsp", "factory_abandon", factory_id=line["factory_id"], feerate_sat_per_vb="2"
         )

@@ -18,8 +18,8 @@ from tests.daemon.town import CAPACITY_SAT, LSP_POLICY, Town, town
 from cromford.adapters.bitcoind import BitcoindChain
 from cromford.answers.index import BY_ROLE
 from cromford.bitcoin.tx import Tx
-from cromford.daemon.api.rpc import InvalidParam
-from cromford.daemon.api.rpc_server import Handler
+from cromford.daemon.api.failures import InvalidParam
+from cromford.daemon.api.handlers import Handler
 from cromford.daemon.lspd import LspDaemon
 from cromford.daemon.views import lsp as lsp_views
 from cromford.protocol.journal.gathered import Build

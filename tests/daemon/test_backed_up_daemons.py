@@ -12,7 +12,7 @@ from tests.daemon.test_durable_daemons import AMOUNT_MSAT, pay
 from tests.daemon.town import Town, town
 
 from cromford.daemon import mark_keeping, safekeeping
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.seed_file import read_phrase
 from cromford.wire import messages as m
 
@@ -92,9 +92,9 @@ def test_seed_and_backup_on_a_new_machine_see_the_coins_and_the_tree_path_is_pub
             await t.mine(1, mempool=1)
             coins = (await t.call("alice", "wallet_coins"))["coins"]
             made = await t.call("alice", "backup_create", file=str(places / "one"))
-            with pytest.raises(RpcFailure, match="exists"):
+            with pytest.raises(ApiFailure, match="exists"):
                 await t.call("alice", "backup_create", file=str(places / "one"))
-            with pytest.raises(RpcFailure, match="absolute"):
+            with pytest.raises(ApiFailure, match="absolute"):
                 await t.call("alice", "backup_create", file="two")
             seen = await asyncio.to_thread(
                 CommandLine(t.base / "alice").document,
@@ -181,7 +181,7 @@ async def paid_at_last(t: Town, invoice: str) -> None:
     """Let the LSP pay, however often it is refused or hung up on meanwhile."""
     async with asyncio.timeout(20):
         while True:
-            with contextlib.suppress(RpcFailure):
+            with contextlib.suppress(ApiFailure):
                 paid = await t.call("lsp", "pay", invoice=invoice, wait_seconds=5)
                 if paid["status"] == "paid":
                     return
@@ -246,7 +246,7 @@ def test_an_old_copy_and_an_emptied_place_are_found_out_at_a_start(
             samples = {name: value for name, _, value in daemon.samples()}
             assert samples["mark_reachable"] == samples["replica_reachable"] == 1
             assert samples["replica_behind_records"] == samples["store_restored"] == 0
-            with pytest.raises(RpcFailure, match="the mark is as it should be"):
+            with pytest.raises(ApiFailure, match="the mark is as it should be"):
                 await t.call("lsp", "backup_begin_mark")
             await t.stop("lsp")
 

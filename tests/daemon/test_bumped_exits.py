@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.daemon.town import Town, town
 
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 
 PAID_MSAT = 120_000_000
 COIN_SAT = 100_000
@@ -161,7 +161,7 @@ def test_an_exit_rests_until_it_is_taken_up_again(tmp_path: Path) -> None:
     async def main() -> None:
         async with town(tmp_path) as t:
             await built(t, with_coin=True)
-            with pytest.raises(RpcFailure, match="no exit"):
+            with pytest.raises(ApiFailure, match="no exit"):
                 await t.call("alice", "exit_pause")
             market(t, minimum="0.00003")
             await t.call("alice", "exit_start")

@@ -8,7 +8,7 @@ import pytest
 from tests.daemon.test_bumped_exits import market
 from tests.daemon.town import CAPACITY_SAT, Town, town
 
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 
 
 async def stuck(t: Town, *, is_in_mempool: bool = False) -> dict[str, Any]:
@@ -31,7 +31,7 @@ async def stuck(t: Town, *, is_in_mempool: bool = False) -> dict[str, Any]:
 
 
 async def code_of(t: Town, **params: object) -> str:
-    with pytest.raises(RpcFailure) as refused:
+    with pytest.raises(ApiFailure) as refused:
         await t.call("lsp", "factory_bump", **params)
     return refused.value.code
 

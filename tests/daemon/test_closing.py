@@ -9,7 +9,7 @@ from tests.daemon.test_payments import ALLOWANCE_MSAT, with_money
 from tests.daemon.town import Town, town
 
 from cromford.channel.terms import MSAT_PER_SAT
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 
 
 def test_a_factory_is_closed_by_its_operator_and_everybody_is_told(
@@ -22,7 +22,7 @@ def test_a_factory_is_closed_by_its_operator_and_everybody_is_told(
         planned = await t.call("lsp", "close", factory_id=factory_id, dry_run=True)
         owed = {one["due_msat"]: one["paid_sat"] for one in planned["clients"]}
         assert owed == {ALLOWANCE_MSAT: ALLOWANCE_MSAT // MSAT_PER_SAT, 0: 0}
-        with pytest.raises(RpcFailure) as caught:
+        with pytest.raises(ApiFailure) as caught:
             await t.call("lsp", "close", factory_id=factory_id, vertex="9")
         assert caught.value.code == "vertex_not_found"
 

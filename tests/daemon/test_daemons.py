@@ -11,7 +11,7 @@ import pytest
 from tests.daemon.town import STEP_SECONDS, Town, town
 
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.pairing import ForeignSeed
 from cromford.protocol.journal.records import Created, decode_record, encode_record
 from cromford.protocol.journal.streams import CREATION
@@ -146,7 +146,7 @@ def test_an_lsp_brings_the_channel_of_a_client_on_chain_and_both_are_paid(in_tow
         invoice = await t.call("alice", "invoice", amount_msat=60_000_000)
         await t.call("lsp", "pay", invoice=invoice["invoice"])
         client = (await t.call("alice", "factory"))["client"]
-        with pytest.raises(RpcFailure, match=r"client: expected 1\.\.2, received 9"):
+        with pytest.raises(ApiFailure, match=r"client: expected 1\.\.2, received 9"):
             await t.call("lsp", "exit_start", factory_id=factory_id, client=9)
         began = await t.call("lsp", "exit_start", factory_id=factory_id[:8], client=client)
         assert began == {"exiting": True, "next": "publish kickoff_root now"}
@@ -207,7 +207,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, bool]]:
             await t.start_client("alice")
             for method, params, _ in IMPOSSIBLE:
                 before = await t.told("alice")
-                with pytest.raises(RpcFailure) as failure:
+                with pytest.raises(ApiFailure) as failure:
                     await t.call("alice", method, **params)
                 found.append((failure.value.code, await t.told("alice") != before))
         return found

@@ -14,7 +14,7 @@ from tests.daemon.town import Town, town
 from cromford import effects as fx
 from cromford.adapters.sqlite import Journal
 from cromford.daemon import streams
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.shell import Daemon
 from cromford.ports import EVENTS_KEPT, Archived, Entry, StoreFailed
@@ -113,7 +113,7 @@ def test_a_daemon_whose_disk_is_full_answers_nothing_of_it_and_stops(
             await t.until("alice", "factory", lambda a: a["channel_status"] == "open")
             daemon, task = t.running.pop("alice")
             full.add(daemon.home)
-            with pytest.raises(RpcFailure):
+            with pytest.raises(ApiFailure):
                 await t.call("alice", "invoice", amount_msat=AMOUNT_MSAT)
             with pytest.raises(StoreFailed, match="the disk is full"):
                 await asyncio.wait_for(task, 20)

@@ -7,7 +7,7 @@ import pytest
 
 from cromford.cli import build_waiting, invoices
 from cromford.daemon.api import events as events_api
-from cromford.daemon.api.rpc import InvalidParam
+from cromford.daemon.api.failures import InvalidParam
 from cromford.daemon.event_filter import KNOWN_EVENTS, BadFilter, EventFilter
 
 FACTORY, OTHER = "ab" * 32, "cd" * 32

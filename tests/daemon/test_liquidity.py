@@ -12,7 +12,7 @@ from tests.cli import market_answers
 from tests.daemon.test_answers import fields_of, fields_of_the_table
 from tests.daemon.town import CAPACITY_SAT, LSP_POLICY, Town, town
 
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 
 MONEY_MSAT = 50_000_000
 SELLING = replace(LSP_POLICY, states_per_layer=3)
@@ -41,8 +41,8 @@ def in_market(base: Path, scenario: Scenario) -> None:
     asyncio.run(main())
 
 
-async def refusal(t: Town, name: str, method: str, **params: object) -> RpcFailure:
-    with pytest.raises(RpcFailure) as caught:
+async def refusal(t: Town, name: str, method: str, **params: object) -> ApiFailure:
+    with pytest.raises(ApiFailure) as caught:
         await t.call(name, method, **params)
     return caught.value
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.daemon.town import STEP_SECONDS, Town, TownNode, town
 
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.regtest.node import RegtestNode
 
 ROLES = ("lsp", "alice")
@@ -24,7 +24,7 @@ def node(tmp_path: Path) -> Iterator[RegtestNode]:
 
 
 async def code_of(t: Town, name: str, method: str, **params: object) -> tuple[str, bool]:
-    with pytest.raises(RpcFailure) as refused:
+    with pytest.raises(ApiFailure) as refused:
         await t.call(name, method, **params)
     return refused.value.code, refused.value.retryable
 

@@ -15,7 +15,7 @@ from tests.daemon.town import CAPACITY_SAT, LSP_POLICY, Town, town
 
 from cromford.bitcoin.network import MAINNET, REGTEST
 from cromford.daemon.api import payments as payments_api
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.invoice.bolt11 import parse_invoice, sign_invoice
 from cromford.invoice.invoice import Invoice
 
@@ -54,10 +54,10 @@ async def invoice_of(t: Town, name: str, amount_msat: int, **asked: object) -> s
     return text
 
 
-async def refusal(t: Town, name: str, method: str, **params: object) -> RpcFailure:
+async def refusal(t: Town, name: str, method: str, **params: object) -> ApiFailure:
     """Return why a request is refused; nothing may have been journalled for it."""
     before = await told_of_payments(t, name)
-    with pytest.raises(RpcFailure) as caught:
+    with pytest.raises(ApiFailure) as caught:
         await t.call(name, method, **params)
     assert await told_of_payments(t, name) == before
     return caught.value
@@ -385,7 +385,7 @@ def test_nobody_pays_its_own_invoice(in_town: Run) -> None:
     async def scenario(t: Town) -> None:
         await with_money(t)
         invoice = await invoice_of(t, "alice", 60_000_000)
-        with pytest.raises(RpcFailure) as refused:
+        with pytest.raises(ApiFailure) as refused:
             await t.call("alice", "pay", invoice=invoice)
         assert (refused.value.code, refused.value.retryable) == ("own_invoice", False)
         assert "client factories" in refused.value.remediation

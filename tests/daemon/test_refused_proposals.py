@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.daemon.town import Town, town
 
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.clientd import ClientDaemon
 from cromford.protocol import events as ev
 from cromford.wire import messages as m
@@ -71,7 +71,7 @@ async def check_answers(t: Town, live_id: str, refused_id: str) -> None:
         ("exit_plan", "factory_not_complete"),
         ("exit_start", "factory_not_complete"),
     ):
-        with pytest.raises(RpcFailure) as failure:
+        with pytest.raises(ApiFailure) as failure:
             await t.call("alice", method, factory_id=refused_id)
         assert failure.value.code == code
         assert not failure.value.retryable
@@ -121,7 +121,7 @@ def test_a_proposal_that_is_being_checked_has_nothing_to_verify_yet(tmp_path: Pa
             # Before the chain answered: nothing has run since.
             for method in (daemon.methods()["verify"], daemon.methods()["exit_plan"]):
                 with pytest.raises(
-                    RpcFailure, match=r"being checked|not completely signed"
+                    ApiFailure, match=r"being checked|not completely signed"
                 ) as failure:
                     await method({})
                 assert failure.value.retryable

@@ -9,7 +9,7 @@ import pytest
 from tests.daemon.test_durable_daemons import pay
 from tests.daemon.town import Town, town
 
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.lspd import LspDaemon
 
 AMOUNT_MSAT = 5_000_000
@@ -173,7 +173,7 @@ def test_a_factory_that_sleeps_is_found_by_the_first_digits_of_its_id(tmp_path: 
                     shown = await t.call("lsp", "factory_show", factory_id=digits)
                     assert shown["factory_id"] == factory_id
             for digits in (ids[0][:3], "no factory", "f" * 64, "", ids[0] + "00"):
-                with pytest.raises(RpcFailure, match="no factory begins with"):
+                with pytest.raises(ApiFailure, match="no factory begins with"):
                     await t.call("lsp", "factory_show", factory_id=digits)
 
     asyncio.run(scenario())

@@ -8,7 +8,7 @@ from tests.daemon.test_bumped_exits import COIN_SAT, built, market, waits_for
 from tests.daemon.test_ephemeral_exits import EPHEMERAL, EPHEMERAL_LSP
 from tests.daemon.town import town
 
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 
 HELD_MSAT = 20_000_000
 
@@ -28,7 +28,7 @@ def test_after_a_split_there_is_a_coin_for_a_second_htlc_and_for_the_way_out(
             await t.stop("bob")
             await t.call("alice", "pay", invoice=invoices[0], wait_seconds=0)
             await t.until("lsp", "payments", lambda a: len(a["forwards"]) == 1)
-            with pytest.raises(RpcFailure, match="coins: expected a coin in the wallet for each"):
+            with pytest.raises(ApiFailure, match="coins: expected a coin in the wallet for each"):
                 await t.call("alice", "pay", invoice=invoices[1], wait_seconds=0)
 
             planned = await t.call("alice", "wallet_split", n_coins=3, dry_run=True)
@@ -74,7 +74,7 @@ def test_a_split_that_cannot_be_made_has_a_code_and_changes_nothing(
     async def main() -> None:
         async with town(tmp_path) as t:
             await t.start_client("alice")
-            with pytest.raises(RpcFailure, match=words) as failure:
+            with pytest.raises(ApiFailure, match=words) as failure:
                 await t.call("alice", "wallet_split", **params)
             assert failure.value.code == code
             assert t.node.call("getrawmempool") == []

@@ -11,7 +11,7 @@ from cromford.adapters.bitcoind import BitcoindChain
 from cromford.adapters.peer_address import parse_peer_address
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.chain_following import ChainFollowing
 from cromford.daemon.clientd import ClientDaemon
 from cromford.daemon.options import ChainOptions, ClientOptions
@@ -89,7 +89,7 @@ def test_a_request_that_takes_risk_is_refused_while_the_chain_is_stale(
             with monkeypatch.context() as patched:
                 # Whatever it said is too long ago.
                 patched.setattr("cromford.daemon.freshness.SILENCE_SECONDS_MAX", -1)
-                with pytest.raises(RpcFailure) as refused:
+                with pytest.raises(ApiFailure) as refused:
                     await t.call("alice", "join", capacity_sat=CAPACITY_SAT)
                 assert (refused.value.code, refused.value.retryable) == ("chain_stale", True)
                 assert "the node has not answered since" in refused.value.message
@@ -168,7 +168,7 @@ def test_a_rescan_sees_what_was_missed_and_changes_nothing_else(tmp_path: Path) 
 def test_a_rescan_from_where_there_is_no_block_is_refused(tmp_path: Path, from_height: int) -> None:
     async def scenario() -> None:
         async with town(tmp_path) as t:
-            with pytest.raises(RpcFailure) as refused:
+            with pytest.raises(ApiFailure) as refused:
                 await t.call("lsp", "rescan", from_height=from_height)
             assert refused.value.code == "invalid_param"
             assert f"received {from_height}" in refused.value.message
@@ -230,7 +230,7 @@ def test_a_payment_that_the_node_refuses_can_be_given_up_and_no_other(tmp_path: 
 
 
 async def failure_of(t: Town, txid: str) -> str:
-    with pytest.raises(RpcFailure) as failed:
+    with pytest.raises(ApiFailure) as failed:
         await t.call("lsp", "wallet_abandon", txid=txid)
     return failed.value.code
 
@@ -266,7 +266,7 @@ def test_a_funding_that_the_node_refuses_is_shown_wherever_its_factory_is(
             await t.until("lsp", "factories", lambda a: not a["factories"][0]["refused"])
             await t.mine(1, mempool=1)
             assert (await t.call("lsp", "status"))["refused"] == []
-            with pytest.raises(RpcFailure) as taken:
+            with pytest.raises(ApiFailure) as taken:
                 await t.call("lsp", "factory_abandon", factory_id=factory_id)
             assert taken.value.code == "transaction_accepted"
 

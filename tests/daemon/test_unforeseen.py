@@ -10,7 +10,7 @@ import pytest
 from tests.daemon.town import Town, town
 
 from cromford.daemon import lspd
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.protocol import events as ev
 from cromford.protocol import lsp
 from cromford.protocol.facts import Facts
@@ -111,7 +111,7 @@ def test_a_request_that_cannot_be_decided_fails_alone(tmp_path: Path, faulty: Fa
     async def main() -> None:
         async with town(tmp_path) as t:
             faulty.about = lambda event: isinstance(event, ev.AddressRequested)
-            with pytest.raises(RpcFailure) as failure:
+            with pytest.raises(ApiFailure) as failure:
                 await t.call("lsp", "address")
             assert failure.value.code == "internal_error"
             assert "secret" not in failure.value.message

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cromford.adapters.memory import MemoryJournal
 from cromford.daemon.api.events import events_method
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.event_log import CursorExpired, CursorUnknown, EventLog
 from cromford.daemon.logs import JsonFormatter, set_up_logging
 from cromford.daemon.metrics import MetricsServer
@@ -107,7 +107,7 @@ async def ask(log: EventLog, **params: object) -> Any:
 )
 def test_the_api_names_what_is_wrong_with_a_cursor(after: str, code: str) -> None:
     store = MemoryJournal([Entry("client", encode_record(r.Started()))] * (EVENTS_KEPT + 2))
-    with pytest.raises(RpcFailure, match="after: ") as refused:
+    with pytest.raises(ApiFailure, match="after: ") as refused:
         asyncio.run(ask(log_of(store=store), after=after))
     assert refused.value.code == code
     assert "without a cursor" in refused.value.remediation

@@ -13,7 +13,8 @@ from cromford.adapters.peer_address import parse_peer_address
 from cromford.agent.agentd import AgentDaemon
 from cromford.agent.options import AgentOptions
 from cromford.bitcoin.network import REGTEST
-from cromford.daemon.api.rpc import SOCKET_NAME, RpcClient, RpcFailure
+from cromford.daemon.api.calling import SOCKET_NAME, ApiClient
+from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.clientd import ClientDaemon
 from cromford.daemon.lspd import LspDaemon
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
@@ -136,7 +137,7 @@ class Town:
         return self.agents[name] if name in self.agents else self.running[name][1]
 
     async def call(self, name: str, method: str, **params: object) -> Any:
-        client = RpcClient(self.base / name / "regtest" / SOCKET_NAME)
+        client = ApiClient(self.base / name / "regtest" / SOCKET_NAME)
         answer = await asyncio.to_thread(client.call, method, **params)
         check_fits(answer, self.role_of(name), method)
         return answer
@@ -164,7 +165,7 @@ class Town:
                 task = self._task(name)
                 if task.done():
                     task.result()
-                with contextlib.suppress(RpcFailure):
+                with contextlib.suppress(ApiFailure):
                     answer = await self.call(name, method, **params)
                     if holds(answer):
                         return answer
@@ -240,5 +241,5 @@ async def town(
             # The LSP last: nobody tries to come back to it then.
             names = (*built.agents, *built.running)
             for name in sorted(names, key=lambda name: name == "lsp"):
-                with contextlib.suppress(RpcFailure):
+                with contextlib.suppress(ApiFailure):
                     await built.stop(name)

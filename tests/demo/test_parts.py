@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.demo.building import _n_coins
 from cromford.demo.exiting import _channel_on_chain, _published
 from cromford.demo.failure import DemoFailed
@@ -73,7 +73,7 @@ def test_a_call_that_fails_because_a_process_died_names_that_process(code: str) 
             raise found
 
     def fail() -> None:
-        raise RpcFailure(code, "gone")
+        raise ApiFailure(code, "gone")
 
     with pytest.raises(DemoFailed, match="lsp ended with code -9"):
         explain_loss(cast("Children", SimpleNamespace(check_alive=check_alive)), fail)

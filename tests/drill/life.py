@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from cromford.channel.terms import MSAT_PER_SAT
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from tests.drill.killing import Killer
 from tests.drill.people import LOST, LSP, DrillFailed, People
 from tests.drill.sums import Accounts, Blocks
@@ -133,7 +133,7 @@ class Life:
         n = len(self.people.clients)
         asked = self.people.wish(LSP, "build", min_clients=n, max_clients=n)
         self.tally.count("builds asked for")
-        if isinstance(asked, RpcFailure):
+        if isinstance(asked, ApiFailure):
             time.sleep(BETWEEN_SECONDS)
         return None
 
@@ -178,20 +178,20 @@ class Life:
     def _paid(self, payer: str, payee: str, amount_msat: int) -> int | None:
         """Return the fee of a payment that arrived, in msat; None if nothing moved."""
         made = self.people.wish(payee, "invoice", amount_msat=amount_msat)
-        if isinstance(made, RpcFailure):
+        if isinstance(made, ApiFailure):
             self._came_to_nothing("invoices not made", made)
             return None
 
-        def outcome() -> Document | RpcFailure | None:
+        def outcome() -> Document | ApiFailure | None:
             # Asked again, it is not paid again.
             told = self.people.wish(payer, "pay", invoice=made["invoice"], wait_seconds=PAY_SECONDS)
-            if isinstance(told, RpcFailure):
+            if isinstance(told, ApiFailure):
                 return None if told.code in LOST else told
             return told if told["status"] in {"paid", "failed"} else None
 
         until = self.people.until
-        paid = cast("Document | RpcFailure", until(f"{payer}'s payment to {payee}", outcome))
-        if isinstance(paid, RpcFailure):
+        paid = cast("Document | ApiFailure", until(f"{payer}'s payment to {payee}", outcome))
+        if isinstance(paid, ApiFailure):
             self._came_to_nothing("payments refused", paid)
             return None
         if paid["status"] == "failed":
@@ -200,7 +200,7 @@ class Life:
         fee_msat: int = paid["fee_msat"]
         return fee_msat
 
-    def _came_to_nothing(self, what: str, why: RpcFailure) -> None:
+    def _came_to_nothing(self, what: str, why: ApiFailure) -> None:
         """Take note of what was refused or lost; some of it is worth another try a little later.
 
         Raises:
@@ -238,7 +238,7 @@ class Life:
         quote = self.people.wish(
             client, "liquidity_quote", factory_id=self.factory_id, amount_sat=amount_sat
         )
-        if isinstance(quote, RpcFailure):
+        if isinstance(quote, ApiFailure):
             if quote.code in NOTHING_TO_SELL:
                 return False
             self._came_to_nothing("quotes not given", quote)
@@ -253,7 +253,7 @@ class Life:
             wait_seconds=BUY_SECONDS,
         )
         self.people.until(f"{client}'s purchase to end", lambda: not self._is_buying(client))
-        if isinstance(bought, RpcFailure):
+        if isinstance(bought, ApiFailure):
             self._came_to_nothing("purchases that came to nothing, or were lost", bought)
         elif bought["status"] == "bought" and bought["receipt"] not in self._receipts(client):
             raise DrillFailed(f"{client} was told that it bought {quote}, and has no receipt")
@@ -362,7 +362,7 @@ class Life:
             return True
         asked = self.people.wish(LSP, "close", factory_id=self.factory_id, wait=True)
         self.tally.count("closes asked for")
-        if isinstance(asked, RpcFailure):
+        if isinstance(asked, ApiFailure):
             self._came_to_nothing("closes that came to nothing, or were lost", asked)
         return False
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cromford.bitcoin.network import REGTEST
-from cromford.daemon.api.rpc import SOCKET_NAME, DaemonNotRunning, RpcClient, RpcFailure
+from cromford.daemon.api.calling import SOCKET_NAME, ApiClient
+from cromford.daemon.api.failures import ApiFailure, DaemonNotRunning
 from tests.drill.warm import WarmInterpreter
 
 LSP: Final = "lsp"
@@ -176,9 +177,9 @@ class People:
         """Return the answer of a daemon.
 
         Raises:
-            RpcFailure: If it refused, or has gone.
+            ApiFailure: If it refused, or has gone.
         """
-        client = RpcClient(self.home(name) / SOCKET_NAME, timeout_seconds=CALL_SECONDS)
+        client = ApiClient(self.home(name) / SOCKET_NAME, timeout_seconds=CALL_SECONDS)
         return client.call(method, **params)
 
     def ask(self, name: str, method: str, /, **params: object) -> Any:
@@ -187,18 +188,18 @@ class People:
         def answered() -> Any:
             try:
                 return self.call(name, method, **params)
-            except RpcFailure as failure:
+            except ApiFailure as failure:
                 if failure.code in LOST:
                     return None
                 raise
 
         return self.until(f"{name} to answer {method}", answered)
 
-    def wish(self, name: str, method: str, /, **params: object) -> Any | RpcFailure:
+    def wish(self, name: str, method: str, /, **params: object) -> Any | ApiFailure:
         """Return what a request led to, or why it was refused, or that nobody knows."""
         try:
             return self.call(name, method, **params)
-        except RpcFailure as failure:
+        except ApiFailure as failure:
             if isinstance(failure, DaemonNotRunning):
                 time.sleep(POLL_SECONDS)
             return failure

@@ -9,7 +9,7 @@ from typing import Final
 
 from cromford.adapters.peer_address import parse_peer_address
 from cromford.bitcoin.network import REGTEST
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.clientd import ClientDaemon
 from cromford.daemon.options import ClientOptions
 from cromford.demo.world import DaemonProcess, World
@@ -61,7 +61,7 @@ async def fail(daemon: ClientDaemon, victim: bytes, n_payments: int) -> None:
             min_final_cltv_expiry_delta=min_final_cltv_expiry_delta(link, daemon.state.chain),
         )
         while True:
-            with contextlib.suppress(RpcFailure):
+            with contextlib.suppress(ApiFailure):
                 daemon.request(asked)
                 break
             await asyncio.sleep(POLL_SECONDS)  # As many as may be are on their way.

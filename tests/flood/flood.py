@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from cromford.adapters.sqlite import JOURNAL_NAME
 from cromford.bitcoin.network import REGTEST
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.demo import building
 from cromford.demo.processes import Children, interruptible
 from cromford.demo.settings import DemoSettings
@@ -262,7 +262,7 @@ def _asked_to_pay(payer: DaemonProcess, invoice: str) -> dict[str, Any]:
     """Return what became of a payment; what is on its way already is only waited for."""
     try:
         answer: dict[str, Any] = payer.call("pay", invoice=invoice, wait_seconds=PAY_SECONDS)
-    except RpcFailure as failure:
+    except ApiFailure as failure:
         if not failure.retryable:
             raise
         time.sleep(RETRY_SECONDS)

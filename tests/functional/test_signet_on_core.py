@@ -16,7 +16,8 @@ from tests.functional.node_world import OPEN_SCRIPT, wait_for
 
 from cromford.bitcoin.address import address_of_script
 from cromford.bitcoin.network import SIGNET
-from cromford.daemon.api.rpc import DaemonNotRunning, RpcClient
+from cromford.daemon.api.calling import ApiClient
+from cromford.daemon.api.failures import DaemonNotRunning
 
 CHALLENGE = "51"  # Anybody may make a block.
 HASHES_MAX = 1_000_000_000  # A block of a signet takes about five million.
@@ -74,7 +75,7 @@ def test_a_daemon_runs_on_a_signet_whose_challenge_it_was_told(
 
     running = lsp(tmp_path / "own", *where, "--signet-challenge", CHALLENGE)
     try:
-        client = RpcClient(tmp_path / "own" / "signet" / "api.sock")
+        client = ApiClient(tmp_path / "own" / "signet" / "api.sock")
         give_up = time.monotonic() + PATIENCE_SECONDS
         while True:
             assert running.poll() is None

@@ -32,9 +32,8 @@ from cromford.daemon.api.calling import SOCKET_NAME
 from cromford.daemon.api.document import document_of
 from cromford.daemon.api.endpoints import endpoints
 from cromford.daemon.api.factory_id import find_id
-from cromford.daemon.api.handlers import Params
-from cromford.daemon.api.rpc import RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
 from cromford.daemon.api.server import ApiServer
 from cromford.daemon.connecting import connect_chain
 from cromford.daemon.health import checked
@@ -175,7 +174,7 @@ class AgentDaemon:
                 _log.error("store_failed", exc_info=error)
                 self._failure = self._failure or error
                 self._stopping.set()
-                raise RpcFailure("store_failed", str(error)) from error
+                raise ApiFailure("store_failed", str(error)) from error
 
         return answer
 
@@ -241,13 +240,13 @@ class AgentDaemon:
         except InvalidPackage as error:
             raise _invalid(error) from error
         except NotHeld as error:
-            raise RpcFailure(
+            raise ApiFailure(
                 error.code,
                 str(error),
                 remediation="See `cromford agent list`, and `cromford agent withdraw`.",
             ) from error
         except ChainUnavailable as error:
-            raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
+            raise ApiFailure("chain_unavailable", str(error), retryable=True) from error
         _log.info("package_taken id=%s new=%s", package.package_id.hex(), is_new)
         return {"added": is_new, **self._view(package.package_id)}
 
@@ -255,7 +254,7 @@ class AgentDaemon:
         """Check what only the chain can say: without the output nothing says when it expires."""
         for step in package.steps:
             if step.fee_sat == 0:
-                raise RpcFailure(
+                raise ApiFailure(
                     "needs_coins",
                     f"{step.name} pays no fee itself, and this agent has no coins to pay with",
                     remediation="The policy `ephemeral` needs a child with a coin at each step.",
@@ -264,7 +263,7 @@ class AgentDaemon:
             return
         sight = await look(self._chain, package)
         if sight.place is None or sight.place.n_confirmed:
-            raise RpcFailure(
+            raise ApiFailure(
                 "funding_not_unspent",
                 f"funding: expected {package.funding_outpoint} to be confirmed and unspent at "
                 f"height {sight.height}, received another output or none",
@@ -292,8 +291,8 @@ class AgentDaemon:
         return find_id(held, wanted, what="package", many="packages", listed_by="list")
 
 
-def _invalid(error: InvalidPackage) -> RpcFailure:
-    return RpcFailure(
+def _invalid(error: InvalidPackage) -> ApiFailure:
+    return ApiFailure(
         "package_invalid",
         str(error),
         remediation="Take the file as `cromford client exit export` wrote it.",

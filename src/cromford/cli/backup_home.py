@@ -18,7 +18,8 @@ from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
 from cromford.cli.invocation import Invocation
 from cromford.cli.seed_asking import known_passphrase
 from cromford.cli.seed_home import SeedHome, seed_home
-from cromford.daemon.api.rpc import SOCKET_NAME, DaemonNotRunning, RpcClient, RpcFailure
+from cromford.daemon.api.calling import SOCKET_NAME, ApiClient
+from cromford.daemon.api.failures import ApiFailure, DaemonNotRunning
 from cromford.daemon.backup.header import Owner, WrongVersion
 from cromford.daemon.backup.high_water import read_memo
 from cromford.daemon.backup.making import create_backup, forget_copies, shown_made
@@ -81,10 +82,10 @@ def created(
 
     Raises:
         CommandFailed: If it cannot be written; no file is left.
-        RpcFailure: If the daemon could not write it.
+        ApiFailure: If the daemon could not write it.
     """
     socket = invocation.home_of(role) / SOCKET_NAME
-    client = RpcClient(socket, role=role, timeout_seconds=CREATE_SECONDS)
+    client = ApiClient(socket, role=role, timeout_seconds=CREATE_SECONDS)
     try:
         answer: dict[str, Any] = client.call("backup_create", file=str(file), overwrite=overwrites)
     except DaemonNotRunning:
@@ -181,7 +182,7 @@ def status(invocation: Invocation, role: str) -> dict[str, Any]:
 
     Raises:
         CommandFailed: If there is none.
-        RpcFailure: If the daemon does not answer.
+        ApiFailure: If the daemon does not answer.
     """
     try:
         answer: dict[str, Any] = invocation.call(role, "backup_status")
@@ -288,13 +289,13 @@ def _present(invocation: Invocation, home: SeedHome) -> dict[str, Any] | None:
     """Return what there is of the store here: its journal's number, and its newest record."""
     try:
         answer: dict[str, Any] = invocation.call(home.role, "backup_status")
-    except RpcFailure:
+    except ApiFailure:
         pass
     else:
         return answer
     try:
         return status(invocation, home.role)
-    except (CommandFailed, RpcFailure):
+    except (CommandFailed, ApiFailure):
         return None
 
 

@@ -37,7 +37,7 @@ def await_factory(invocation: Invocation, cursor: str) -> str:
 
     Raises:
         CommandFailed: If nothing came of it, or nothing after `BUILD_WAIT_SECONDS_MAX`.
-        RpcFailure: If the daemon is gone.
+        ApiFailure: If the daemon is gone.
     """
     give_up = time.monotonic() + BUILD_WAIT_SECONDS_MAX
     while time.monotonic() < give_up:

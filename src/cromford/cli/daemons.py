@@ -17,7 +17,7 @@ from cromford.cli.seed_failures import (
     unreadable_file,
 )
 from cromford.daemon import clientd, lspd
-from cromford.daemon.api.rpc_server import SocketInUse
+from cromford.daemon.api.server import SocketInUse
 from cromford.daemon.api.tokens import BadTokens
 from cromford.daemon.backup.places import PlaceRefused
 from cromford.daemon.home import UnreadableFile

@@ -110,7 +110,7 @@ def events_after(
         which: What they are filtered by, as the API takes it.
 
     Raises:
-        RpcFailure: If there is no daemon, or it refused.
+        ApiFailure: If there is no daemon, or it refused.
     """
     answer = invocation.call(role, "events", after=after, wait_seconds=wait_seconds, **which)
     return answer["events"], answer["cursor"]

@@ -11,7 +11,7 @@ from typing import Final
 import click
 import msgspec
 
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -61,7 +61,7 @@ class Problem:
 def problem_of(error: BaseException) -> Problem | None:
     """Return how an error is shown, or None for a bug of ours."""
     match error:
-        case RpcFailure():
+        case ApiFailure():
             return Problem(
                 code=error.code,
                 message=error.message,

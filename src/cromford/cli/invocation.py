@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from cromford.daemon.api.rpc import SOCKET_NAME, RpcClient
+from cromford.daemon.api.calling import SOCKET_NAME, ApiClient
 
 if TYPE_CHECKING:
     from cromford.cli.configuration.settings import Settings
@@ -88,11 +88,11 @@ class Invocation:
         """Return the answer of the role's daemon; parameters that are None are left out.
 
         Raises:
-            RpcFailure: If there is no daemon, or it refused.
+            ApiFailure: If there is no daemon, or it refused.
             CommandFailed: If the configuration, which may name the network, cannot be read.
         """
         given = {name: value for name, value in params.items() if value is not None}
-        return RpcClient(self.home_of(role) / SOCKET_NAME, role=role).call(method, **given)
+        return ApiClient(self.home_of(role) / SOCKET_NAME, role=role).call(method, **given)
 
 
 def asks_for_json(args: Sequence[str]) -> bool:

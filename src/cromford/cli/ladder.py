@@ -15,7 +15,7 @@ from cromford.cli.configuration.kinds import (
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.shown import ladder
 from cromford.cli.shown.output import sat, show
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.protocol.lobby.ladder import JOIN_AGAIN
 from cromford.protocol.policy import CANDIDATES_MAX
 
@@ -55,12 +55,12 @@ def build_patiently(invocation: Invocation, **asked: object) -> Any:  # noqa: AN
     """Ask for a build, and again for a while where its clients have to join with more keys.
 
     Raises:
-        RpcFailure: If it is refused, or they did not join in time.
+        ApiFailure: If it is refused, or they did not join in time.
     """
     for _ in range(TRIES):
         try:
             return invocation.call(ROLE, "build", **asked)
-        except RpcFailure as failure:
+        except ApiFailure as failure:
             if failure.code != JOIN_AGAIN:
                 raise
         time.sleep(PAUSE_SECONDS)

@@ -13,7 +13,7 @@ from cromford.cli.payments import limit_option
 from cromford.cli.shown import market
 from cromford.cli.shown.output import msat, sat, show
 from cromford.cli.wallet import SatOrAll
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.protocol.policy import PRICE_BASE_MSAT_MAX, PRICE_MILLIONTHS_MAX
 
 LSP: Final = "lsp"
@@ -114,13 +114,13 @@ def _quote(invocation: Invocation, *, wait: bool, **asked: object) -> dict[str, 
     """Return the LSP's quote; where the payment is waited for that pays, once it is there.
 
     Raises:
-        RpcFailure: If nothing is quoted.
+        ApiFailure: If nothing is quoted.
     """
     give_up = time.monotonic() + WAIT_SECONDS
     while True:
         try:
             quote: dict[str, Any] = invocation.call(CLIENT, "liquidity_quote", **asked)
-        except RpcFailure as failure:
+        except ApiFailure as failure:
             is_late = time.monotonic() + PAYMENT_POLL_SECONDS > give_up
             if not wait or failure.code != "payment_not_here" or is_late:
                 raise

@@ -10,7 +10,7 @@ from cromford.cli.failures import CommandFailed
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.shown import lists
 from cromford.cli.shown.output import show
-from cromford.daemon.api.rpc import DaemonNotRunning
+from cromford.daemon.api.failures import DaemonNotRunning
 
 WAIT_SECONDS: Final = 60
 WAIT_SECONDS_MAX: Final = 3600

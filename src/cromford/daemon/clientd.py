@@ -17,9 +17,8 @@ from cromford.daemon.api import client_market, client_payments
 from cromford.daemon.api.client_market import ClientMarket
 from cromford.daemon.api.client_payments import ClientPayments
 from cromford.daemon.api.factory_id import find_factory
-from cromford.daemon.api.handlers import Params
-from cromford.daemon.api.rpc import RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
 from cromford.daemon.driver import Role
 from cromford.daemon.happenings import Happenings
 from cromford.daemon.logs import set_up_logging
@@ -287,7 +286,7 @@ class ClientDaemon(Daemon[ClientState]):
         dying = [one["factory_id"] for one in views.dying(self.driver.state)]
         if wanted is None and len(dying) != 1:
             several = f"{len(dying)} of this client's factories die: expected the id of one"
-            raise RpcFailure(
+            raise ApiFailure(
                 "factory_not_found",
                 several if dying else "none of this client's factories dies",
                 remediation="`client factories` lists them, and when each dies.",
@@ -321,7 +320,7 @@ class ClientDaemon(Daemon[ClientState]):
         try:
             coin = await self.chain.coin(attempt.funding_outpoint)
         except ChainUnavailable as error:
-            raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
+            raise ApiFailure("chain_unavailable", str(error), retryable=True) from error
         derived = derive_keys(self._signer, self.driver.state, attempt)
         verdicts = verify_attempt(self.driver.state, attempt, coin, derived)
         return {
@@ -344,7 +343,7 @@ class ClientDaemon(Daemon[ClientState]):
     async def _exit_export(self, params: dict[str, Any]) -> PackageDocument:
         state, attempt = self.driver.state, self._complete(params)
         if attempt.other_stages and not attempt.ready_sent and attempt.rung_in(state.chain) is None:
-            raise RpcFailure(
+            raise ApiFailure(
                 "factory_not_funded",
                 "no block says yet which of its funding's candidates this factory is in",
                 remediation="A package is for one of them: export it once the funding confirmed.",
@@ -402,7 +401,7 @@ class ClientDaemon(Daemon[ClientState]):
                 return attempt
             if attempt.is_checked and state.chain.depth(attempt.funding_tx.txid) > 0:
                 return attempt
-        raise RpcFailure(
+        raise ApiFailure(
             "factory_not_found",
             "this client is in no factory",
             remediation="Join the LSP's lobby with `join`, and wait for a build.",
@@ -414,10 +413,10 @@ class ClientDaemon(Daemon[ClientState]):
         if attempt.is_checked:
             return attempt
         if attempt.aborted is None:
-            raise RpcFailure(
+            raise ApiFailure(
                 "factory_unchecked", "the LSP's proposal is being checked", retryable=True
             )
-        raise RpcFailure(
+        raise ApiFailure(
             "factory_refused",
             f"there is nothing to verify: {attempt.aborted}",
             remediation="`client factories` lists the factories that were accepted, too.",
@@ -426,13 +425,13 @@ class ClientDaemon(Daemon[ClientState]):
     def _complete(self, params: dict[str, Any]) -> ClientAttempt:
         attempt = self._attempt(params)
         if not isinstance(attempt.stage, Complete):
-            raise RpcFailure(
+            raise ApiFailure(
                 "factory_not_complete",
                 "the branch is not completely signed; nothing was funded",
                 retryable=attempt.is_open,
             )
         if attempt.is_retired:
-            raise RpcFailure(
+            raise ApiFailure(
                 "moved_out",
                 MOVED_OUT,
                 remediation="Nothing of yours is left there; the LSP closes it without you.",

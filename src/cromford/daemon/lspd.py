@@ -23,14 +23,13 @@ from cromford.answers.status import LspStatus
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.daemon.api import lsp_bans, lsp_closing, lsp_fundings, lsp_market, lsp_payments
 from cromford.daemon.api.factory_id import find_factory
-from cromford.daemon.api.handlers import Params
+from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
 from cromford.daemon.api.lsp_bans import LspBans
 from cromford.daemon.api.lsp_closing import LspClosing
 from cromford.daemon.api.lsp_fundings import LspFundings
 from cromford.daemon.api.lsp_market import LspMarket
 from cromford.daemon.api.lsp_payments import LspPayments
-from cromford.daemon.api.rpc import RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.api.wallet import (
     FEERATE_TARGET_BLOCKS,
     check_believable,
@@ -470,7 +469,7 @@ class LspDaemon(Daemon[LspState]):
         attempt_id, fees = factory.attempt.attempt_id, self.facts.fees
         funding = published_funding(factory)
         if funding is not None and is_too_late(factory):
-            raise RpcFailure(
+            raise ApiFailure(
                 "factory_too_late",
                 why_too_late(factory),
                 remediation="Give it up with `lsp factory abandon`: its coins are free then.",
@@ -532,7 +531,7 @@ class LspDaemon(Daemon[LspState]):
         """Return a factory by its id, or the beginning of it; one that sleeps is woken.
 
         Raises:
-            RpcFailure: If there is none, or more than one.
+            ApiFailure: If there is none, or more than one.
         """
         return self._named(self._found(wanted))
 
@@ -540,7 +539,7 @@ class LspDaemon(Daemon[LspState]):
         """Return the factory id that begins with these hex digits; no others are looked at.
 
         Raises:
-            RpcFailure: If none does, or more than one.
+            ApiFailure: If none does, or more than one.
         """
         digits = wanted.lower()
         try:

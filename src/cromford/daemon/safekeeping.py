@@ -13,9 +13,8 @@ import msgspec
 
 from cromford.adapters.sqlite import Journal
 from cromford.answers.backup import BackupMade, BackupStatus, MarkState
-from cromford.daemon.api.handlers import Params
-from cromford.daemon.api.rpc import InvalidParam, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
+from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
 from cromford.daemon.backup.asking import Asker
 from cromford.daemon.backup.header import Owner
 from cromford.daemon.backup.high_water import Memo, read_memo
@@ -228,17 +227,17 @@ class Safekeeping:
                 overwrites=overwrites,
             )
         except PlaceRefused as error:
-            raise RpcFailure(
+            raise ApiFailure(
                 "place_refused", str(error), remediation=BACKUP_ELSEWHERE, exit_code=2
             ) from error
         except FileExistsError as error:
-            raise RpcFailure(
+            raise ApiFailure(
                 "backup_exists",
                 f"{path} exists",
                 remediation="Name another file, or add --overwrite.",
             ) from error
         except (OSError, StoreFailed) as error:
-            raise RpcFailure(
+            raise ApiFailure(
                 "backup_not_written",
                 f"{path}: {reason_of(error)}",
                 retryable=True,
@@ -250,7 +249,7 @@ class Safekeeping:
         marks = self.marks
         if marks is None or not marks.needs_word:
             where = "none is configured" if marks is None else "the mark is as it should be"
-            raise RpcFailure(
+            raise ApiFailure(
                 "mark_not_needed",
                 f"no mark is to be begun: {where}",
                 remediation="See `backup status`, and --mark-dir.",
@@ -258,7 +257,7 @@ class Safekeeping:
         marks.begin_anew()
         await cover()
         if marks.unmarkable is not None:
-            raise RpcFailure("mark_unreachable", marks.unmarkable, retryable=True)
+            raise ApiFailure("mark_unreachable", marks.unmarkable, retryable=True)
         return marks.shown()
 
     def close(self) -> None:

@@ -25,9 +25,8 @@ from cromford.answers.status import DaemonStatus
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.daemon.api.endpoints import Answers
-from cromford.daemon.api.handlers import Params
-from cromford.daemon.api.rpc import RpcFailure
-from cromford.daemon.api.rpc_server import Handler
+from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.api.handlers import Handler, Params
 from cromford.daemon.api.tokens import Tokens
 from cromford.daemon.api.wallet import wallet_samples, wallet_summary
 from cromford.daemon.backup.places import check_places
@@ -433,7 +432,7 @@ class Daemon(Generic[S]):
         """Handle an operator's request.
 
         Raises:
-            RpcFailure: If it is impossible.
+            ApiFailure: If it is impossible.
             Undecided: If a bug was met; nothing is changed, and the daemon stays.
         """
         try:
@@ -477,7 +476,7 @@ class Daemon(Generic[S]):
         """Return what a request would do; nothing is done.
 
         Raises:
-            RpcFailure: If it is impossible.
+            ApiFailure: If it is impossible.
         """
         self.driver.facts = self.facts
         try:
@@ -586,9 +585,9 @@ class Daemon(Generic[S]):
         return ()
 
 
-def _refusal(rejected: Rejected) -> RpcFailure:
+def _refusal(rejected: Rejected) -> ApiFailure:
     not_found = rejected.code.endswith("not_found")
-    return RpcFailure(
+    return ApiFailure(
         rejected.code,
         str(rejected),
         retryable=rejected.retryable,

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from cromford.channel.terms import MSAT_PER_SAT
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 from cromford.demo.accounts import Accounts, accounts_at_rest, check_on_chain
 from cromford.demo.building import seconds_for
 from cromford.demo.failure import DemoFailed
@@ -74,7 +74,7 @@ def _quote(world: World, seat: int, factory_id: str) -> Document | str:
         quote: Document = buyer.call(
             "liquidity_quote", factory_id=factory_id, amount_sat=max(1, amount_sat)
         )
-    except RpcFailure as failure:
+    except ApiFailure as failure:
         if failure.code in NOTHING_TO_SELL:
             return failure.message
         raise

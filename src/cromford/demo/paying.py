@@ -174,7 +174,7 @@ def _pay_invoice(
 
     Raises:
         DemoFailed: If it failed, or did not arrive in time.
-        RpcFailure: If it was refused.
+        ApiFailure: If it was refused.
     """
     invoice = payee.call("invoice", amount_msat=amount_msat)["invoice"]
     while True:

@@ -13,7 +13,8 @@ from bitcoin_core_rpc import FetchError, RpcError
 from cromford.bitcoin.address import address_of_script
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import MAX_MONEY_SAT
-from cromford.daemon.api.rpc import SOCKET_NAME, DaemonNotRunning, RpcClient, RpcFailure
+from cromford.daemon.api.calling import SOCKET_NAME, ApiClient
+from cromford.daemon.api.failures import ApiFailure, DaemonNotRunning
 from cromford.daemon.options import ChainOptions
 from cromford.demo.failure import DemoFailed
 from cromford.demo.node import Node
@@ -60,10 +61,10 @@ class DaemonProcess:
         """Return the answer of a method.
 
         Raises:
-            RpcFailure: If the daemon refused, or is gone.
+            ApiFailure: If the daemon refused, or is gone.
         """
         socket_path = self.datadir / REGTEST.name / SOCKET_NAME
-        return RpcClient(socket_path, timeout_seconds=CALL_TIMEOUT_SECONDS).call(method, **params)
+        return ApiClient(socket_path, timeout_seconds=CALL_TIMEOUT_SECONDS).call(method, **params)
 
     def status(self) -> dict[str, Any] | None:
         """Return its status, or None while it is starting."""
@@ -213,16 +214,16 @@ def explain_loss(children: Children, work: Callable[[], Any]) -> Any:  # noqa: A
     """
     try:
         return work()
-    except (RpcFailure, RpcError, FetchError) as error:
+    except (ApiFailure, RpcError, FetchError) as error:
         give_up = time.monotonic() + DEATH_SECONDS
         while isinstance(error, FetchError) or _is_lost(error):
             children.check_alive()
             if time.monotonic() > give_up:
                 break
             time.sleep(DEATH_POLL_SECONDS)
-        remediation = error.remediation if isinstance(error, RpcFailure) else ""
+        remediation = error.remediation if isinstance(error, ApiFailure) else ""
         raise DemoFailed("call_failed", str(error), remediation=remediation) from error
 
 
 def _is_lost(error: Exception) -> bool:
-    return isinstance(error, RpcFailure) and error.code in LOSS_CODES
+    return isinstance(error, ApiFailure) and error.code in LOSS_CODES

@@ -8,7 +8,7 @@ import pytest
 from tests.cli.ban_answers import NODE_ID
 from tests.daemon.town import Town, town
 
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 
 GOOD: Final[dict[str, Any]] = {"node_id": NODE_ID, "blocks": 3, "reason": "no"}
 BAD: Final[list[dict[str, Any]]] = [
@@ -23,8 +23,8 @@ BAD: Final[list[dict[str, Any]]] = [
 ]
 
 
-async def refused(t: Town, method: str, **params: object) -> RpcFailure:
-    with pytest.raises(RpcFailure) as failure:
+async def refused(t: Town, method: str, **params: object) -> ApiFailure:
+    with pytest.raises(ApiFailure) as failure:
         await t.call("lsp", method, **params)
     return failure.value
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cromford.daemon.api.rpc import InvalidParam, RpcFailure
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.wallet import FEERATE_MAX_SAT_PER_VB, feerate_of
 
 NO_NODE: Any = None  # A feerate that is given asks nobody.
@@ -43,7 +43,7 @@ def test_an_estimate_is_believed_up_to_what_nobody_would_give() -> None:
     node: Any = Node(most)
     assert asyncio.run(feerate_of(node, None, fallback_sat_per_kw=500))[0] == most
     node = Node(most + 1)
-    with pytest.raises(RpcFailure) as refused:
+    with pytest.raises(ApiFailure) as refused:
         asyncio.run(feerate_of(node, None, fallback_sat_per_kw=500))
     assert refused.value.code == "feerate_too_high"
     assert "expected at most 1000 sat/vB, received 1000.004" in refused.value.message

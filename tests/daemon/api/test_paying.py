@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.api.payments import Means, pay
-from cromford.daemon.api.rpc import RpcFailure
 from cromford.protocol import events as ev
 from cromford.protocol.journal.book import Book
 
@@ -64,6 +64,6 @@ def test_a_payment_that_waits_for_a_stopped_factory_is_told_by_its_name(
         wait_seconds=wait_seconds,
         dry_run=False,
     )
-    with pytest.raises(RpcFailure) as caught:
+    with pytest.raises(ApiFailure) as caught:
         asyncio.run(paying)
     assert (caught.value.code, caught.value.retryable) == ("payment_waits", True)

@@ -10,8 +10,8 @@ from tests.scripted_chain import ScriptedChain, ref
 from cromford.adapters.memory import MemoryJournal
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
+from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.api.rescan import rescan_method
-from cromford.daemon.api.rpc import RpcFailure
 from cromford.daemon.chain_following import ChainFollowing
 from cromford.daemon.driver import Driver
 from cromford.daemon.lspd import LSP_ROLE
@@ -232,7 +232,7 @@ def test_a_rescan_that_cannot_be_is_refused_and_changes_nothing(
     async def ask() -> None:
         await rescan_method(one)({"from_height": from_height})
 
-    with pytest.raises(RpcFailure) as refused:
+    with pytest.raises(ApiFailure) as refused:
         asyncio.run(ask())
     assert refused.value.code == code
     assert len(store.entries) == n_before

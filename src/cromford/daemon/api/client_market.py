@@ -8,11 +8,10 @@ import msgspec
 from cromford import told
 from cromford.answers.market import LiquidityQuote, PurchaseOutcome
 from cromford.daemon.api.factory_id import find_factory
-from cromford.daemon.api.handlers import Params
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
+from cromford.daemon.api.handlers import Handler, Params, read_params
 from cromford.daemon.api.payment_limits import WAIT_SECONDS_MAX
 from cromford.daemon.api.payments import wait_until
-from cromford.daemon.api.rpc import InvalidParam, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.views import market as views
 from cromford.factory.terms import HASH_SIZE
@@ -119,7 +118,7 @@ class ClientMarket:
         asked = self._owner.state.quotes.get(attempt_id)
         answer = None if asked is None else answer_to(asked)
         if asked is None or answer is None:
-            raise RpcFailure(
+            raise ApiFailure(
                 "lsp_unreachable", "the LSP did not answer", retryable=True,
                 remediation="The daemon connects again by itself; `status` shows when it has.",
             )  # fmt: skip
@@ -135,7 +134,7 @@ class ClientMarket:
         """Return the factory that is meant: by default the newest with a usable channel.
 
         Raises:
-            RpcFailure: If there is none.
+            ApiFailure: If there is none.
         """
         state = self._owner.state
         if wanted is not None:
@@ -144,7 +143,7 @@ class ClientMarket:
         usable = {link.attempt_id for link in links}
         found = next((one for one in reversed(list(state.attempts)) if one in usable), None)
         if found is None:
-            raise RpcFailure(
+            raise ApiFailure(
                 "no_channel",
                 "no channel is ready",
                 retryable=True,
@@ -180,7 +179,7 @@ class ClientMarket:
         """Return what became of a purchase.
 
         Raises:
-            RpcFailure: If it came to nothing.
+            ApiFailure: If it came to nothing.
         """
         state = self._owner.state
         attempt = state.attempts[attempt_id]
@@ -201,8 +200,8 @@ class ClientMarket:
     def _request(self, event: ev.Event) -> None:
         try:
             self._owner.request(event)
-        except RpcFailure as failure:
-            raise RpcFailure(
+        except ApiFailure as failure:
+            raise ApiFailure(
                 failure.code,
                 failure.message,
                 retryable=failure.retryable,
@@ -211,14 +210,14 @@ class ClientMarket:
             ) from failure
 
 
-def _refused(refused: m.QuoteRefused) -> RpcFailure:
+def _refused(refused: m.QuoteRefused) -> ApiFailure:
     """Return why an LSP quotes nothing."""
     message = refused.reason
     if refused.missing_msat:
         message += f": {told.msat(refused.missing_msat)} are missing"
     remedy = _NEXT_FACTORY if refused.next_factory else _REMEDIES.get(refused.code, "")
     is_known = refused.code in _KNOWN
-    return RpcFailure(
+    return ApiFailure(
         refused.code if is_known else "quote_refused",
         message if is_known else f"{refused.code}: {message}",
         retryable=refused.code in _RETRYABLE,
@@ -226,12 +225,12 @@ def _refused(refused: m.QuoteRefused) -> RpcFailure:
     )
 
 
-def _not_bought(reason: str) -> RpcFailure:
+def _not_bought(reason: str) -> ApiFailure:
     """Return why a purchase came to nothing; a code of the LSP's stands before its reason."""
     named = _NAMED.fullmatch(reason)
     is_known = named is not None and named[1] in _KNOWN
     code, message = (named[1], named[2]) if named and is_known else ("not_bought", reason)
-    return RpcFailure(
+    return ApiFailure(
         code,
         f"nothing was bought: {message}",
         retryable=True,

@@ -10,7 +10,8 @@ import msgspec
 from cromford.answers.channels import ChannelAmounts, ChannelStand, OwnBalance, OwnChannel, OwnTotal
 from cromford.crypto.keys import sha256
 from cromford.daemon.api.factory_id import find_factory
-from cromford.daemon.api.handlers import Params
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
+from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
 from cromford.daemon.api.payment_limits import (
     ANNOUNCED_HOLD_SECONDS_MAX,
     ANNOUNCEMENT_SECONDS,
@@ -27,8 +28,6 @@ from cromford.daemon.api.payments import (
     read_invoice,
     wait_until,
 )
-from cromford.daemon.api.rpc import InvalidParam, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.client import standing_of
 from cromford.daemon.views.market import liquidity_of
@@ -171,7 +170,7 @@ class ClientPayments:
         config = state.config
         if not usable:
             refused = why_unusable(state, purpose="receive")
-            raise RpcFailure(
+            raise ApiFailure(
                 refused.code,
                 str(refused),
                 retryable=True,
@@ -196,7 +195,7 @@ class ClientPayments:
     def _route_hint(self, usable: list[Link]) -> RouteHint:
         lobby = self._owner.state.lobby
         if lobby is None:
-            raise RpcFailure(
+            raise ApiFailure(
                 "lsp_unreachable",
                 "not connected to the LSP, whose price belongs in an invoice",
                 retryable=True,
@@ -237,11 +236,11 @@ class ClientPayments:
         """Refuse what our LSP cannot deliver, before an HTLC is locked in for it.
 
         Raises:
-            RpcFailure: If the invoice names another node as the way to its payee.
+            ApiFailure: If the invoice names another node as the way to its payee.
         """
         hint, lsp_node_id = invoice.route_hint, self._owner.state.config.lsp_node_id
         if hint is not None and hint.lsp_node_id != lsp_node_id:
-            raise RpcFailure(
+            raise ApiFailure(
                 "payee_unreachable",
                 f"route_hint: expected our LSP {lsp_node_id.hex()}, "
                 f"received {hint.lsp_node_id.hex()}",

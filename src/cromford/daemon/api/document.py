@@ -9,8 +9,9 @@ import msgspec
 
 from cromford.daemon.api.application import STREAM_TYPE
 from cromford.daemon.api.calling import JSON_TYPE, ErrorBody
-from cromford.daemon.api.endpoints import Described, ServedOperation
-from cromford.daemon.api.operations import INCLUDED, Scope
+from cromford.daemon.api.endpoints import Answers, Described, ServedOperation, described
+from cromford.daemon.api.handlers import Params
+from cromford.daemon.api.operations import BY_ROLE, INCLUDED, Scope
 
 # Raised in its first number where something that was there is gone or means something else, and
 # then `/v1` becomes `/v2`; in its second where something is new.
@@ -27,20 +28,20 @@ An answer may get new fields within a version; nothing that is there goes or cha
 """
 
 
-def document(role: str, described: Iterable[Described]) -> dict[str, Any]:
+def document(role: str, operations: Iterable[Described]) -> dict[str, Any]:
     """Return the document of a role, as plain data.
 
     Args:
         role: Whose API it is.
-        described: What it serves.
+        operations: What it serves.
     """
-    served = tuple(described)
+    served = tuple(operations)
     schemas = _Schemas([one.answer for one in served])
     paths: dict[str, dict[str, Any]] = {}
     for one in served:
         operation = one.operation
         paths.setdefault(operation.path, {})[operation.verb.lower()] = _operation(one, schemas)
-    return {
+    whole = {
         "openapi": OPENAPI_VERSION,
         "info": {
             "title": f"Cromford {role}",
@@ -68,6 +69,14 @@ def document(role: str, described: Iterable[Described]) -> dict[str, Any]:
             },
         },
     }
+    # As a reader of JSON has it, whatever the types of defaults are here.
+    read: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(whole))
+    return read
+
+
+def operations_of(role: str, *, params: Params, answers: Answers) -> list[Described]:
+    """Return the operations of a role as it has them, from the role's tables."""
+    return [described(one.name, params, answers) for one in BY_ROLE[role]]
 
 
 def document_of(role: str, served: Iterable[ServedOperation]) -> Callable[[], bytes]:

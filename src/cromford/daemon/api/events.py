@@ -5,9 +5,8 @@ from typing import Any, Final
 
 import msgspec
 
-from cromford.daemon.api.handlers import Params
-from cromford.daemon.api.rpc import InvalidParam, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
+from cromford.daemon.api.handlers import Handler, Params, read_params
 from cromford.daemon.event_filter import BadFilter, EventFilter
 from cromford.daemon.event_log import CursorExpired, CursorUnknown, EventLog
 
@@ -71,13 +70,13 @@ def _number_of(log: EventLog, cursor: str) -> int:
     try:
         return log.number_of(cursor)
     except CursorUnknown as error:
-        raise RpcFailure(
+        raise ApiFailure(
             "cursor_unknown",
             f"after: {error}",
             remediation="Ask without a cursor: that begins with the oldest event that is kept.",
         ) from error
     except CursorExpired as error:
-        raise RpcFailure(
+        raise ApiFailure(
             "events_expired",
             f"after: {error}",
             remediation="Ask without a cursor, which begins with the oldest event that is kept, "

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from cromford.daemon.api.rpc import RpcFailure
+from cromford.daemon.api.failures import ApiFailure
 
 PREFIX_MIN: Final = 4  # Hex digits that may stand for a whole id.
 
@@ -12,7 +12,7 @@ def find_factory(ids: Iterable[bytes], wanted: str) -> bytes:
     """Return the factory id that begins with these hex digits.
 
     Raises:
-        RpcFailure: If none does, or more than one.
+        ApiFailure: If none does, or more than one.
     """
     return find_id(ids, wanted, what="factory", many="factories", listed_by="factories")
 
@@ -28,18 +28,18 @@ def find_id(ids: Iterable[bytes], wanted: str, *, what: str, many: str, listed_b
         listed_by: The command that lists them.
 
     Raises:
-        RpcFailure: If none does, or more than one.
+        ApiFailure: If none does, or more than one.
     """
     found = [i for i in ids if len(wanted) >= PREFIX_MIN and i.hex().startswith(wanted.lower())]
     if not found:
-        raise RpcFailure(
+        raise ApiFailure(
             f"{what}_not_found",
             f"{what}_id: no {what} begins with {wanted!r}",
             remediation=f"List them with `{listed_by}`; at least {PREFIX_MIN} hex digits.",
             exit_code=4,
         )
     if len(found) > 1:
-        raise RpcFailure(
+        raise ApiFailure(
             f"{what}_ambiguous",
             f"{what}_id: {len(found)} {many} begin with {wanted!r}",
             remediation="Give more digits.",

@@ -6,9 +6,8 @@ import msgspec
 
 from cromford.answers.bans import BannedNode, BannedNodes
 from cromford.crypto.keys import is_pubkey
-from cromford.daemon.api.handlers import Params
-from cromford.daemon.api.rpc import InvalidParam, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
+from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
 from cromford.daemon.views.bans import show_ban, show_bans
 from cromford.protocol import events as ev
 from cromford.protocol.journal.lsp_state import LspState
@@ -85,7 +84,7 @@ class LspBans:
         house = self._owner.state.house
         pause = house.pause_of(node_id)
         if pause is None:
-            raise RpcFailure(
+            raise ApiFailure(
                 "not_banned",
                 f"{node_id.hex()} is not banned",
                 remediation="`cromford lsp bans list` shows who is.",

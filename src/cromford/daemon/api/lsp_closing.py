@@ -5,10 +5,9 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cromford.answers.closes import CloseAnswer, CloseTransactions
-from cromford.daemon.api.handlers import Params
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
+from cromford.daemon.api.handlers import Handler, Params, read_params
 from cromford.daemon.api.payments import wait_until
-from cromford.daemon.api.rpc import InvalidParam, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params
 from cromford.daemon.api.wallet import given_feerate
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.views.closing import planned_close
@@ -98,7 +97,7 @@ class LspClosing:
         """Return what was finished; None if it is still under way.
 
         Raises:
-            RpcFailure: If it came to nothing.
+            ApiFailure: If it came to nothing.
         """
 
         def is_over() -> bool:
@@ -117,11 +116,11 @@ class LspClosing:
         return None
 
 
-def _ended(factory: Factory) -> RpcFailure:
+def _ended(factory: Factory) -> ApiFailure:
     """Return why the newest close of a factory came to nothing."""
     ended = factory.close_ended
     reason = "another one followed" if ended is None else ended.reason
-    return RpcFailure(
+    return ApiFailure(
         "close_ended",
         f"the close came to nothing: {reason}",
         retryable=True,

@@ -7,9 +7,8 @@ import msgspec
 
 from cromford.answers.fundings import BuildAnswer, ReplacedFunding
 from cromford.bitcoin.fees import sat_per_vb
-from cromford.daemon.api.handlers import Params
-from cromford.daemon.api.rpc import InvalidParam, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
+from cromford.daemon.api.handlers import Handler, Params, read_params
 from cromford.daemon.api.wallet import given_feerate
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.views import lsp as views
@@ -94,7 +93,7 @@ class LspFundings:
         except Rejected as rejected:
             if rejected.code == JOIN_AGAIN:
                 owner.request(ev.LadderRequested(n_candidates=len(feerates)))
-            raise RpcFailure(
+            raise ApiFailure(
                 rejected.code, str(rejected), retryable=rejected.retryable
             ) from rejected
         # What becomes of the build is told by the events that follow.
@@ -122,7 +121,7 @@ class LspFundings:
         factory = owner.factory_named(wanted.factory_id)
         attempt_id, fundings = factory.attempt.attempt_id, published_ladder(factory)
         if fundings and is_too_late(factory):
-            raise RpcFailure(
+            raise ApiFailure(
                 "factory_too_late",
                 why_too_late(factory),
                 remediation="Give it up with `lsp factory abandon`: its coins are free then.",

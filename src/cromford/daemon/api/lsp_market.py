@@ -7,10 +7,9 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cromford.answers.market import AskingPrice, SalesLedger, SoldLiquidity
-from cromford.daemon.api.handlers import Params
+from cromford.daemon.api.failures import InvalidParam
+from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
 from cromford.daemon.api.payment_limits import LIMIT, LIMIT_MAX
-from cromford.daemon.api.rpc import InvalidParam
-from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.views import market as views
 from cromford.protocol import events as ev
 from cromford.protocol.journal.lsp_state import LspState

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cromford.answers.channels import ChannelAmounts, LspBalances, LspChannel
-from cromford.daemon.api.handlers import Params
+from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
 from cromford.daemon.api.payment_limits import WAIT_SECONDS
 from cromford.daemon.api.payments import (
     Means,
@@ -20,7 +20,6 @@ from cromford.daemon.api.payments import (
     pay_request,
     read_invoice,
 )
-from cromford.daemon.api.rpc_server import Handler, read_params, without_params
 from cromford.daemon.driver import Driver
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.lsp import channels_of

@@ -72,10 +72,11 @@ def _act(
 
 
 _OPERATE: Final = Scope.OPERATE
-_ALL: Final = (
-    # Every daemon, or both that hold money
+_EVERY: Final = (
     _read("status", "status", "What the daemon is, and how it stands."),
     _act("stop", "stop", _OPERATE, "Stop the daemon."),
+)
+_BOTH: Final = (
     _read("events", "events", "What happened after a cursor; waits for it where asked to."),
     _act("rescan", "rescan", _OPERATE, "Read blocks again from a height."),
     _read("backup_status", "backup", "How safely the store is kept."),
@@ -97,7 +98,8 @@ _ALL: Final = (
     _act("token_add", "tokens", None, "Make a bearer token, which is shown this once."),
     _read("tokens", "tokens", "The tokens there are, without what they are.", scope=None),
     _act("token_revoke", "tokens/{name}", None, "Let a token be none.", verb="DELETE"),
-    # A client
+)  # fmt: skip
+_CLIENT: Final = (
     _act("join", "lobby/join", _OPERATE, "Wait in the LSP's lobby for a factory."),
     _act("leave", "lobby/leave", _OPERATE, "Leave the LSP's lobby."),
     _act("move", "factories/move", _OPERATE, "Move out of a factory that dies."),
@@ -117,7 +119,8 @@ _ALL: Final = (
         "Ask the LSP what inbound liquidity costs.",
     ),
     _act("liquidity_buy", "liquidity/purchases", Scope.SPEND, "Buy what was quoted."),
-    # An LSP
+)  # fmt: skip
+_LSP: Final = (
     _read("lobby", "lobby", "Who waits for a factory, and where clients find this LSP."),
     _act("build", "factories", _OPERATE, "Build a factory of those who wait."),
     _read("factory_show", "factories/{factory_id}", "One factory."),
@@ -145,10 +148,19 @@ _ALL: Final = (
     _read("bans", "bans", "To whom the lobby is closed."),
     _act("ban_add", "bans", _OPERATE, "Close the lobby to a node."),
     _act("ban_remove", "bans/{node_id}", _OPERATE, "Open it again.", verb="DELETE"),
-    # An exit agent
+)  # fmt: skip
+_AGENT: Final = (
     _read("list", "packages", "The exit packages it holds."),
     _act("add", "packages", _OPERATE, "Take an exit package."),
     _act("withdraw", "packages/{package_id}", _OPERATE, "Give one back.", verb="DELETE"),
 )  # fmt: skip
 
-OPERATIONS: Final = {operation.name: operation for operation in _ALL}
+# What each role serves. A name means one thing, whoever serves it.
+BY_ROLE: Final = {
+    "lsp": (*_EVERY, *_BOTH, *_LSP),
+    "client": (*_EVERY, *_BOTH, *_CLIENT),
+    "agent": (*_EVERY, *_AGENT),
+}
+OPERATIONS: Final = {
+    operation.name: operation for operations in BY_ROLE.values() for operation in operations
+}

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from cromford.daemon.api.rpc import CALL_TIMEOUT_SECONDS
+from cromford.daemon.api.calling import CALL_TIMEOUT_SECONDS
 
 INVOICE_EXPIRY_SECONDS: Final = 3600
 ANNOUNCED_HOLD_SECONDS_MAX: Final = 43_200  # Half a day; it ties its payer's money up.

@@ -11,8 +11,8 @@ import msgspec
 from cromford import told
 from cromford.bitcoin.network import Network
 from cromford.channel.messages import UpdateAdd
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.payment_limits import LIMIT, LIMIT_MAX, WAIT_SECONDS_MAX
-from cromford.daemon.api.rpc import InvalidParam, RpcFailure
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.views.payments import show_payment
 from cromford.invoice.bolt11 import parse_invoice
@@ -103,12 +103,12 @@ def read_invoice(text: str, network: Network) -> Invoice:
     """Return the invoice in a text; whether it expired is not looked at.
 
     Raises:
-        RpcFailure: `invalid_invoice`, naming the field, what was expected and received.
+        ApiFailure: `invalid_invoice`, naming the field, what was expected and received.
     """
     try:
         return parse_invoice(text, network)
     except InvalidInvoice as error:
-        raise RpcFailure(
+        raise ApiFailure(
             "invalid_invoice",
             f"invoice: {error}",
             remediation="Ask the payee for a BOLT 11 invoice with an amount, on this network.",
@@ -170,7 +170,7 @@ async def pay(
 
     Raises:
         InvalidParam: If the wait is out of range.
-        RpcFailure: If the invoice expired, cannot be paid now, or nothing can be told of it yet.
+        ApiFailure: If the invoice expired, cannot be paid now, or nothing can be told of it yet.
     """
     if not 0 <= wait_seconds <= WAIT_SECONDS_MAX:
         raise InvalidParam(
@@ -183,13 +183,13 @@ async def pay(
             if dry_run:
                 return _planned(payer, invoice, payer.foresee(asked))
             payer.request(asked)
-        except RpcFailure as failure:
+        except ApiFailure as failure:
             raise _explained(failure, means()) from failure
     if not dry_run:
         await _outcome(payer, asked.payment_hash, seconds=wait_seconds)
     found = payer.book.payments.get(asked.payment_hash)
     if found is None:
-        raise RpcFailure(
+        raise ApiFailure(
             "payment_waits",
             "the payment is ordered, and the payee's factory has not taken it yet: `status` tells "
             "which one is stopped",
@@ -202,7 +202,7 @@ async def pay(
 def _check_time(invoice: Invoice) -> None:
     late_seconds = int(time.time()) - invoice.expires_at
     if late_seconds >= 0:
-        raise RpcFailure(
+        raise ApiFailure(
             "invoice_expired",
             f"invoice: expired {told.counted(late_seconds, 'second')} ago, "
             f"at {invoice.expires_at} (unix time)",
@@ -235,7 +235,7 @@ def _planned(payer: Payer, invoice: Invoice, decision: Decision[Any]) -> Documen
     }
 
 
-def _explained(failure: RpcFailure, means: Means) -> RpcFailure:
+def _explained(failure: ApiFailure, means: Means) -> ApiFailure:
     """Return a refusal with what to do about it."""
     code, message = failure.code, failure.message
     if code == "not_payable" and means.cost_msat > means.sendable_msat:
@@ -244,7 +244,7 @@ def _explained(failure: RpcFailure, means: Means) -> RpcFailure:
             f"amount_msat: with the fee {told.msat(means.cost_msat)} are needed, "
             f"and no channel can send more than {told.msat(means.sendable_msat)} now"
         )
-    return RpcFailure(
+    return ApiFailure(
         code,
         message,
         retryable=failure.retryable,

@@ -10,9 +10,8 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cromford.answers.chain import RescanBegun
-from cromford.daemon.api.handlers import Params
-from cromford.daemon.api.rpc import InvalidParam, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
+from cromford.daemon.api.handlers import Handler, Params, read_params
 from cromford.daemon.chain_following import ChainFollowing
 from cromford.ports import BlockRef, Chain, ChainUnavailable
 from cromford.protocol import events as ev
@@ -75,7 +74,7 @@ async def _range_of(owner: RescanOwner, from_height: int) -> tuple[BlockRef, int
     """Return the block below the first one to read, and the height of the last one.
 
     Raises:
-        RpcFailure: If the node cannot show the blocks.
+        ApiFailure: If the node cannot show the blocks.
     """
     if not FROM_HEIGHT_MIN <= from_height <= owner.height:
         raise InvalidParam(
@@ -85,9 +84,9 @@ async def _range_of(owner: RescanOwner, from_height: int) -> tuple[BlockRef, int
         status = await owner.chain.status()
         block_hash = await owner.chain.block_hash(from_height - 1)
     except ChainUnavailable as error:
-        raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
+        raise ApiFailure("chain_unavailable", str(error), retryable=True) from error
     if from_height < status.kept_height:
-        raise RpcFailure(
+        raise ApiFailure(
             "blocks_pruned",
             f"the node has pruned the blocks below height {status.kept_height}, and the rescan "
             f"begins at {from_height}",
@@ -97,7 +96,7 @@ async def _range_of(owner: RescanOwner, from_height: int) -> tuple[BlockRef, int
         )
     known = {block.height: block.block_hash for block in owner.recent_blocks}
     if block_hash is None or known.get(from_height - 1, block_hash) != block_hash:
-        raise RpcFailure(
+        raise ApiFailure(
             "chain_stale",
             f"the node has not got the block of height {from_height - 1} that was read before",
             retryable=True,

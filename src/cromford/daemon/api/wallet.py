@@ -23,9 +23,8 @@ from cromford.bitcoin.block import COINBASE_MATURITY
 from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
-from cromford.daemon.api.handlers import Params
-from cromford.daemon.api.rpc import InvalidParam, RpcFailure
-from cromford.daemon.api.rpc_server import Handler, read_params, without_params
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
+from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
 from cromford.daemon.metrics import Sample
 from cromford.daemon.refusals import Refusals
 from cromford.ports import ChainUnavailable, TxRefused
@@ -243,7 +242,7 @@ def _spend(
     try:
         plan = planned(owner.wallet, event, tip_height=owner.height)
     except Rejected as rejected:
-        raise RpcFailure(rejected.code, str(rejected), retryable=rejected.retryable) from rejected
+        raise ApiFailure(rejected.code, str(rejected), retryable=rejected.retryable) from rejected
     if not dry_run:
         owner.request(event)
     return {
@@ -264,7 +263,7 @@ async def _abandon(owner: WalletOwner, wanted: _AbandonParams) -> AbandonedPayme
         raise InvalidParam("txid", str(error)) from error
     tx = owner.wallet.payments.get(txid)
     if tx is None:
-        raise RpcFailure(
+        raise ApiFailure(
             "payment_not_found",
             f"no payment {txid} waits for a block",
             remediation="`wallet balance` shows the payments that the node refuses.",
@@ -286,7 +285,7 @@ async def refusal_of(chain: BitcoindChain, tx: Tx) -> str:
     """Publish a transaction once more, and return why the node does not take it.
 
     Raises:
-        RpcFailure: If the node takes it, has spent its coins in a block, or does not answer.
+        ApiFailure: If the node takes it, has spent its coins in a block, or does not answer.
     """
     try:
         coins = [await chain.coin(tx_in.outpoint) for tx_in in tx.inputs]
@@ -294,14 +293,14 @@ async def refusal_of(chain: BitcoindChain, tx: Tx) -> str:
     except TxRefused as refused:
         if all(coins):
             return refused.reason
-        raise RpcFailure(
+        raise ApiFailure(
             "coins_spent",
             f"a block has spent coins of {tx.txid}: soon it is known to be over",
             retryable=True,
         ) from refused
     except ChainUnavailable as error:
-        raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
-    raise RpcFailure(
+        raise ApiFailure("chain_unavailable", str(error), retryable=True) from error
+    raise ApiFailure(
         "transaction_accepted",
         f"the node takes {tx.txid} now: it may be in any next block",
     )
@@ -314,14 +313,14 @@ async def feerate_of(
 
     Raises:
         InvalidParam: If what was given is no feerate.
-        RpcFailure: If the node does not answer, or nobody would give what it says.
+        ApiFailure: If the node does not answer, or nobody would give what it says.
     """
     if given is not None:
         return given_feerate(given), "given"
     try:
         estimate = await chain.estimate_sat_per_kw(FEERATE_TARGET_BLOCKS)
     except ChainUnavailable as error:
-        raise RpcFailure("chain_unavailable", str(error), retryable=True) from error
+        raise ApiFailure("chain_unavailable", str(error), retryable=True) from error
     if estimate is None:
         return fallback_sat_per_kw, "fallback"
     check_believable(estimate)
@@ -332,10 +331,10 @@ def check_believable(feerate_sat_per_kw: int) -> None:
     """Check that what the node says of feerates is no more than an operator may give.
 
     Raises:
-        RpcFailure: If it is.
+        ApiFailure: If it is.
     """
     if feerate_sat_per_kw > FEERATE_MAX_SAT_PER_VB * SAT_PER_KW_OF_SAT_PER_VB:
-        raise RpcFailure(
+        raise ApiFailure(
             "feerate_too_high",
             f"the node's feerate: expected at most {FEERATE_MAX_SAT_PER_VB} sat/vB, "
             f"received {sat_per_vb(feerate_sat_per_kw)}",

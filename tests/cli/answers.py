@@ -1,6 +1,5 @@
 """Answers of daemons, in the shape of the local API."""
 
-from dataclasses import fields
 from typing import Any
 
 from tests.cli import (
@@ -11,25 +10,12 @@ from tests.cli import (
     ladder_answers,
     market_answers,
 )
-from tests.cli.world_answers import CHAIN, WALLET
-
-from cromford.factory.terms import FactoryTerms
+from tests.cli.world_answers import CHAIN, TERMS, WALLET
 
 NODE_ID, OTHER_NODE_ID = "02" + "ab" * 32, "03" + "cd" * 32
 FACTORY_ID = "f0" * 32
 FUNDING_TXID, CHANNEL_TXID = "11" * 32, "22" * 32
 
-# Of the terms nothing but their names matters to a command.
-OTHER_TERMS: dict[str, Any] = {
-    "attempt_id": FACTORY_ID,
-    "network": "06" * 32,
-    "fee_policy": "endogenous",
-    "inner_arities": [2],
-    "inner_kinds": ["dw"],
-    "capacity_sat": [500_000],
-    "lstock_sat": [249_794],
-}
-TERMS = {term.name: OTHER_TERMS.get(term.name, 144) for term in fields(FactoryTerms)}
 BOTH = {
     "version": "0.1.0",
     "network": "regtest",

@@ -1,4 +1,9 @@
-"""What a daemon says of its wallet and of the chain, in the shape of the local API."""
+"""What a daemon says of its wallet, of the chain and of terms, in the shape of the local API."""
+
+from dataclasses import fields
+from typing import Any
+
+from cromford.factory.terms import FactoryTerms
 
 WALLET = {
     "confirmed_sat": 5_000_000_000,
@@ -21,3 +26,14 @@ CHAIN = {
     "kept_height": 0,
     "needed_height": 121,
 }
+# Of the terms nothing but their names matters to a command.
+OTHER_TERMS: dict[str, Any] = {
+    "attempt_id": "f0" * 32,
+    "network": "06" * 32,
+    "fee_policy": "endogenous",
+    "inner_arities": [2],
+    "inner_kinds": ["dw"],
+    "capacity_sat": [500_000],
+    "lstock_sat": [249_794],
+}
+TERMS = {term.name: OTHER_TERMS.get(term.name, 144) for term in fields(FactoryTerms)}

@@ -36,6 +36,7 @@ from cromford.answers.packages import (
     WithdrawnPackage,
 )
 from cromford.answers.status import ClientStatus, LspStatus, Stopping, WishLeft, WishState
+from cromford.answers.tokens import BearerToken, BearerTokens, NewBearerToken
 from cromford.answers.wallet import (
     AbandonedPayment,
     NewAddress,
@@ -51,6 +52,9 @@ _SHARED: Final[Mapping[str, type]] = {
     "backup_create": BackupMade,
     "backup_status": BackupStatus,
     "backup_begin_mark": MarkState,
+    "token_add": NewBearerToken,
+    "tokens": BearerTokens,
+    "token_revoke": BearerToken,
     "address": NewAddress,
     "wallet_balance": WalletBalance,
     "wallet_coins": OwnCoins,

@@ -1,22 +1,20 @@
 """Bearer tokens as people read them."""
 
 import time
-from typing import Any
 
 from rich.console import Console
 
+from cromford.answers.tokens import BearerToken, BearerTokens, NewBearerToken
 from cromford.cli.shown.output import cell, table
 
-Document = dict[str, Any]
 
-
-def made(console: Console, token: Document) -> None:
+def made(console: Console, token: NewBearerToken) -> None:
     """Print a new token: the one time that it is shown."""
     console.print(cell(token["token"]), soft_wrap=True)
     console.print(f"for {', '.join(token['scopes'])}; it is shown this once", soft_wrap=True)
 
 
-def listed(console: Console, answer: Document) -> None:
+def listed(console: Console, answer: BearerTokens) -> None:
     """Print which tokens there are."""
     if not answer["tokens"]:
         console.print("no tokens")
@@ -28,6 +26,6 @@ def listed(console: Console, answer: Document) -> None:
     console.print(rows)
 
 
-def revoked(console: Console, token: Document) -> None:
+def revoked(console: Console, token: BearerToken) -> None:
     """Print that a token is none any more."""
     console.print(cell(f"{token['name']} is revoked"), soft_wrap=True)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from cromford.adapters.directories import replace_file
+from cromford.answers.tokens import BearerToken, BearerTokens, NewBearerToken
 from cromford.codec.decoders import decoded
 from cromford.codec.reader import MalformedBytes
 from cromford.daemon.api.failures import (
@@ -119,7 +120,7 @@ class Tokens:
             "token_revoke": self._revoke,
         }
 
-    async def _add(self, params: dict[str, Any]) -> object:
+    async def _add(self, params: dict[str, Any]) -> NewBearerToken:
         wanted = read_params(params, _TokenParams)
         if _NAME.fullmatch(wanted.name) is None:
             raise InvalidParam(
@@ -151,10 +152,10 @@ class Tokens:
         self._keep((*self._tokens, token))
         return {**_shown(token), "token": text}
 
-    async def _list(self) -> object:
+    async def _list(self) -> BearerTokens:
         return {"tokens": [_shown(token) for token in self._tokens]}
 
-    async def _revoke(self, params: dict[str, Any]) -> object:
+    async def _revoke(self, params: dict[str, Any]) -> BearerToken:
         name = read_params(params, _RevokeParams).name
         token = self._named(name)
         if token is None:
@@ -204,5 +205,9 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _shown(token: Token) -> dict[str, object]:
-    return {"name": token.name, "scopes": list(token.scopes), "made_at": token.made_at}
+def _shown(token: Token) -> BearerToken:
+    return {
+        "name": token.name,
+        "scopes": [scope.value for scope in token.scopes],
+        "made_at": token.made_at,
+    }

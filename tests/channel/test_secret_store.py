@@ -62,6 +62,7 @@ def test_a_secret_of_another_tree_is_refused_as_soon_as_it_can_be_known(case: st
             with pytest.raises(InconsistentSecret) as caught:
                 store.with_secret(secret)
             assert caught.value.number == number
+            assert f"commitment {number} is not of the same tree" in str(caught.value)
             return
         store = store.with_secret(secret)
     assert refused_at is None

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.answers.fitting import declared
 from tests.daemon.test_expiry_sweeps import HASTY, SHORT
 from tests.daemon.town import STEP_SECONDS, Town, town
 
 from cromford.adapters.sqlite import Journal
 from cromford.agent.agentd import AgentDaemon
 from cromford.agent.options import AgentOptions
+from cromford.answers.index import AGENT_ANSWERS
 from cromford.bitcoin.network import REGTEST
 from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.options import ChainOptions
 from cromford.factory.terms import FeePolicy
 from cromford.ports import StoreFailed, StoreInUse
 from cromford.protocol.policy import LspPolicy
@@ -341,6 +344,13 @@ def test_an_agent_whose_disk_refuses_says_so_and_stops(tmp_path: Path) -> None:
         assert (await t.call("agent", "list"))["packages"] == []
 
     in_town(tmp_path, scenario, lsp_policy=SHORT)
+
+
+def test_each_method_is_declared_to_answer_as_the_index_says(tmp_path: Path) -> None:
+    chain = ChainOptions(url="http://127.0.0.1:1", cookie_file=tmp_path / "none")
+    agent = AgentDaemon(AgentOptions(datadir=tmp_path / "agent", network=REGTEST, chain=chain))
+    methods = agent.methods()
+    assert {method: declared(handler) for method, handler in methods.items()} == AGENT_ANSWERS
 
 
 def test_what_is_in_order_and_not_taken_is_told_why(tmp_path: Path) -> None:

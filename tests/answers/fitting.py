@@ -1,6 +1,8 @@
 """Whether an answer fits its type: every field is there, is what it should be, and has a type."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from inspect import unwrap
+from typing import get_type_hints
 
 import msgspec
 
@@ -19,6 +21,11 @@ def check_fits(answer: object, role: str, method: str) -> None:
         raise AssertionError(f"{role} {method}: {error}") from error
     unknown = [*unread(told, read)]
     assert not unknown, f"{role} {method}: without a type: {', '.join(unknown)}"
+
+
+def declared(handler: Callable[..., object]) -> object:
+    """Return the type that a handler is declared to answer with, which the checker proves."""
+    return get_type_hints(unwrap(handler))["return"]
 
 
 def unread(told: object, read: object, path: str = "$") -> Iterator[str]:

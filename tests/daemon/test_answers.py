@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.answers.fitting import check_fits
+from tests.answers.fitting import check_fits, declared
 from tests.cli import answers, ban_answers
 from tests.daemon.town import CAPACITY_SAT, LSP_POLICY, Town, town
 
@@ -233,8 +233,9 @@ def test_a_parameter_that_a_method_does_not_take_is_refused(tmp_path: Path) -> N
             await t.start_client("alice")
             for name in ("lsp", "alice"):
                 handlers = handlers_of(t, name)
-                assert handlers.keys() - BY_ROLE[t.role_of(name)].keys() == UNTYPED[t.role_of(name)]
-                assert BY_ROLE[t.role_of(name)].keys() <= handlers.keys()
+                types = BY_ROLE[t.role_of(name)]
+                assert handlers.keys() - types.keys() == UNTYPED[t.role_of(name)]
+                assert {method: declared(handlers[method]) for method in types} == types
                 for handler in handlers.values():
                     with pytest.raises(InvalidParam):
                         await handler({"nonsense": 1})

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Mapping
+from functools import wraps
 from typing import Any, Final
 
 import msgspec
@@ -167,6 +168,7 @@ class AgentDaemon:
     def _unless_the_disk_fails(self, handler: Handler) -> Handler:
         """Let the agent stop where a method could not write: what it holds is known no more."""
 
+        @wraps(handler)
         async def answer(params: dict[str, Any]) -> object:
             try:
                 return await handler(params)

@@ -11,7 +11,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from cromford import __version__
@@ -369,6 +369,7 @@ class Daemon(Generic[S]):
     def _durably(self, handler: Handler) -> Handler:
         """Let a method answer when what it caused, and what it tells, is durable."""
 
+        @wraps(handler)
         async def answer(params: dict[str, Any]) -> object:
             try:
                 return await handler(params)

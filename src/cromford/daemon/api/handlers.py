@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -46,6 +47,7 @@ def complaint_of(error: msgspec.ValidationError) -> InvalidParam:
 def without_params(answer: Callable[[], Awaitable[object]]) -> Handler:
     """Return the handler of an operation that takes no parameters, and refuses any."""
 
+    @wraps(answer)
     async def handler(params: dict[str, Any]) -> object:
         for param in params:
             raise InvalidParam(param, "this operation takes no parameters")

@@ -13,6 +13,8 @@ CROWD ?= 512 1024
 FUZZ_SECONDS ?= 60
 FUZZ_PACKAGES := .fuzz-packages
 FUZZ_STAMP := $(FUZZ_PACKAGES)/.installed
+DOCS_PACKAGES := .docs-packages
+DOCS_STAMP := $(DOCS_PACKAGES)/.installed
 MATRIX_OUT ?= matrix.txt
 KILLS ?= 100
 SEED ?=
@@ -20,7 +22,7 @@ SAMPLE ?= 0
 # A sample is bounded in time; all mutants take hours.
 MINUTES ?= $(if $(filter-out 0,$(SAMPLE)),30,100000)
 
-.PHONY: demo test tables check bench crowd flood mass-exit dying drill simulate matrix fuzz mutants samples coverage format wheels man clean
+.PHONY: demo test tables check bench crowd flood mass-exit dying drill simulate matrix fuzz mutants samples coverage format docs wheels man clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -96,6 +98,12 @@ format: $(STAMP)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+# Strictly: what Sphinx warns of fails. It needs no network, once its packages are there.
+docs: $(DOCS_STAMP)
+	PYTHONPATH=$(DOCS_PACKAGES) $(BIN)/python -m sphinx --quiet -W --keep-going -b html -c docs -d $(DOCS_PACKAGES)/doctrees . site
+	cp site/README.html site/index.html
+	@echo "file://$(CURDIR)/site/index.html"
+
 # All that `pip install --no-index --find-links wheels cromford` needs, on machines like this one: our
 # wheel, and of the locked ones, by their hashes, those that it asks for.
 wheels: $(STAMP)
@@ -110,7 +118,7 @@ man: $(STAMP)
 	$(BIN)/python -m cromford.cli.man build/man
 
 clean:
-	rm -rf wheels .wheels build $(VENV) $(FUZZ_PACKAGES) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .mutants .import_linter_cache .coverage*
+	rm -rf wheels .wheels build site $(VENV) $(FUZZ_PACKAGES) $(DOCS_PACKAGES) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .mutants .import_linter_cache .coverage*
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed: Cromford needs Python 3.11 or newer" >&2; exit 1; }
@@ -124,3 +132,7 @@ $(STAMP): requirements.lock pyproject.toml
 $(FUZZ_STAMP): requirements-fuzz.lock $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --upgrade --target $(FUZZ_PACKAGES) -r requirements-fuzz.lock
 	@touch $(FUZZ_STAMP)
+
+$(DOCS_STAMP): requirements-docs.lock $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --upgrade --target $(DOCS_PACKAGES) -r requirements-docs.lock
+	@touch $(DOCS_STAMP)

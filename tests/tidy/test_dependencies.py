@@ -5,9 +5,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 REPOSITORY = Path(__file__).parent.parent.parent
 PYPROJECT = REPOSITORY / "pyproject.toml"
 LOCK = REPOSITORY / "requirements.lock"
+LOCKS = sorted(REPOSITORY.glob("requirements*.lock"))
 PINNED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[\w,-]+\])?==([0-9][A-Za-z0-9.+!]*)")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
@@ -29,9 +32,9 @@ def requirements() -> list[str]:
     return [requirement for group in groups for requirement in group]
 
 
-def locked() -> dict[str, tuple[str, list[str]]]:
-    """Read the lock: name to version and hashes, refusing a line that is anything else."""
-    joined = LOCK.read_text(encoding="utf-8").replace("\\\n", " ")
+def locked(lock: Path = LOCK) -> dict[str, tuple[str, list[str]]]:
+    """Read a lock: name to version and hashes, refusing a line that is anything else."""
+    joined = lock.read_text(encoding="utf-8").replace("\\\n", " ")
     packages: dict[str, tuple[str, list[str]]] = {}
     for line in joined.splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
@@ -51,8 +54,9 @@ def test_every_dependency_is_pinned() -> None:
     assert loose == []
 
 
-def test_every_locked_package_has_a_hash() -> None:
-    packages = locked()
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_every_locked_package_has_a_hash(lock: Path) -> None:
+    packages = locked(lock)
     assert packages
     assert [name for name, (_, hashes) in packages.items() if not hashes] == []
 

@@ -11,7 +11,7 @@ from cromford.protocol.journal.records import AnyRecord
 class OneStream:
     """Implements `daemon.parts.Parts`."""
 
-    def __init__(self, stream: str, fold: Callable[[Any, AnyRecord], Any]) -> None:
+    def __init__(self, stream: str, fold: Callable[[Any, AnyRecord, int], Any]) -> None:
         self._stream = stream
         self._fold = fold
 
@@ -30,7 +30,7 @@ class OneStream:
     def stored(self, state: Any, _stream: str, _change: Callable[[Any], Any]) -> Any:
         return state
 
-    def fold(self, _stream: str) -> Callable[[Any, AnyRecord], Any]:
+    def fold(self, _stream: str) -> Callable[[Any, AnyRecord, int], Any]:
         return self._fold
 
     def snapshots(self, _state: Any, _stream: str) -> None:

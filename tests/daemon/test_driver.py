@@ -50,16 +50,16 @@ def decide(state: Counter, event: Event, _facts: Facts) -> Decision[Counter]:
     if isinstance(event, DeadlineReached) and event.deadline == REJECTED:
         raise Rejected("no", "not now")
     if isinstance(event, DeadlineReached) and event.deadline == BAD_RECORD:
-        apply(state, WishWithdrawn())
+        apply(state, WishWithdrawn(), 0)
     clear = fx.ClearDeadline(deadline=FIRST if state.n == 0 else THEN)
     return Decision(
-        state=apply(state, Started()),
+        state=apply(state, Started(), 0),
         entries=(Remembered("test", Started()),),
         asked=(Asked("test", clear),),
     )
 
 
-def apply(state: Counter, record: AnyRecord) -> Counter:
+def apply(state: Counter, record: AnyRecord, _at: int) -> Counter:
     if isinstance(record, WishWithdrawn):
         raise AssertionError("cannot be applied")
     return replace(state, n=state.n + 1)
@@ -68,7 +68,7 @@ def apply(state: Counter, record: AnyRecord) -> Counter:
 ROLE: Role[Counter] = Role(
     name="test",
     decide=decide,
-    apply=lambda state, _stream, record: apply(state, record),
+    apply=lambda state, _stream, record, at: apply(state, record, at),
     relevant=lambda _s, _t: (),
     parts=OneStream("test", apply),
 )
@@ -131,7 +131,7 @@ def with_a_bug_after(n_good: int, *, remembers: bool) -> tuple[ListStore, Driver
         if not remembers:
             return Decision(state=state, asked=(Asked("test", clear),))
         return Decision(
-            state=apply(state, Started()),
+            state=apply(state, Started(), 0),
             entries=(Remembered("test", Started()),),
             asked=(Asked("test", clear),),
         )
@@ -229,7 +229,7 @@ def late(store: ListStore) -> tuple[Driver[Counter], list[Waiting]]:
     def decide_both(state: Counter, _event: Event, _facts: Facts) -> Decision[Counter]:
         clear = fx.ClearDeadline(deadline=THEN)
         return Decision(
-            state=apply(state, Started()),
+            state=apply(state, Started(), 0),
             entries=(Remembered("test", Started()),),
             asked=tuple(Asked("test", effect) for effect in (SEND, clear, SEND)),
         )

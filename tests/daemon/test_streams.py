@@ -33,7 +33,7 @@ class Guests:
     node_ids: tuple[bytes, ...] = ()
 
 
-def apply(state: Guests, record: AnyRecord) -> Guests:
+def apply(state: Guests, record: AnyRecord, _at: int) -> Guests:
     assert isinstance(record, PeerConnected)
     return replace(state, node_ids=(*state.node_ids, record.node_id))
 
@@ -54,7 +54,7 @@ def remember(store: Store, stream: Stream[Guests], records: Sequence[AnyRecord])
     entries = [Entry(NAME, encode_record(record)) for record in records]
     store.append(entries)
     for record, entry in zip(records, entries, strict=True):
-        stream.state = apply(stream.state, record)
+        stream.state = apply(stream.state, record, 0)
         stream.count(entry.record)
 
 

@@ -61,7 +61,7 @@ def test_a_client_does_not_go_on_with_an_lsps_journal(stream: str, record: r.Any
     """Two daemons would share a file, and each would sign by half of what was signed."""
     for where in (stream, CLIENT):
         with pytest.raises(AssertionError, match=f"{type(record).__name__} in a client's journal"):
-            CLIENT_ROLE.apply(NO_STATE, where, record)
+            CLIENT_ROLE.apply(NO_STATE, where, record, 0)
 
 
 @pytest.mark.parametrize("stream", [HOUSE, CHAIN, FACTORY, CLIENT])
@@ -69,7 +69,7 @@ def test_a_client_does_not_go_on_with_an_lsps_journal(stream: str, record: r.Any
 def test_an_lsp_does_not_go_on_with_a_clients_journal(stream: str, record: r.AnyRecord) -> None:
     refused = "client is no stream of an LSP|" + f"{type(record).__name__} is no record of "
     with pytest.raises(AssertionError, match=refused):
-        LSP_ROLE.apply(new_lsp_state(), stream, record)
+        LSP_ROLE.apply(new_lsp_state(), stream, record, 0)
 
 
 @pytest.mark.parametrize("stream", [HOUSE, CHAIN, FACTORY])
@@ -81,7 +81,7 @@ def test_a_stream_does_not_take_another_streams_records(
     if stream == owner or isinstance(record, MailTaken):
         return
     with pytest.raises(AssertionError, match=f"{type(record).__name__} is no record of "):
-        LSP_ROLE.apply(new_lsp_state(), stream, record)
+        LSP_ROLE.apply(new_lsp_state(), stream, record, 0)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_stream_does_not_take_another_streams_records(
 def test_a_stream_does_not_take_mail_that_is_not_for_it(stream: str, content: AnyMail) -> None:
     taken = MailTaken(sender=CHAIN, number=1, mail=content)
     with pytest.raises(AssertionError, match=f"{type(content).__name__} is no mail for "):
-        LSP_ROLE.apply(new_lsp_state(), stream, taken)
+        LSP_ROLE.apply(new_lsp_state(), stream, taken, 0)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,12 @@ from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
 from cromford.protocol.journal.lsp_state import LspConfig, LspState, pending, settled
-from cromford.protocol.journal.records import AnyRecord, decode_record, encode_record
+from cromford.protocol.journal.records import (
+    AnyRecord,
+    decode_dated,
+    decode_record,
+    encode_record,
+)
 from cromford.protocol.journal.restless import all_restless
 from cromford.protocol.journal.sleep import nobody
 from cromford.protocol.policy import ClientPolicy, LspPolicy, WhenDying
@@ -53,7 +58,8 @@ COMPARED_EVERY = 6  # Of how many blocks one is decided twice: it is most of wha
 
 
 def watched(
-    decide: Callable[[S, ev.Event, Facts], Decision[S]], apply: Callable[[S, str, AnyRecord], S]
+    decide: Callable[[S, ev.Event, Facts], Decision[S]],
+    apply: Callable[[S, str, AnyRecord, int], S],
 ) -> Callable[[S, ev.Event, Facts], Decision[S]]:
     """Return a `decide` that fails if it ends in another state than the fold of its records.
 
@@ -72,10 +78,10 @@ def watched(
             asking_all = decide(nobody_rests, event, facts)
             assert asking_all.entries == decision.entries, "a factory at rest had to remember"
             assert asking_all.asked == decision.asked, "a factory at rest had to act"
-        for stream, record, _ in decision.entries:
+        for stream, record, _, at in decision.entries:
             if not facts.is_fresh:
                 check_is_no_risk(state, record)
-            state = apply(state, stream, decode_record(encode_record(record)))
+            state = apply(state, stream, *decode_dated(encode_record(record, at)))
         same = without_taken_mail(decision.state) == without_taken_mail(state)
         assert same, f"{type(event).__name__} ends beside its own records"
         return decision
@@ -230,6 +236,7 @@ class SimNode:
     client_role: Role[ClientState] = CLIENT_ROLE
     client_policy: ClientPolicy = LENIENT
     checkpoint_rate = 0.05  # Of events after which a checkpoint is taken.
+    unix_time = 0  # By its clock; 0 where times make no difference.
     _fold: tuple[int, Any] | None = None
 
     def __init__(
@@ -271,7 +278,8 @@ class SimNode:
     @property
     def facts(self) -> Facts:
         """What a decision may read now."""
-        return changed(self.facts_at(self.state.chain.height), fees=self.fees)
+        facts = self.facts_at(self.state.chain.height)
+        return changed(facts, fees=self.fees, unix_time=self.unix_time)
 
     def restarted_state(self) -> Any:
         """The state a restart would find, by its checkpoints, all of it in memory."""
@@ -281,9 +289,9 @@ class SimNode:
         """The same as the fold of the whole journal, each record folded once."""
         n_folded, state = self._fold or (0, self.new_state())
         role: Role[Any] = CLIENT_ROLE if self.lsp_node_id else self.lsp_role
-        for stream, record in self.store.told_since(n_folded):
-            if role.parts.is_ours(stream):
-                state = role.apply(state, stream, record)
+        for entry in islice(self.store.entries, n_folded, None):
+            if role.parts.is_ours(entry.stream):
+                state = role.apply(state, entry.stream, *decode_dated(entry.record))
         self._fold = (len(self.store.entries), state)
         return state
 

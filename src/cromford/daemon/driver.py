@@ -58,13 +58,13 @@ class Undecided(Exception):
 class Role(Generic[S]):
     """A role: its name, its pure functions, and how its state is made of streams.
 
-    `apply` folds a record of a stream into the whole state, as decisions do it. `stop` returns a
+    `apply` folds a record of a stream, with its time, into the whole state. `stop` returns a
     state in which nothing more is decided about one stream, or None if the role cannot do without.
     """
 
     name: str
     decide: Callable[[S, Event, Facts], Decision[S]]
-    apply: Callable[[S, str, AnyRecord], S]
+    apply: Callable[[S, str, AnyRecord, int], S]
     relevant: Callable[[S, Sequence[Tx]], tuple[Tx, ...]]
     parts: Parts[S]
     stop: Callable[[S, StreamBug], S | None] = lambda _state, _fault: None
@@ -419,7 +419,7 @@ class Driver(Generic[S]):
 def _entries_of(decision: Decision[Any]) -> list[Entry]:
     """Return what a decision remembers as the journal takes it."""
     return [
-        Entry(entry.stream, encode_record(entry.record))
+        Entry(entry.stream, encode_record(entry.record, entry.at))
         for entry in decision.entries
         if entry.is_kept
     ]

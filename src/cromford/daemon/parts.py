@@ -17,7 +17,11 @@ from cromford.protocol.exiting.rest import NEVER, has_guests, wakes_at
 from cromford.protocol.facts import FRESH
 from cromford.protocol.journal.channel_records import RevocationReceived
 from cromford.protocol.journal.client_state import ClientState
-from cromford.protocol.journal.completing import completed_client, completed_house
+from cromford.protocol.journal.completing import (
+    completed_client,
+    completed_factory,
+    completed_house,
+)
 from cromford.protocol.journal.factory import Factory, apply_to_factory
 from cromford.protocol.journal.house import House
 from cromford.protocol.journal.house_fold import apply_to_house
@@ -69,8 +73,8 @@ class Parts(Protocol[S]):
     def stored(self, state: S, stream: str, change: Callable[[Any], Any]) -> S:
         """Return the state after a stream's shelves were stored: `change` says so of its value."""
 
-    def fold(self, stream: str) -> Callable[[Any, AnyRecord], Any]:
-        """Return a stream's fold."""
+    def fold(self, stream: str) -> Callable[[Any, AnyRecord, int], Any]:
+        """Return a stream's fold, of records with the times they were remembered at."""
 
     def snapshots(self, state: S, stream: str) -> Snapshots[Any] | None:
         """Return what writes and reads a stream's values; None where it is always folded."""
@@ -128,7 +132,7 @@ class ClientParts:
         """Return the state: nothing lies beside a client's snapshot."""
         return state
 
-    def fold(self, stream: str) -> Callable[[ClientState, AnyRecord], ClientState]:  # noqa: ARG002 - a client is one stream
+    def fold(self, stream: str) -> Callable[[ClientState, AnyRecord, int], ClientState]:  # noqa: ARG002 - a client is one stream
         """Return the client's fold."""
         return apply_to_client
 
@@ -219,9 +223,9 @@ class LspParts:
             return replace(state, house=change(state.house))
         return replace(state, scan=change(state.scan)) if stream == CHAIN else state
 
-    def fold(self, stream: str) -> Callable[[Any, AnyRecord], Any]:
+    def fold(self, stream: str) -> Callable[[Any, AnyRecord, int], Any]:
         """Return a stream's fold."""
-        folds: Mapping[str, Callable[[Any, AnyRecord], Any]] = {
+        folds: Mapping[str, Callable[[Any, AnyRecord, int], Any]] = {
             HOUSE: apply_to_house,
             CHAIN: apply_to_scan,
         }
@@ -234,7 +238,7 @@ class LspParts:
             return Snapshots(House, references, has_shelves=True, completed=completed_house)
         if stream == CHAIN:
             return Snapshots(Scan, references, has_shelves=True)
-        return Snapshots(Factory, references)
+        return Snapshots(Factory, references, completed=completed_factory)
 
     def archived(
         self, state: LspState, stream: str, record: RevocationReceived, /

@@ -24,6 +24,7 @@ from cromford.answers.exits import WaitingTransaction
 from cromford.answers.status import DaemonStatus
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.changed import changed
 from cromford.daemon.api.endpoints import Answers
 from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.api.handlers import Handler, Params
@@ -245,7 +246,8 @@ class Daemon(Generic[S]):
     @property
     def facts(self) -> Facts:
         """What a decision may read now."""
-        return self.safe.facts(self.following.facts())
+        now = self.safe.facts(self.following.facts())
+        return changed(now, unix_time=int(time.time()))
 
     @property
     def n_connected(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from cromford import __version__
 from cromford.ports import Checkpoint, Row, Store, StoreDamaged, StoreFailed
-from cromford.protocol.journal.records import AnyRecord, UnknownRecord, decode_record
+from cromford.protocol.journal.records import AnyRecord, UnknownRecord, decode_dated
 from cromford.protocol.journal.rows import SHAPES
 from cromford.protocol.journal.snapshot import Position, Shelved, Snapshots, UnreadableSnapshot
 from cromford.shelf import Shelf, with_shelves
@@ -80,7 +80,7 @@ class Stream(Generic[S]):
         store: The journal.
         name: The stream's.
         beginning: The state before the first record.
-        apply: The fold.
+        apply: The fold, of records with the times they were remembered at.
         snapshots: Writes and reads the states; None for a stream that is always folded.
 
     Raises:
@@ -95,7 +95,7 @@ class Stream(Generic[S]):
         name: str,
         *,
         beginning: S,
-        apply: Callable[[S, AnyRecord], S],
+        apply: Callable[[S, AnyRecord, int], S],
         snapshots: Snapshots[S] | None,
     ) -> None:
         self.name = name
@@ -117,7 +117,7 @@ class Stream(Generic[S]):
         else:
             self._fold(apply)
 
-    def _fold_all(self, apply: Callable[[S, AnyRecord], S], damaged: StoreDamaged) -> None:
+    def _fold_all(self, apply: Callable[[S, AnyRecord, int], S], damaged: StoreDamaged) -> None:
         """Fold every record there ever was in the place of a damaged checkpoint."""
         try:
             self._fold(apply)
@@ -129,14 +129,14 @@ class Stream(Generic[S]):
             "checkpoint_damaged stream=%s records=%d reason=%s", self.name, self.n, damaged
         )
 
-    def _fold(self, apply: Callable[[S, AnyRecord], S]) -> None:
+    def _fold(self, apply: Callable[[S, AnyRecord, int], S]) -> None:
         for data in self._store.replay(self.name, after=self.n):
             try:
-                record = decode_record(data)
+                record, at = decode_dated(data)
             except UnknownRecord as error:
                 where = f"record {self.n + 1} of {self.name}"
                 raise type(error)(f"{where}: {error}") from error
-            self.state = apply(self.state, record)
+            self.state = apply(self.state, record, at)
             self.count(data)
 
     def _begin(self) -> None:

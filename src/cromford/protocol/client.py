@@ -193,9 +193,9 @@ def _take_hold_message(turn: Turn[ClientState], message: m.HoldMessage) -> None:
         turn.ask(fx.Disconnect(node_id=lsp_node_id, reason="AnnounceHash is a client's message"))
 
 
-def apply_in(state: ClientState, _stream: str, record: r.AnyRecord) -> ClientState:
+def apply_in(state: ClientState, _stream: str, record: r.AnyRecord, at: int = 0) -> ClientState:
     """Return the state after remembering one thing in the one stream that a client has."""
-    return apply(state, record)
+    return apply(state, record, at)
 
 
 def resume(state: ClientState, fees: OwnFees = ANY_FEES) -> tuple[fx.Effect, ...]:

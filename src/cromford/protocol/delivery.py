@@ -236,7 +236,7 @@ class Round:
         self._stopped = self._stopped.set(stream, type(error).__name__)
         self._faults.append(StreamBug(stream, error))
 
-    def _of_house(self, stream: str) -> tuple[Any, Callable[[Any, AnyRecord], Any]]:
+    def _of_house(self, stream: str) -> tuple[Any, Callable[[Any, AnyRecord, int], Any]]:
         if stream == HOUSE:
             return self._state.house, apply_to_house
         if stream == CHAIN:

@@ -493,6 +493,8 @@ class InvoiceRequested:
     expiry_seconds: int
     text: str  # BOLT 11
     hold_seconds: int = 0  # how long the LSP is asked to hold it while we are away
+    label: str = ""  # the operator's, as is the id; neither leaves the machine
+    external_id: str = ""  # of no other invoice; empty for none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -508,6 +510,7 @@ class PayRequested:
     min_final_cltv_expiry_delta: int
     fee_max_msat: int | None = None  # None: what the policy allows
     attempt_id: bytes | None = None  # the factory to pay from; None: any
+    label: str = ""  # the operator's; it does not leave the machine
 
 
 WorldEvent = (

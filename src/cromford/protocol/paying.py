@@ -30,7 +30,7 @@ def on_pay_requested(round_: Round, event: ev.PayRequested) -> None:
         if refusal is not None:
             refusals.append(refusal)
             continue
-        house.remember(lr.PaymentOrdered(to=turn.stream, asked=_pay_asked(event)))
+        house.remember(_ordered(turn.stream, event))
         round_.deliver()
         refused = house.state.payments[event.payment_hash].refused
         if refused is None:
@@ -39,8 +39,8 @@ def on_pay_requested(round_: Round, event: ev.PayRequested) -> None:
     raise _unpayable(refusals)
 
 
-def _pay_asked(event: ev.PayRequested) -> mail.PayAsked:
-    return mail.PayAsked(
+def _ordered(stream: str, event: ev.PayRequested) -> lr.PaymentOrdered:
+    asked = mail.PayAsked(
         payment_hash=event.payment_hash,
         payment_secret=event.payment_secret,
         payee=event.payee,
@@ -49,6 +49,7 @@ def _pay_asked(event: ev.PayRequested) -> mail.PayAsked:
         min_final_cltv_expiry_delta=event.min_final_cltv_expiry_delta,
         text=event.text,
     )
+    return lr.PaymentOrdered(to=stream, asked=asked, label=event.label)
 
 
 def _unpayable(refusals: Sequence[tuple[str, str]]) -> Rejected:

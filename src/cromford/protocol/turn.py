@@ -58,11 +58,15 @@ S_co = TypeVar("S_co", covariant=True)
 
 
 class Remembered(NamedTuple):
-    """A record and its stream. What is true of one run only is folded, and not journalled."""
+    """A record and its stream. What is true of one run only is folded, and not journalled.
+
+    `at` is when it is remembered, in unix seconds; 0 if nobody says.
+    """
 
     stream: str
     record: AnyRecord
     is_kept: bool = True
+    at: int = 0
 
 
 class Asked(NamedTuple):
@@ -137,7 +141,7 @@ class Turn(Generic[S_co]):
 
     Args:
         state: As it is before the decision.
-        apply: Returns the state after a record.
+        apply: Returns the state after a record, given when it is remembered.
         facts: What is true now.
         stream: Whose decision it is.
         log: Of the decision, where several streams take part in it.
@@ -146,7 +150,7 @@ class Turn(Generic[S_co]):
     def __init__(
         self,
         state: S_co,
-        apply: Callable[[S_co, AnyRecord], S_co],
+        apply: Callable[[S_co, AnyRecord, int], S_co],
         facts: Facts,
         *,
         stream: str = CLIENT,
@@ -243,8 +247,9 @@ class Turn(Generic[S_co]):
         self._touched = mark.touched
 
     def _fold(self, record: AnyRecord, *, is_kept: bool) -> None:
-        self._state = self._apply(self._state, record)
-        self._log.entries.append(Remembered(self.stream, record, is_kept))
+        at = self.facts.unix_time
+        self._state = self._apply(self._state, record, at)
+        self._log.entries.append(Remembered(self.stream, record, is_kept, at))
         self._records.append(record)
         if isinstance(record, ChannelRecord):
             self._touched[record.channel_id] = None

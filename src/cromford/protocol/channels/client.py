@@ -133,8 +133,13 @@ def on_invoice_requested(turn: Turn[ClientState], event: ev.InvoiceRequested) ->
     """Remember an invoice, so that its preimage is never lost.
 
     Raises:
-        Rejected: If there is no channel to be paid through.
+        Rejected: If there is no channel to be paid through, or another invoice has its id.
     """
+    if event.external_id in turn.book.external_ids:
+        raise Rejected(
+            "external_id_taken",
+            f"external_id: expected one of no other invoice, received {event.external_id!r}",
+        )
     if not any(is_usable(turn.state, link) for link in turn.book.links.values()):
         raise why_unusable(turn.state, purpose="receive")
     payment_hash = sha256(event.preimage)
@@ -149,6 +154,8 @@ def on_invoice_requested(turn: Turn[ClientState], event: ev.InvoiceRequested) ->
             text=event.text,
             expiry_seconds=event.expiry_seconds,
             hold_seconds=event.hold_seconds,
+            label=event.label,
+            external_id=event.external_id,
         )
     )
     deadline = fx.InvoiceDeadline(payment_hash=payment_hash)

@@ -136,6 +136,7 @@ def start_payment(
         htlc_id=update.htlc_id,
         text=request.text,
         asker=asker,
+        label="" if isinstance(request, PayAsked) else request.label,
     )
     offer(turn, link, update, first=started)
 

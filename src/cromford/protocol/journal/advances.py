@@ -65,6 +65,8 @@ class LspAdvance:
         session: What is signed at present; None where nobody is asked.
         is_asking: Whether everybody is asked as soon as our nonces are there and we are quiet.
         is_sold: Whether the buyer's channel has grown: it is in the ledger.
+        quoted_at: When the buyer was told the price, in unix seconds; 0 if unknown.
+        ordered_at: When the advance was begun; likewise.
     """
 
     advance_id: bytes
@@ -82,6 +84,8 @@ class LspAdvance:
     session: AdvanceSession | None = None
     is_asking: bool = False
     is_sold: bool = False
+    quoted_at: int = 0
+    ordered_at: int = 0
 
     def price_of(self, client: int) -> int:
         """Return what a client's channel pays with its rebase, in msat."""

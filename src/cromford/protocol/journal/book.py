@@ -13,6 +13,7 @@ from cromford.changed import changed
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.link_fold import disconnected
 from cromford.protocol.journal.mail import Letter
+from cromford.protocol.journal.numbers import Numbers
 
 HtlcKey = tuple[bytes, int]  # A channel, and the id of an HTLC in it.
 
@@ -30,6 +31,8 @@ class Payment:
 
     `asker` is the stream that hears of it; empty where it is our own.
     `number` counts payments and invoices together, in the order in which they began.
+    `created_at` is when this try of it began, `settled_at` when it was paid or failed, in unix
+    seconds; 0 where nobody wrote it down. `label` is the operator's, and leaves the machine never.
     """
 
     payment_hash: bytes
@@ -43,6 +46,9 @@ class Payment:
     asker: str = ""
     preimage: bytes | None = None
     failure: bytes | None = None
+    created_at: int = 0
+    settled_at: int = 0
+    label: str = ""
 
     @property
     def status(self) -> str:
@@ -58,6 +64,9 @@ class OwnInvoice:
     of that, None before it did.
 
     `number` counts payments and invoices together, in the order in which they began.
+    `created_at` is when it was made, `settled_at` when it was paid or expired, in unix seconds; 0
+    where nobody wrote it down. `label` and `external_id` are the operator's, and leave the machine
+    never; no two invoices have one external id.
     """
 
     payment_hash: bytes
@@ -75,6 +84,10 @@ class OwnInvoice:
     hold_seconds: int = 0
     agreed_seconds: int | None = None
     is_doubtful: bool = False  # it may have been paid, in what a restored store has lost
+    created_at: int = 0
+    settled_at: int = 0
+    label: str = ""
+    external_id: str = ""
 
     @property
     def is_own_move(self) -> bool:
@@ -104,6 +117,8 @@ class Forward:
         failure: Likewise.
         out_channel_id: The channel it went on in, once the other factory said so.
         hold_seconds: How long it waits if its payee announced it.
+        created_at: When it came to be held, or went on; in unix seconds, 0 if unknown.
+        settled_at: When the payer's HTLC was taken, or given back; likewise.
     """
 
     payment_hash: bytes
@@ -116,6 +131,8 @@ class Forward:
     failure: bytes | None = None
     out_channel_id: bytes | None = None
     hold_seconds: int = 0
+    created_at: int = 0
+    settled_at: int = 0
 
     @property
     def status(self) -> str:
@@ -145,6 +162,7 @@ class Held:
     payee: bytes
     reason: str
     seconds: int = 0  # How long it waits if its payee announced it.
+    created_at: int = 0  # Since when, in unix seconds; 0 if unknown.
 
 
 # Without slots: it is made anew many times a payment, and a dict is copied at once.
@@ -169,6 +187,8 @@ class Book:
         n_finished: How many there ever were.
         earned_msat: Fees of all paid forwards.
         n_begun: How many payments and invoices there ever were; one that is paid anew counts anew.
+        numbers: Whose the numbers up to that are.
+        external_ids: The payment hashes of invoices that the operator gave an id.
     """
 
     links: Map[bytes, Link] = field(default_factory=Map)
@@ -187,6 +207,8 @@ class Book:
     n_finished: int = 0
     earned_msat: int = 0
     n_begun: int = 0
+    numbers: Numbers = field(default_factory=Numbers)
+    external_ids: Map[str, bytes] = field(default_factory=Map)
 
     def links_with(self, node_id: bytes) -> tuple[Link, ...]:
         """Return the channels with a peer, oldest first."""

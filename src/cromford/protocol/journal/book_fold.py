@@ -30,42 +30,35 @@ V = TypeVar("V")
 FORWARDS_KEPT_MAX: Final = 10_000  # Finished ones that are listed; older stay in the journal.
 
 
-def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
-    """Return the book after remembering one thing."""
+def apply_to_book(book: Book, record: cr.BookRecord, at: int = 0) -> Book:
+    """Return the book after remembering one thing, at a time in unix seconds; 0 if unknown."""
     match record:
         case cr.InvoiceIssued():
-            begun = changed(book, n_begun=book.n_begun + 1)
-            return _with_invoice(begun, _invoice_of(record, number=begun.n_begun))
+            return _with_issued(book, record, at)
         case cr.HoldAgreed(payment_hash=payment_hash):
             agreed = changed(book.invoices[payment_hash], agreed_seconds=record.hold_seconds)
             return _with_invoice(book, agreed)
         case cr.InvoiceExpired(payment_hash=payment_hash):
-            return _with_invoice(book, changed(book.invoices[payment_hash], is_expired=True))
+            expired = changed(book.invoices[payment_hash], is_expired=True, settled_at=at)
+            return _with_invoice(book, expired)
         case cr.InvoicePaid():
             invoice = book.invoices[record.payment_hash]
             key = (record.channel_id, record.htlc_id)
-            paid = changed(invoice, paid_by=key, paid_msat=record.amount_msat)
+            paid = changed(invoice, paid_by=key, paid_msat=record.amount_msat, settled_at=at)
             return _with_invoice(book, paid)
         case cr.PaymentStarted():
-            number = book.n_begun + 1
-            payment = _payment_of(record, number=number)
-            return changed(
-                book,
-                n_begun=number,
-                payments=book.payments.set(payment.payment_hash, payment),
-                owners=book.owners.set(payment.htlc, payment.payment_hash),
-            )
+            return _with_started(book, record, at)
         case cr.PayDeclined(asker=asker, payment_hash=payment_hash, reason=reason):
             refused = mail.PayAnswered(payment_hash=payment_hash, refused=reason)
             return _telling(book, asker, refused)
         case cr.HtlcHeld():
-            return _with_held(book, record)
+            return _with_held(book, record, at)
         case cr.HtlcRefused():
             return book
         case cr.HoldEnded():
             return _with_released(book, (record.channel_id, record.htlc_id))
         case cr.HtlcForwarded():
-            return _with_forward(book, record)
+            return _with_forward(book, record, at)
         case cr.ForwardOffered():
             key = (record.channel_id, record.htlc_id)
             incoming = (record.in_channel_id, record.in_htlc_id)
@@ -79,43 +72,71 @@ def apply_to_book(book: Book, record: cr.BookRecord) -> Book:
         case cr.HtlcDecided(preimage=preimage):
             key = (record.channel_id, record.htlc_id)
             decided = (
-                _with_failure(book, key, Failure.PERMANENT_CHANNEL_FAILURE.reason)
+                _with_failure(book, key, Failure.PERMANENT_CHANNEL_FAILURE.reason, at)
                 if preimage is None
-                else _with_outcome(book, key, preimage)
+                else _with_outcome(book, key, preimage, at)
             )
             return changed(decided, owners=_without(decided.owners, key))
         case cr.FeeEarned():
             earned = changed(book, earned_msat=book.earned_msat + record.fee_msat)
-            return _finished(earned, (record.channel_id, record.htlc_id))
+            return _finished(earned, (record.channel_id, record.htlc_id), at)
         case _:
-            return _with_channel_record(book, record)
+            return _with_channel_record(book, record, at)
 
 
-def _with_channel_record(book: Book, record: cr.ChannelRecord) -> Book:
+def _with_issued(book: Book, record: cr.InvoiceIssued, at: int) -> Book:
+    number, payment_hash = book.n_begun + 1, record.payment_hash
+    known, external_ids = book.invoices.get(payment_hash), book.external_ids
+    if record.external_id:
+        external_ids = external_ids.set(record.external_id, payment_hash)
+    before = None if known is None else known.number
+    begun = changed(
+        book,
+        n_begun=number,
+        numbers=book.numbers.with_one(number, payment_hash, before=before),
+        external_ids=external_ids,
+    )
+    return _with_invoice(begun, _invoice_of(record, number=number, at=at))
+
+
+def _with_started(book: Book, record: cr.PaymentStarted, at: int) -> Book:
+    number, payment_hash = book.n_begun + 1, record.payment_hash
+    payment, known = _payment_of(record, number=number, at=at), book.payments.get(payment_hash)
+    before = None if known is None else known.number
+    return changed(
+        book,
+        n_begun=number,
+        numbers=book.numbers.with_one(number, payment_hash, before=before),
+        payments=book.payments.set(payment_hash, payment),
+        owners=book.owners.set(payment.htlc, payment_hash),
+    )
+
+
+def _with_channel_record(book: Book, record: cr.ChannelRecord, at: int) -> Book:
     if isinstance(record, cr.UpdateRecord):
-        return _with_update(book, record)
+        return _with_update(book, record, at)
     if isinstance(record, cr.AddsTakenBack):
-        book = _with_taken_back(book, record)
+        book = _with_taken_back(book, record, at)
     link, settlement = applied(book.links[record.channel_id], record)
     links = book.links.set(link.channel_id, link)
     if settlement is None:
         return changed(book, links=links)
     return _with_settled(
-        changed(book, links=links, arrived=_arrived(book, link, settlement)), link, settlement
+        changed(book, links=links, arrived=_arrived(book, link, settlement)), link, settlement, at
     )
 
 
-def _with_taken_back(book: Book, record: cr.AddsTakenBack) -> Book:
+def _with_taken_back(book: Book, record: cr.AddsTakenBack, at: int) -> Book:
     """Return the book after HTLCs of ours that never left failed; what was decided stays so."""
     for live in book.links[record.channel_id].unsent:
         key = (record.channel_id, live.htlc.htlc_id)
         if live.htlc.htlc_id >= record.htlc_id and key in book.owners:
-            book = _with_failure(book, key, Failure.TEMPORARY_CHANNEL_FAILURE.reason)
+            book = _with_failure(book, key, Failure.TEMPORARY_CHANNEL_FAILURE.reason, at)
             book = changed(book, owners=book.owners.delete(key))
     return book
 
 
-def _with_update(book: Book, record: cr.UpdateRecord) -> Book:
+def _with_update(book: Book, record: cr.UpdateRecord, at: int) -> Book:
     update = journalled_update(record.message)
     is_ours = isinstance(record, cr.UpdateProposed)
     link = with_update(book.links[record.channel_id], update, is_ours=is_ours)
@@ -124,14 +145,16 @@ def _with_update(book: Book, record: cr.UpdateRecord) -> Book:
         return book
     key = (link.channel_id, update.htlc_id)
     if is_ours:
-        return _answered(book, key)
-    # BOLT 2: a preimage may be used at once, whatever becomes of the update.
-    return _with_outcome(book, key, update.preimage) if isinstance(update, UpdateFulfill) else book
+        return _answered(book, key, at)
+    if isinstance(update, UpdateFulfill):
+        # BOLT 2: a preimage may be used at once, whatever becomes of the update.
+        return _with_outcome(book, key, update.preimage, at)
+    return book
 
 
-def _answered(book: Book, key: HtlcKey) -> Book:
+def _answered(book: Book, key: HtlcKey, at: int) -> Book:
     """Return the book after we took or gave back an incoming HTLC: nothing is owed for it."""
-    return _finished(_decided(book, key), key)
+    return _finished(_decided(book, key), key, at)
 
 
 def _decided(book: Book, key: HtlcKey) -> Book:
@@ -150,14 +173,14 @@ def _decided(book: Book, key: HtlcKey) -> Book:
     )
 
 
-def _finished(book: Book, key: HtlcKey) -> Book:
+def _finished(book: Book, key: HtlcKey, at: int) -> Book:
     """Return the book after a forward came to its end."""
     resolved, released = _without(book.resolved, key), _without(book.released, key)
     forward = book.forwards.get(key)
     if forward is None:
         is_same = resolved is book.resolved and released is book.released
         return book if is_same else changed(book, resolved=resolved, released=released)
-    finished = book.finished.set(book.n_finished, forward)
+    finished = book.finished.set(book.n_finished, changed(forward, settled_at=at))
     return changed(
         book,
         resolved=resolved,
@@ -176,41 +199,41 @@ def _arrived(book: Book, link: Link, settlement: Settlement) -> Map[HtlcKey, Non
     return arrived
 
 
-def _with_settled(book: Book, link: Link, settlement: Settlement) -> Book:
+def _with_settled(book: Book, link: Link, settlement: Settlement, at: int) -> Book:
     for live in settlement.gone:
         if live.htlc.offered_by is link.me:
-            book = _with_gone(book, (link.channel_id, live.htlc.htlc_id), live)
+            book = _with_gone(book, (link.channel_id, live.htlc.htlc_id), live, at)
     return book
 
 
-def _with_gone(book: Book, key: HtlcKey, live: LiveHtlc) -> Book:
+def _with_gone(book: Book, key: HtlcKey, live: LiveHtlc, at: int) -> Book:
     removal = live.removal
     if removal is None:
         raise AssertionError("an HTLC is gone without a reason")
-    book = book if removal.is_paid else _with_failure(book, key, removal.reason)
+    book = book if removal.is_paid else _with_failure(book, key, removal.reason, at)
     return changed(book, owners=_without(book.owners, key))
 
 
-def _with_outcome(book: Book, key: HtlcKey, preimage: bytes) -> Book:
+def _with_outcome(book: Book, key: HtlcKey, preimage: bytes, at: int) -> Book:
     owner = book.owners[key]
     if isinstance(owner, bytes):
         payment = book.payments[owner]
         if payment.preimage is not None:
             return book
-        return _with_payment(book, changed(payment, preimage=preimage))
+        return _with_payment(book, changed(payment, preimage=preimage, settled_at=at))
     if owner.preimage is not None:
         return book  # Told again after a reconnection.
     book = changed(book, owners=book.owners.set(key, changed(owner, preimage=preimage)))
     return _telling(book, owner.asker, _answer(key, owner, preimage=preimage))
 
 
-def _with_failure(book: Book, key: HtlcKey, reason: bytes) -> Book:
+def _with_failure(book: Book, key: HtlcKey, reason: bytes, at: int) -> Book:
     owner = book.owners[key]
     if isinstance(owner, bytes):
         payment = book.payments[owner]
         if payment.preimage is not None:
             return book  # The peer showed the preimage first: it is paid, and the HTLC a gift.
-        return _with_payment(book, changed(payment, failure=reason))
+        return _with_payment(book, changed(payment, failure=reason, settled_at=at))
     if owner.preimage is not None:
         return book
     return _telling(book, owner.asker, _answer(key, owner, failure=reason))
@@ -251,7 +274,12 @@ def with_refused_forward(book: Book, refused: mail.ForwardRefused) -> Book:
     if forward is None:
         return book
     book = changed(book, forwards=book.forwards.delete(key))
-    held = Held(payee=forward.payee, reason=refused.reason, seconds=forward.hold_seconds)
+    held = Held(
+        payee=forward.payee,
+        reason=refused.reason,
+        seconds=forward.hold_seconds,
+        created_at=forward.created_at,
+    )
     book = _waiting(book, key, held)
     return changed(book, resolved=book.resolved.set(key, None)) if key in book.released else book
 
@@ -287,13 +315,13 @@ def _with_invoice(book: Book, invoice: OwnInvoice) -> Book:
     return changed(book, invoices=book.invoices.set(invoice.payment_hash, invoice))
 
 
-def _with_held(book: Book, record: cr.HtlcHeld) -> Book:
+def _with_held(book: Book, record: cr.HtlcHeld, at: int) -> Book:
     key = (record.channel_id, record.htlc_id)
     live = book.links[record.channel_id].incoming(record.htlc_id)
     delivery = None if live is None else delivery_of(live.payload)
     if delivery is None:
         raise AssertionError("an HTLC is held that is not locked in")
-    held = Held(payee=delivery.payee, reason=record.reason, seconds=record.seconds)
+    held = Held(payee=delivery.payee, reason=record.reason, seconds=record.seconds, created_at=at)
     return _waiting(book, key, held)
 
 
@@ -306,12 +334,13 @@ def _waiting(book: Book, key: HtlcKey, held: Held) -> Book:
     )
 
 
-def _with_forward(book: Book, record: cr.HtlcForwarded) -> Book:
+def _with_forward(book: Book, record: cr.HtlcForwarded, at: int) -> Book:
     incoming = (record.channel_id, record.htlc_id)
     live = book.links[record.channel_id].incoming(record.htlc_id)
     delivery = None if live is None else delivery_of(live.payload)
     if live is None or delivery is None:
         raise AssertionError("an HTLC was forwarded that is not locked in")
+    held = book.held.get(incoming)
     forward = Forward(
         payment_hash=live.htlc.payment_hash,
         incoming=incoming,
@@ -320,6 +349,7 @@ def _with_forward(book: Book, record: cr.HtlcForwarded) -> Book:
         amount_msat=live.htlc.amount_msat - record.fee_msat,
         fee_msat=record.fee_msat,
         hold_seconds=record.seconds,
+        created_at=at if held is None else held.created_at,
     )
     asked = mail.ForwardAsked(
         channel_id=record.channel_id,
@@ -335,7 +365,7 @@ def _with_forward(book: Book, record: cr.HtlcForwarded) -> Book:
     return _telling(book, record.to, asked)
 
 
-def _invoice_of(record: cr.InvoiceIssued, *, number: int) -> OwnInvoice:
+def _invoice_of(record: cr.InvoiceIssued, *, number: int, at: int) -> OwnInvoice:
     return OwnInvoice(
         payment_hash=record.payment_hash,
         preimage=record.preimage,
@@ -347,10 +377,13 @@ def _invoice_of(record: cr.InvoiceIssued, *, number: int) -> OwnInvoice:
         number=number,
         expiry_seconds=record.expiry_seconds,
         hold_seconds=record.hold_seconds,
+        created_at=at,
+        label=record.label,
+        external_id=record.external_id,
     )
 
 
-def _payment_of(record: cr.PaymentStarted, *, number: int) -> Payment:
+def _payment_of(record: cr.PaymentStarted, *, number: int, at: int) -> Payment:
     return Payment(
         payment_hash=record.payment_hash,
         payee=record.payee,
@@ -361,6 +394,8 @@ def _payment_of(record: cr.PaymentStarted, *, number: int) -> Payment:
         htlc=(record.channel_id, record.htlc_id),
         asker=record.asker,
         number=number,
+        created_at=at,
+        label=record.label,
     )
 
 

@@ -171,7 +171,10 @@ class HtlcDecided(Record, frozen=True, kw_only=True, tag="htlc_decided"):
 
 
 class InvoiceIssued(Record, frozen=True, kw_only=True, tag="invoice_issued"):
-    """We want to be paid; the preimage is the proof of payment that we give for it."""
+    """We want to be paid; the preimage is the proof of payment that we give for it.
+
+    `label` and `external_id` are the operator's own words, which are told to nobody else.
+    """
 
     payment_hash: bytes
     preimage: bytes
@@ -182,6 +185,8 @@ class InvoiceIssued(Record, frozen=True, kw_only=True, tag="invoice_issued"):
     text: str
     expiry_seconds: int = 0
     hold_seconds: int = 0
+    label: str = ""
+    external_id: str = ""
 
 
 class HoldAgreed(Record, frozen=True, kw_only=True, tag="hold_agreed"):
@@ -209,7 +214,8 @@ class InvoicePaid(Record, frozen=True, kw_only=True, tag="invoice_paid"):
 class PaymentStarted(Record, frozen=True, kw_only=True, tag="payment_started"):
     """We pay an invoice with our HTLC of this channel and id, which is proposed next.
 
-    `asker` is the stream that asked for it; empty where it is our own.
+    `asker` is the stream that asked for it; empty where it is our own. `label` is the operator's,
+    and told to nobody else.
     """
 
     payment_hash: bytes
@@ -221,6 +227,7 @@ class PaymentStarted(Record, frozen=True, kw_only=True, tag="payment_started"):
     htlc_id: int
     text: str
     asker: str = ""
+    label: str = ""
 
 
 class PayDeclined(Record, frozen=True, kw_only=True, tag="pay_declined"):

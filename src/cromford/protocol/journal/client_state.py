@@ -195,14 +195,14 @@ def new_client(config: ClientConfig) -> ClientState:
     return ClientState(config=config, wallet=new_wallet(config.account))
 
 
-def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
-    """Return the state after remembering one thing.
+def apply(state: ClientState, record: r.AnyRecord, at: int = 0) -> ClientState:
+    """Return the state after remembering one thing, at a time in unix seconds; 0 if unknown.
 
     Raises:
         DoubleSigning: If a second sighash is intended for something that may be signed once.
     """
     if isinstance(record, BookRecord):  # Most records are one.
-        return changed(state, book=apply_to_book(state.book, record))
+        return changed(state, book=apply_to_book(state.book, record, at))
     if isinstance(record, r.LspOnly):
         raise AssertionError(f"{type(record).__name__} in a client's journal")
     if isinstance(record, sr.SpendingRecord):
@@ -210,9 +210,9 @@ def apply(state: ClientState, record: r.AnyRecord) -> ClientState:
     if isinstance(record, cl.SharedCloseRecord | cl.ClientCloseRecord):
         return _with_close(state, record)
     if isinstance(record, ar.SharedAdvanceRecord | ar.ClientAdvanceRecord):
-        return _with_advance(state, record)
+        return _with_advance(state, record, at)
     if isinstance(record, ar.PurchaseRecord | mk.ClientMarketRecord):
-        return _with_market(state, record)
+        return _with_market(state, record, at)
     if isinstance(record, hr.ClientHandoverRecord):
         return _with_handover(state, record)
     if isinstance(record, dr.ClientDyingRecord | dr.DyingRecord):
@@ -285,7 +285,7 @@ def _with_close(
 
 
 def _with_advance(
-    state: ClientState, record: ar.SharedAdvanceRecord | ar.ClientAdvanceRecord
+    state: ClientState, record: ar.SharedAdvanceRecord | ar.ClientAdvanceRecord, at: int
 ) -> ClientState:
     attempt_id, attempts, advances = record.attempt_id, state.attempts, state.advances
     before = ClientAdvances(advances.get(attempt_id), attempts[attempt_id], state.book)
@@ -301,7 +301,9 @@ def _with_advance(
         intents = check_intents(intents, record.intents)
     receipts = state.receipts
     if isinstance(record, ar.LiquidityBought):
-        receipts = receipts.set(attempt_id, (*receipts.get(attempt_id, ()), receipt_of(record)))
+        bought_by = None if advance is None else purchases.get(advance.quote_id)
+        receipt = receipt_of(record, bought_by, at)
+        receipts = receipts.set(attempt_id, (*receipts.get(attempt_id, ()), receipt))
         state = replace(state, skims=_with_skim(state, attempt_id))
     if isinstance(record, ar.AdvancePoolsMade):
         heights = (*heights, state.chain.height)[-JOINS_TO_PAUSE:]
@@ -326,8 +328,10 @@ def _with_skim(state: ClientState, attempt_id: bytes) -> Map[bytes, int]:
     return state.skims.set(purchase.payment_hash, purchase.price_msat)
 
 
-def _with_purchase(state: ClientState, record: ar.PurchaseRecord) -> ClientState:
-    purchases = with_purchase_record(state.purchases, record)
+def _with_purchase(state: ClientState, record: ar.PurchaseRecord, at: int) -> ClientState:
+    quote = state.quotes.get(record.attempt_id)
+    quoted_at = 0 if quote is None else quote.answered_at
+    purchases = with_purchase_record(state.purchases, record, at, quoted_at=quoted_at)
     ended = state.purchase_ended
     if isinstance(record, ar.PurchaseEnded):
         ended = ended_purchase(record)
@@ -335,11 +339,11 @@ def _with_purchase(state: ClientState, record: ar.PurchaseRecord) -> ClientState
 
 
 def _with_market(
-    state: ClientState, record: ar.PurchaseRecord | mk.ClientMarketRecord
+    state: ClientState, record: ar.PurchaseRecord | mk.ClientMarketRecord, at: int
 ) -> ClientState:
     if isinstance(record, ar.PurchaseRecord):
-        return _with_purchase(state, record)
-    return replace(state, quotes=with_wanted_record(state.quotes, record))
+        return _with_purchase(state, record, at)
+    return replace(state, quotes=with_wanted_record(state.quotes, record, at))
 
 
 def _with_dying(state: ClientState, record: dr.ClientDyingRecord | dr.DyingRecord) -> ClientState:

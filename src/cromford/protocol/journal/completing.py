@@ -3,16 +3,31 @@
 from dataclasses import replace
 
 from cromford.bitcoin.tx import Txid
+from cromford.changed import changed
+from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.entries import DEAD, FUNDED
+from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.house import House
 from cromford.protocol.journal.tally import Tally
 from cromford.shelf import Shelf
 
 
 def completed_client(client: ClientState) -> ClientState:
-    """Return a client whose wallet finds its coins by other keys, too."""
-    return replace(client, wallet=client.wallet.completed())
+    """Return a client whose wallet finds its coins by other keys, too, and whose book by number."""
+    return replace(client, wallet=client.wallet.completed(), book=_completed_book(client.book))
+
+
+def completed_factory(factory: Factory) -> Factory:
+    """Return a factory whose payments are found by number."""
+    return replace(factory, book=_completed_book(factory.book))
+
+
+def _completed_book(book: Book) -> Book:
+    """Return a book with the numbers of its entries; those that they had before are not known."""
+    known = {one.number: one.payment_hash for one in book.payments.values()}
+    known |= {one.number: one.payment_hash for one in book.invoices.values()}
+    return changed(book, numbers=changed(book.numbers, hashes=book.numbers.hashes.update(known)))
 
 
 def completed_house(house: House) -> House:
@@ -45,11 +60,25 @@ def completed_house(house: House) -> House:
     news: dict[int, tuple[Txid, ...]] = {}
     for txid, confirmed_height in house.chain.confirmed.walk():
         news[confirmed_height] = (*news.get(confirmed_height, ()), txid)
+    sold = sorted(
+        (sale.height, entry.number, place, entry.attempt_id)
+        for entry in house.factories()
+        for place, sale in enumerate(entry.sold)
+    )
     return replace(
         house,
+        sales=Shelf(
+            {n: (attempt_id, place) for n, (_, _, place, attempt_id) in enumerate(sold, start=1)}
+        ),
         entries=entries,
         tally=tally,
         wallet=house.wallet.completed(),
         chain=replace(house.chain, spends={}),
+        numbers=changed(
+            house.numbers,
+            hashes=house.numbers.hashes.update(
+                {one.number: name for name, one in house.payments.items()}
+            ),
+        ),
         news=Shelf(news),
     )

@@ -102,11 +102,12 @@ class FactoryEntry:
         clients = self.closed | frozenset(closed.clients)
         return replace(self, closed=clients, closed_sat=self.closed_sat + closed.amount_sat)
 
-    def with_sale(self, sold: mail.SaleBooked) -> "FactoryEntry":
-        """Return the entry after a client's channel grew."""
+    def with_sale(self, sold: mail.SaleBooked, at: int = 0) -> "FactoryEntry":
+        """Return the entry after a client's channel grew, of which was heard at this unix time."""
         capacity_sat = list(self.capacity_sat)
         capacity_sat[sold.client - 1] = sold.capacity_sat
-        return replace(self, capacity_sat=tuple(capacity_sat), sold=(*self.sold, sold_entry(sold)))
+        ledger = (*self.sold, sold_entry(sold, at))
+        return replace(self, capacity_sat=tuple(capacity_sat), sold=ledger)
 
     def client_of(self, node_id: bytes) -> int | None:
         """Return a client's participant index, or None."""
@@ -162,6 +163,8 @@ class HousePayment:
     """An invoice that the operator pays, once for each hash.
 
     `to` is the stream that was asked; `number` counts them in the order in which they began.
+    `created_at` is when that was, `settled_at` when it was paid or failed, in unix seconds; 0 if
+    unknown. `label` is the operator's.
     """
 
     asked: mail.PayAsked
@@ -170,6 +173,9 @@ class HousePayment:
     preimage: bytes | None = None
     failure: bytes | None = None
     refused: str | None = None
+    created_at: int = 0
+    settled_at: int = 0
+    label: str = ""
 
     @property
     def status(self) -> str:

@@ -234,20 +234,20 @@ FactoryRecord = (
 )
 
 
-def apply_to_factory(factory: Factory, record: r.AnyRecord) -> Factory:
-    """Return the factory after remembering one thing.
+def apply_to_factory(factory: Factory, record: r.AnyRecord, at: int = 0) -> Factory:
+    """Return the factory after remembering one thing, at a time in unix seconds; 0 if unknown.
 
     Raises:
         DoubleSigning: If a second sighash is intended for something that may be signed once.
     """
     if isinstance(record, BookRecord):
-        return _with_book(factory, apply_to_book(factory.book, record))
+        return _with_book(factory, apply_to_book(factory.book, record, at))
     if isinstance(record, cl.PartClosed | cl.SharedCloseRecord | cl.LspCloseRecord):
         return _with_close(factory, record)
     if isinstance(record, ar.SharedAdvanceRecord | ar.LspAdvanceRecord):
-        return _with_advance(factory, record)
+        return _with_advance(factory, record, at)
     if isinstance(record, mk.LspMarketRecord):
-        return _with_quote(factory, record)
+        return _with_quote(factory, record, at)
     if not isinstance(record, FactoryRecord):
         raise AssertionError(f"{type(record).__name__} is no record of a factory")
     match record:
@@ -327,6 +327,8 @@ def _with_sale(factory: Factory, sold: ar.LiquiditySold) -> Factory:
         capacity_sat=sold.capacity_sat,
         price_msat=sold.price_msat,
         advance_id=sold.advance_id,
+        quoted_at=advance.quoted_at,
+        ordered_at=advance.ordered_at,
     )
     return _telling(factory, HOUSE, booked)
 
@@ -351,20 +353,24 @@ def _with_close(
     )
 
 
-def _with_quote(factory: Factory, record: mk.LspMarketRecord) -> Factory:
+def _with_quote(factory: Factory, record: mk.LspMarketRecord, at: int) -> Factory:
     height = factory.chain.height
-    return replace(factory, quoted=with_quote_record(factory.quoted, record, height=height))
+    return replace(factory, quoted=with_quote_record(factory.quoted, record, at, height=height))
 
 
 def _with_advance(
-    factory: Factory, record: ar.SharedAdvanceRecord | ar.LspAdvanceRecord
+    factory: Factory, record: ar.SharedAdvanceRecord | ar.LspAdvanceRecord, at: int
 ) -> Factory:
     before = LspAdvances(factory.advances, factory.attempt, factory.book)
     advances, attempt, book = with_lsp_advance(before, record)
     stalls = with_stalls(factory.stalls, record)
     after = replace(factory, advances=advances, begun=attempt, book=book, stalls=stalls)
     if isinstance(record, ar.AdvanceProposed):
-        return replace(after, quoted=without_quote(factory.quoted, record.buyer))
+        name, quote = attempt.leaf_name(record.buyer), factory.quoted.newest.get(record.buyer)
+        quoted_at = 0 if quote is None else quote.given_at
+        begun = replace(advances[name], quoted_at=quoted_at, ordered_at=at)
+        quoted = without_quote(factory.quoted, record.buyer)
+        return replace(after, advances=advances.set(name, begun), quoted=quoted)
     return _with_sale(after, record) if isinstance(record, ar.LiquiditySold) else after
 
 

@@ -25,6 +25,7 @@ from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Post
 from cromford.protocol.journal.mark import Restored
 from cromford.protocol.journal.market import Market
+from cromford.protocol.journal.numbers import Numbers
 from cromford.protocol.journal.pause import (
     PAUSE_BLOCKS,
     RELIABLE_UPTIME_BLOCKS,
@@ -73,6 +74,7 @@ class House:
     given_up: frozenset[bytes] = frozenset()  # attempts whose funding was, until one is dead
     payments: Map[bytes, HousePayment] = field(default_factory=Map)  # by payment hash
     n_payments: int = 0
+    numbers: Numbers = field(default_factory=Numbers)  # of the payments
     expected: ExpectedPayments = field(default_factory=ExpectedPayments)
     purses: Map[OutPoint, Purse] = field(default_factory=Map)  # lent, by what their children serve
     coins_wanted: Map[OutPoint, CoinsWanted] = field(default_factory=Map)  # and not lent yet
@@ -85,6 +87,7 @@ class House:
     joint_sweeps: Mapping[Txid, SignedJoint] = field(default_factory=dict)  # our newest
     restored: Restored = field(default_factory=Restored)
     market: Market = field(default_factory=Market)
+    sales: Shelf[int, tuple[bytes, int]] = field(default_factory=Shelf)  # see `sale`
     bans: Mapping[bytes, Ban] = field(default_factory=dict)  # the operator's
     ladder_wanted: int = 0  # of how many funding candidates the operator wanted keys, at the most
 
@@ -143,6 +146,11 @@ class House:
     def is_confirmed(self, entry: FactoryEntry) -> bool:
         """Say whether a factory's funding is in a block: any candidate of it."""
         return any(self.chain.depth(txid) > 0 for txid in entry.funding_txids)
+
+    def sale(self, number: int) -> tuple[FactoryEntry, int]:
+        """Return where a sale is, by its number, from 1 on: its factory, and its place there."""
+        attempt_id, place = self.sales[number]
+        return self.entries[attempt_id], place
 
     # As a directory
 

@@ -68,8 +68,8 @@ HouseRecord = (
 )
 
 
-def apply_to_house(house: House, record: r.AnyRecord) -> House:
-    """Return the house after remembering one thing."""
+def apply_to_house(house: House, record: r.AnyRecord, at: int = 0) -> House:
+    """Return the house after remembering one thing, at a time in unix seconds; 0 if unknown."""
     if not isinstance(record, HouseRecord):
         raise AssertionError(f"{type(record).__name__} is no record of the house")
     if isinstance(record, sr.SpendingRecord):
@@ -110,15 +110,8 @@ def apply_to_house(house: House, record: r.AnyRecord) -> House:
             return _forgiven(house, node_id)
         case lr.PaymentExpected():
             return replace(house, expected=house.expected.with_payment(record))
-        case lr.PaymentOrdered(to=to, asked=asked):
-            number = house.n_payments + 1
-            payment = HousePayment(asked=asked, to=to, number=number)
-            ordered = replace(
-                house,
-                payments=house.payments.set(asked.payment_hash, payment),
-                n_payments=number,
-            )
-            return _telling(ordered, to, asked)
+        case lr.PaymentOrdered():
+            return _with_payment(house, record, at)
         case lr.FundingAbandoned() | lr.FundingReplaced() | lr.FundingBumped():
             return _with_other_funding(house, record)
         case lr.LadderWanted(candidates=candidates):
@@ -129,14 +122,30 @@ def apply_to_house(house: House, record: r.AnyRecord) -> House:
             return replace(house, joint_sweeps=with_joint_sweep(house.joint_sweeps, record))
         case MailTaken(sender=sender, number=number, mail=content):
             taken = changed(house, post=house.post.with_taken(sender, number))
-            return _with_mail(taken, sender, content)
+            return _with_mail(taken, sender, content, at)
         case xr.CoinsLent():
             return _with_lent(house, record)
         case _:
             assert_never(record)
 
 
-def _with_mail(house: House, sender: str, content: mail.AnyMail) -> House:
+def _with_payment(house: House, record: lr.PaymentOrdered, at: int) -> House:
+    asked, number = record.asked, house.n_payments + 1
+    payment = HousePayment(
+        asked=asked, to=record.to, number=number, created_at=at, label=record.label
+    )
+    known = house.payments.get(asked.payment_hash)
+    before = None if known is None else known.number
+    ordered = replace(
+        house,
+        payments=house.payments.set(asked.payment_hash, payment),
+        n_payments=number,
+        numbers=house.numbers.with_one(number, asked.payment_hash, before=before),
+    )
+    return _telling(ordered, record.to, asked)
+
+
+def _with_mail(house: House, sender: str, content: mail.AnyMail, at: int) -> House:
     match content:
         case mail.Found():
             return _with_block(house, content)
@@ -176,6 +185,7 @@ def _with_mail(house: House, sender: str, content: mail.AnyMail) -> House:
                 preimage=content.preimage,
                 failure=content.failure,
                 refused=content.refused,
+                settled_at=at,
             )
             return replace(house, payments=house.payments.set(payment_hash, payment))
         case mail.SeatLeft(attempt_id=attempt_id, client=client):
@@ -185,7 +195,7 @@ def _with_mail(house: House, sender: str, content: mail.AnyMail) -> House:
         case mail.ChannelsClosed():
             return _with_closed(house, content)
         case mail.SaleBooked():
-            return _with_sale(house, content)
+            return _with_sale(house, content, at)
         case mail.CoinsRequested(outpoint=outpoint, needed_sat=needed_sat):
             wanted = CoinsWanted(stream=sender, needed_sat=needed_sat)
             asked = house.coins_wanted.set(OutPoint.parse(outpoint), wanted)
@@ -355,16 +365,18 @@ def _with_closed(house: House, closed: mail.ChannelsClosed) -> House:
     )
 
 
-def _with_sale(house: House, sold: mail.SaleBooked) -> House:
+def _with_sale(house: House, sold: mail.SaleBooked, at: int) -> House:
     """Return the house after a client's channel grew: we lend more in the same factory."""
     before, height = house.entries[sold.attempt_id], house.chain.height
-    entry = before.with_sale(sold)
+    entry = before.with_sale(sold, at)
     grown_sat = entry.lent_sat - before.lent_sat if entry.status == FUNDED else 0
+    market = house.market.with_sale(sold)
     return replace(
         house,
+        sales=house.sales.set(market.n_sold, (entry.attempt_id, len(before.sold))),
         entries=house.entries.set(entry.attempt_id, entry),
         tally=house.tally.grown(grown_sat, expiry_height=entry.expiry_height, height=height),
-        market=house.market.with_sale(sold),
+        market=market,
     )
 
 

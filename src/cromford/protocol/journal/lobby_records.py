@@ -132,10 +132,14 @@ class PaymentExpected(Record, frozen=True, kw_only=True, tag="payment_expected")
 
 
 class PaymentOrdered(Record, frozen=True, kw_only=True, tag="payment_ordered"):
-    """The operator pays a client's invoice: the factory whose stream is `to` is asked."""
+    """The operator pays a client's invoice: the factory whose stream is `to` is asked.
+
+    `label` is the operator's, and told to nobody else.
+    """
 
     to: str
     asked: PayAsked
+    label: str = ""
 
 
 class FundingAbandoned(Record, frozen=True, kw_only=True, tag="funding_abandoned"):

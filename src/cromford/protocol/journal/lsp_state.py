@@ -222,7 +222,11 @@ class LspState:
         ordered = self.house.payments
         merged["payments"] = Map(
             {
-                payment_hash: replace(payment, number=ordered[payment_hash].number)
+                payment_hash: replace(
+                    payment,
+                    number=ordered[payment_hash].number,
+                    label=ordered[payment_hash].label,
+                )
                 for factory in factories
                 for payment_hash, payment in factory.book.payments.items()
                 if ordered[payment_hash].to == factory.stream
@@ -315,16 +319,16 @@ def new_lsp(config: LspConfig) -> LspState:
     return LspState(house=new_house(config))
 
 
-def apply(state: LspState, stream: str, record: r.AnyRecord) -> LspState:
-    """Return the state after remembering one thing in one stream."""
+def apply(state: LspState, stream: str, record: r.AnyRecord, at: int = 0) -> LspState:
+    """Return the state after remembering one thing in one stream, at a time in unix seconds."""
     if stream == HOUSE:
-        return changed(state, house=apply_to_house(state.house, record))
+        return changed(state, house=apply_to_house(state.house, record, at))
     if stream == CHAIN:
         return changed(state, scan=apply_to_scan(state.scan, record))
     number = factory_number(stream)
     if number is None:
         raise AssertionError(f"{stream} is no stream of an LSP")
-    return state.with_factory(apply_to_factory(state.factory(number), record))
+    return state.with_factory(apply_to_factory(state.factory(number), record, at))
 
 
 def posts(state: LspState) -> Iterator[tuple[str, Post]]:

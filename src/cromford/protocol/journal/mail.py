@@ -239,7 +239,11 @@ class ChannelsClosed(Mail, frozen=True, kw_only=True, tag="channels_closed"):
 
 
 class SaleBooked(Mail, frozen=True, kw_only=True, tag="sale_booked"):
-    """Factory to house: L-stock became channel capacity, and this was paid for it."""
+    """Factory to house: L-stock became channel capacity, and this was paid for it.
+
+    `quoted_at` and `ordered_at` are when its price was told, and when its advance was begun, in
+    unix seconds; 0 if unknown.
+    """
 
     attempt_id: bytes
     client: int
@@ -248,6 +252,8 @@ class SaleBooked(Mail, frozen=True, kw_only=True, tag="sale_booked"):
     capacity_sat: int
     price_msat: int
     advance_id: bytes
+    quoted_at: int = 0
+    ordered_at: int = 0
 
 
 AnyMail = (

@@ -18,6 +18,9 @@ class SoldEntry:
         capacity_sat: What the channel held afterwards.
         price_msat: What was paid for it.
         advance_id: The advance that brought it.
+        quoted_at: When the client was told the price, in unix seconds; 0 if unknown.
+        ordered_at: When the advance that it bought was begun; likewise.
+        in_force_at: When the house heard that the channel had grown, and was paid for; likewise.
     """
 
     client: int
@@ -26,6 +29,9 @@ class SoldEntry:
     capacity_sat: int
     price_msat: int
     advance_id: bytes
+    quoted_at: int = 0
+    ordered_at: int = 0
+    in_force_at: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +71,8 @@ class Market:
         )
 
 
-def sold_entry(sold: mail.SaleBooked) -> SoldEntry:
-    """Return a sale as the ledger has it."""
+def sold_entry(sold: mail.SaleBooked, at: int) -> SoldEntry:
+    """Return a sale as the ledger has it, in force at this unix time."""
     return SoldEntry(
         client=sold.client,
         height=sold.height,
@@ -74,4 +80,7 @@ def sold_entry(sold: mail.SaleBooked) -> SoldEntry:
         capacity_sat=sold.capacity_sat,
         price_msat=sold.price_msat,
         advance_id=sold.advance_id,
+        quoted_at=sold.quoted_at,
+        ordered_at=sold.ordered_at,
+        in_force_at=at,
     )

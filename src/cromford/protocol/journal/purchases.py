@@ -24,6 +24,8 @@ class OwnPurchase:
         takes_beyond: Whether our operator takes it though poisons would not cover all of it.
         valid_until_height: The last height at which the LSP may begin with it.
         is_agreed: Whether we agreed to an advance for it: the LSP may be bound to it from then on.
+        quoted_at: When we heard the quote, in unix seconds; 0 if unknown.
+        ordered_at: When we bought by it; likewise.
     """
 
     quote_id: bytes
@@ -35,6 +37,8 @@ class OwnPurchase:
     takes_beyond: bool = False
     valid_until_height: int = 0
     is_agreed: bool = False
+    quoted_at: int = 0
+    ordered_at: int = 0
 
     @property
     def rebase_price_msat(self) -> int:
@@ -54,8 +58,17 @@ def with_agreed(purchases: Purchases, quote_id: bytes) -> Purchases:
     return purchases.set(quote_id, replace(purchase, is_agreed=True))
 
 
-def with_purchase_record(purchases: Purchases, record: ar.PurchaseRecord) -> Purchases:
-    """Return what is bought after a record about it."""
+def with_purchase_record(
+    purchases: Purchases, record: ar.PurchaseRecord, at: int = 0, *, quoted_at: int = 0
+) -> Purchases:
+    """Return what is bought after a record about it.
+
+    Args:
+        purchases: Before it.
+        record: What happened.
+        at: When, in unix seconds; 0 if unknown.
+        quoted_at: When the quote was heard that is bought by; likewise.
+    """
     match record:
         case ar.PurchaseEnded(quote_id=quote_id):
             return purchases.delete(quote_id) if quote_id in purchases else purchases
@@ -69,6 +82,8 @@ def with_purchase_record(purchases: Purchases, record: ar.PurchaseRecord) -> Pur
                 payment_hash=record.payment_hash,
                 takes_beyond=record.takes_beyond,
                 valid_until_height=record.valid_until_height,
+                quoted_at=quoted_at,
+                ordered_at=at,
             )
             return purchases.set(quote_id, purchase)
 
@@ -84,13 +99,20 @@ class EndedPurchase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What we bought, and paid: our channel holds `capacity_sat` since that height."""
+    """What we bought, and paid: our channel holds `capacity_sat` since that height.
+
+    The times are in unix seconds, 0 if unknown: when the quote was heard, when we bought by it, and
+    since when it is in force. What is paid from our balance is paid then.
+    """
 
     height: int
     amount_sat: int
     capacity_sat: int
     price_msat: int
     advance_id: bytes
+    quoted_at: int = 0
+    ordered_at: int = 0
+    in_force_at: int = 0
 
 
 def ended_purchase(record: ar.PurchaseEnded) -> EndedPurchase:
@@ -100,12 +122,15 @@ def ended_purchase(record: ar.PurchaseEnded) -> EndedPurchase:
     )
 
 
-def receipt_of(record: ar.LiquidityBought) -> Receipt:
-    """Return the receipt for what was bought."""
+def receipt_of(record: ar.LiquidityBought, purchase: OwnPurchase | None, at: int) -> Receipt:
+    """Return the receipt for what was bought, by a purchase of ours, in force at this unix time."""
     return Receipt(
         height=record.height,
         amount_sat=record.amount_sat,
         capacity_sat=record.capacity_sat,
         price_msat=record.price_msat,
         advance_id=record.advance_id,
+        quoted_at=0 if purchase is None else purchase.quoted_at,
+        ordered_at=0 if purchase is None else purchase.ordered_at,
+        in_force_at=at,
     )

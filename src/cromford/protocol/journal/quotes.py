@@ -19,6 +19,7 @@ class OfferedQuote:
         price_msat: What it would cost.
         until_height: The last height at which it may be bought by.
         payment_hash: Of the payment that it would be paid out of; else empty.
+        given_at: When it was told, in unix seconds; 0 if unknown.
     """
 
     quote_id: bytes
@@ -27,6 +28,7 @@ class OfferedQuote:
     price_msat: int
     until_height: int
     payment_hash: bytes
+    given_at: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +55,15 @@ class Quoted:
 NOTHING_QUOTED: Final = Quoted()
 
 
-def with_quote_record(quoted: Quoted, record: mk.LspMarketRecord, *, height: int) -> Quoted:
+def with_quote_record(
+    quoted: Quoted, record: mk.LspMarketRecord, at: int = 0, *, height: int
+) -> Quoted:
     """Return an LSP's quotes after a record.
 
     Args:
         quoted: Before it.
         record: What happened.
+        at: When, in unix seconds; 0 if unknown.
         height: The chain's tip.
     """
     match record:
@@ -74,6 +79,7 @@ def with_quote_record(quoted: Quoted, record: mk.LspMarketRecord, *, height: int
                 price_msat=record.price_msat,
                 until_height=record.until_height,
                 payment_hash=record.payment_hash,
+                given_at=at,
             )
             newest = quoted.newest.set(client, offered)
             return replace(quoted, newest=newest, n_given=quoted.n_given + 1)
@@ -97,19 +103,23 @@ class WantedQuote:
         payment_hash: Of the payment that it would be paid out of; else empty.
         n_waiting: How many answers are still to come: the last counts, for answers keep the order.
         answer: The LSP's message; empty before it came.
+        answered_at: When it came, in unix seconds; 0 if unknown.
     """
 
     amount_sat: int
     payment_hash: bytes
     n_waiting: int = 0
     answer: bytes = b""
+    answered_at: int = 0
 
 
 WantedQuotes = Map[bytes, WantedQuote]  # By the attempt.
 
 
-def with_wanted_record(wanted: WantedQuotes, record: mk.ClientMarketRecord) -> WantedQuotes:
-    """Return what a client asked and heard, after a record."""
+def with_wanted_record(
+    wanted: WantedQuotes, record: mk.ClientMarketRecord, at: int = 0
+) -> WantedQuotes:
+    """Return what a client asked and heard, after a record of this unix time."""
     attempt_id = record.attempt_id
     known = wanted.get(attempt_id)
     match record:
@@ -126,7 +136,8 @@ def with_wanted_record(wanted: WantedQuotes, record: mk.ClientMarketRecord) -> W
                 raise AssertionError("an answer to no question")
             left = known.n_waiting - 1
             answer = b"" if left else message
-            return wanted.set(attempt_id, replace(known, n_waiting=left, answer=answer))
+            heard = replace(known, n_waiting=left, answer=answer, answered_at=at)
+            return wanted.set(attempt_id, heard)
         case _:
             assert_never(record)
 

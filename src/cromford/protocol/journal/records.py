@@ -2,7 +2,8 @@
 
 A role's state is the fold of these, so a record holds what happened and nothing that can be
 computed from earlier ones. Each is encoded after a version byte; a version that is not known
-stops the daemon before it acts on half an understanding.
+stops the daemon before it acts on half an understanding. The world's clock says when it was
+remembered; that stands before it, and is folded with it.
 
 Version 1 was never released and is not read. From version 2 on every change of a record goes on
 reading what was written before: a new field has a default and comes last, a record that is written
@@ -11,7 +12,7 @@ no more is still folded. `tests/protocol/frozen_records.json` holds the bytes of
 """
 
 import zlib
-from typing import Final, get_args
+from typing import Final, NamedTuple, get_args
 
 import msgspec
 
@@ -33,10 +34,13 @@ from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.record import Record
 
 RECORD_VERSION: Final = 4  # Two bits from the one before: no flipped bit makes one of the other.
-_VERSION: Final = RECORD_VERSION.to_bytes(1, "big")
+DATED_VERSION: Final = 7  # Two bits from each of the others; with the time it was remembered at.
 UNCHECKED_VERSION: Final = 2  # Without a checksum; read for ever.
 UNRELEASED_VERSION: Final = 1
 CHECKSUM_SIZE: Final = 4  # CRC-32 of all the rest: a flipped bit would often be another record.
+TIME_SIZE: Final = 5  # Bytes of the unix time, in seconds: enough for 34,000 years.
+TIME_MAX: Final = 2 ** (8 * TIME_SIZE) - 1
+UNKNOWN_TIME: Final = 0  # Of what was remembered by a version that wrote no times.
 
 
 class Created(Record, frozen=True, kw_only=True, tag="created"):
@@ -190,14 +194,37 @@ class NewerRecord(UnknownRecord):
     """It is of a version, or of a kind, that only newer software knows."""
 
 
-def encode_record(record: AnyRecord) -> bytes:
-    """Return the bytes of a record: its version, a checksum of all the rest, and what it says."""
+class Dated(NamedTuple):
+    """A record, and when it was remembered: unix seconds, `UNKNOWN_TIME` if it does not say."""
+
+    record: AnyRecord
+    at: int
+
+
+def encode_record(record: AnyRecord, at: int = UNKNOWN_TIME) -> bytes:
+    """Return the bytes of a record: its version, a checksum of all the rest, and what it says.
+
+    Args:
+        record: The record.
+        at: When it is remembered, in unix seconds; without it, its bytes are those of a version
+            that wrote no times.
+
+    Raises:
+        OverflowError: If the time is no unix time.
+    """
     body = _ENCODER.encode(record)
-    return _VERSION + _checksum(body) + body
+    if at == UNKNOWN_TIME:
+        return _sealed(RECORD_VERSION, body)
+    return _sealed(DATED_VERSION, at.to_bytes(TIME_SIZE, "big") + body)
 
 
-def _checksum(body: bytes) -> bytes:
-    return zlib.crc32(body, zlib.crc32(_VERSION)).to_bytes(CHECKSUM_SIZE, "big")
+def _sealed(version: int, content: bytes) -> bytes:
+    return version.to_bytes(1, "big") + _checksum(version, content) + content
+
+
+def _checksum(version: int, content: bytes) -> bytes:
+    first = version.to_bytes(1, "big")
+    return zlib.crc32(content, zlib.crc32(first)).to_bytes(CHECKSUM_SIZE, "big")
 
 
 def decode_record(data: bytes) -> AnyRecord:
@@ -207,9 +234,21 @@ def decode_record(data: bytes) -> AnyRecord:
         NewerRecord: If newer software wrote it.
         UnknownRecord: If it is of another version, malformed, or not what was written.
     """
-    body = _body_of(data)
+    return decode_dated(data).record
+
+
+def decode_dated(data: bytes) -> Dated:
+    """Return the record of these bytes, and when it was remembered.
+
+    Raises:
+        NewerRecord: If newer software wrote it.
+        UnknownRecord: If it is of another version, malformed, or not what was written.
+    """
+    body, at = _body_of(data), UNKNOWN_TIME
+    if data[0] == DATED_VERSION:
+        at, body = int.from_bytes(body[:TIME_SIZE], "big"), body[TIME_SIZE:]
     try:
-        return decoded(_DECODER, body)
+        return Dated(decoded(_DECODER, body), at)
     except MalformedBytes as error:
         kind = _kind_of(body)
         if kind is not None and kind not in _KINDS:
@@ -220,7 +259,10 @@ def decode_record(data: bytes) -> AnyRecord:
 
 
 def _body_of(data: bytes) -> bytes:
-    """Return what a record says, once it is known to be what was written."""
+    """Return what a record says, with its time before it, once it is known to be what was written.
+
+    Of an older version there is no time before it.
+    """
     version = data[0] if data else None
     if version == UNCHECKED_VERSION:
         return data[1:]
@@ -230,14 +272,18 @@ def _body_of(data: bytes) -> bytes:
             f"be read: expected {RECORD_VERSION}"
         )
     received, body = data[1 : 1 + CHECKSUM_SIZE], data[1 + CHECKSUM_SIZE :]
-    expected = _checksum(body)
-    is_whole = received == expected  # Whatever became of its first byte.
-    if version != RECORD_VERSION:
+    if version not in {RECORD_VERSION, DATED_VERSION}:
+        # Whatever became of its first byte.
+        is_whole = any(
+            received == _checksum(known, body) for known in (RECORD_VERSION, DATED_VERSION)
+        )
         is_newer = version is not None and version > RECORD_VERSION and not is_whole
         raise (NewerRecord if is_newer else UnknownRecord)(
-            f"record version {data[:1].hex() or 'none'}, expected {RECORD_VERSION}"
+            f"record version {data[:1].hex() or 'none'}, expected {RECORD_VERSION} or "
+            f"{DATED_VERSION}"
         )
-    if not is_whole:
+    expected = _checksum(version, body)
+    if received != expected:
         raise UnknownRecord(
             f"a record's checksum: expected {expected.hex()}, received {received.hex()}"
         )

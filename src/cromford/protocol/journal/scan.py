@@ -86,8 +86,8 @@ class Scan:
 ScanRecord = r.Started | sc.ScanRecord | MailTaken
 
 
-def apply_to_scan(scan: Scan, record: r.AnyRecord) -> Scan:
-    """Return the scan after remembering one thing."""
+def apply_to_scan(scan: Scan, record: r.AnyRecord, at: int = 0) -> Scan:  # noqa: ARG001 - blocks have heights
+    """Return the scan after remembering one thing; when that was makes no difference."""
     if not isinstance(record, ScanRecord):
         raise AssertionError(f"{type(record).__name__} is no record of the scan")
     match record:

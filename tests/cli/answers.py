@@ -7,6 +7,7 @@ from tests.cli import (
     ban_answers,
     close_answers,
     exit_answers,
+    forward_answers,
     ladder_answers,
     market_answers,
 )
@@ -144,12 +145,8 @@ BUILD = {
         {
             "choice": "static",
             "is_chosen": False,
-            "inner_arities": None,
-            "inner_kinds": None,
-            "exit_blocks": None,
-            "lock_blocks": None,
-            "branch_vsize": None,
-            "tree_vsize": None,
+            **dict.fromkeys(("inner_arities", "inner_kinds", "exit_blocks", "lock_blocks")),
+            **dict.fromkeys(("branch_vsize", "tree_vsize")),
             "refusal": "clients: expected fewer, received more",
         },
     ],
@@ -408,12 +405,14 @@ INVOICE = {
     "payment_hash": PAYMENT_HASH,
     "amount_msat": 1_500,
     "received_msat": 0,
+    "created_at": 1_699_996_400,
+    "settled_at": None,
     "description": "a boat\nproof",
+    "label": "table 7",
+    "external_id": "order-12",
     "expires_at": 1_700_000_000,
     "hold_seconds": 0,
-    "agreed_hold_seconds": None,
-    "channel_id": None,
-    "factory_id": None,
+    **dict.fromkeys(("agreed_hold_seconds", "channel_id", "factory_id")),
     "invoice": TEXT,
     "receivable_msat": 1_000,
 }
@@ -426,14 +425,13 @@ PAID = {
     "fee_msat": 41_500,
     "total_msat": 40_041_500,
     "description": "a \x1b[31mboat",
+    "label": "",
     "channel_id": "c4" * 32,
     "factory_id": FACTORY_ID,
     "preimage": "77" * 32,
-    "to_factory_id": None,
-    "failure": None,
-    "retryable": None,
-    "obstacle": None,
-    "may_lose_msat": None,
+    "created_at": 1_700_000_000,
+    "settled_at": 1_700_000_002,
+    **dict.fromkeys(("to_factory_id", "failure", "retryable", "obstacle", "may_lose_msat")),
     "expiry_height": None,
     "invoice": TEXT,
 }
@@ -460,29 +458,13 @@ PAYMENTS = {
         {"number": 9, **PAID},
         {"number": 7, **FAILED},
         {"number": 5, **{key: INVOICE[key] for key in INVOICE if key != "receivable_msat"}},
-    ]
+    ],
+    "next": None,
 }
 LSP_PAYMENTS = {
     "payments": [{"number": 9, **PAID}],
-    "forwards": [
-        {
-            "status": status,
-            "payment_hash": PAYMENT_HASH,
-            "amount_msat": 40_000_000,
-            "fee_msat": 41_000,
-            "from_node_id": NODE_ID,
-            "from_channel_id": "c4" * 32,
-            "to_node_id": OTHER_NODE_ID,
-            "to_channel_id": None,
-            "waits_for": waits_for,
-            "failure": failure,
-            "retryable": None,
-        }
-        for status, failure, waits_for in (
-            ("held", None, "the payee is away"),
-            ("failed", "incorrect_or_unknown_payment_details", None),
-        )
-    ],
+    "forwards": forward_answers.FORWARDS,
+    "next": None,
     "n_forwards": 1_002,
     "earned_msat": 41_000,
 }

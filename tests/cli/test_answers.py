@@ -205,7 +205,7 @@ SAID: list[tuple[str, list[Any]]] = [
     ),
     (
         "client payments",
-        ["paid out", "failed: temporary_channel_failure", "invoice   open", "a boat?proof"],
+        ["paid out", "failed: temporary_channel_failure", "open", "a boat?proof"],
     ),
     ("client balance", ["99,000,001 msat", "395,000 sat", "2 sat out", "99,752 sat", "in all"]),
 ]

@@ -38,7 +38,7 @@ def test_all_events_are_told_however_many_the_daemon_tells_at_a_time(fake: Any) 
 def test_people_read_one_event_to_a_line(fake: Any) -> None:
     line = CommandLine(fake({"events": told}).datadir)
     lines = line.run("lsp", "events").stdout.splitlines()
-    assert lines[0].split() == ["7f-1", "block_connected", "height=101"]
+    assert lines[0].split() == ["7f-1", "-", "block_connected", "height=101"]
     assert lines[4].endswith('reason="gone ?[31m" culprits=02')
     assert line.run("lsp", "events", "--after", "7f-7").stdout == "no events\n"
 

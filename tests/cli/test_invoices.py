@@ -9,10 +9,11 @@ from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 from tests.invoice.orders import LSP_NODE_ID, order, signer
 
+from cromford.daemon.api.payments import nothing_found
 from cromford.invoice.bolt11 import sign_invoice
 
 HASH = "ab" * 32
-OPEN = {"direction": "in", "status": "open", "payment_hash": HASH}
+OPEN = answers.INVOICE | {"payment_hash": HASH}
 PAID = answers.INVOICE | {"status": "paid", "payment_hash": HASH, "received_msat": 1_500}
 
 
@@ -21,14 +22,16 @@ def telling(*stands: dict[str, Any], events: int = 0) -> dict[str, Any]:
     left = list(stands)
     told = [{"event": "invoice_paid", "cursor": "7f-1"}] * events
 
-    def payments(_params: dict[str, Any]) -> dict[str, Any]:
-        return {"payments": [left.pop(0) if len(left) > 1 else left[0]]}
+    def shown(params: dict[str, Any]) -> dict[str, Any]:
+        if params["payment_hash"] != HASH:
+            raise nothing_found("invoice", bytes.fromhex(params["payment_hash"]))
+        return left.pop(0) if len(left) > 1 else left[0]
 
     def happened(params: dict[str, Any]) -> dict[str, Any]:
         assert (params["about"], params["only"]) == (HASH, ["invoice_paid", "invoice_expired"])
         return {"events": told, "cursor": "7f-1"}
 
-    return {"payments": payments, "events": happened}
+    return {"invoice_show": shown, "events": happened}
 
 
 def test_an_invoice_that_is_paid_meanwhile_ends_the_wait_with_0(fake: Any) -> None:
@@ -51,8 +54,8 @@ def test_one_that_is_not_paid_ends_it_with_1(
 
 
 def test_one_that_nobody_made_here_is_not_waited_for(fake: Any) -> None:
-    line = CommandLine(fake(telling(OPEN | {"payment_hash": "cd" * 32})).datadir)
-    result = line.run("client", "invoices", "wait", HASH, "--json")
+    line = CommandLine(fake(telling(OPEN)).datadir)
+    result = line.run("client", "invoices", "wait", "cd" * 32, "--json")
     assert (result.exit_code, json.loads(result.stderr)["code"]) == (4, "invoice_not_found")
 
 

@@ -41,9 +41,9 @@ def test_events_are_told_in_the_order_of_the_journal() -> None:
     )
 
     assert log.after(0) == [
-        {"cursor": "7f-1", "event": "started"},
-        {"cursor": "7f-2", "event": "peer_connected", "node_id": NODE_ID.hex()},
-        {"cursor": "7f-3", "event": "block_connected", "height": 7},
+        {"cursor": "7f-1", "event": "started", "at": None},
+        {"cursor": "7f-2", "event": "peer_connected", "at": None, "node_id": NODE_ID.hex()},
+        {"cursor": "7f-3", "event": "block_connected", "at": None, "height": 7},
     ]
     assert log.after(2) == log.after(0)[2:]
     assert log.after(3) == []
@@ -77,7 +77,7 @@ def test_a_cursor_from_before_what_is_kept_is_answered_with_that() -> None:
     store = MemoryJournal([Entry("client", encode_record(r.Started()))] * (EVENTS_KEPT + 2))
     log = log_of(store=store)
     assert log.number_of("7f-2") == 2
-    assert log.after(log.number_of(""))[0] == {"cursor": "7f-3", "event": "started"}
+    assert log.after(log.number_of(""))[0] == {"cursor": "7f-3", "event": "started", "at": None}
     with pytest.raises(CursorExpired, match="only the newest 10000 events are kept"):
         log.number_of("7f-1")
 
@@ -172,10 +172,10 @@ def filled(kind: type[msgspec.Struct]) -> Any:
         (cr.PeerMarked, "channel_id"),
         (cr.MarksCompared, "channel_id own_msat"),
         (cr.StaleAllowed, "channel_id"),
-        (cr.InvoiceIssued, "payment_hash amount_msat expires_at"),
+        (cr.InvoiceIssued, "payment_hash amount_msat expires_at label external_id"),
         (cr.InvoiceExpired, "payment_hash"),
         (cr.InvoicePaid, "payment_hash channel_id htlc_id amount_msat"),
-        (cr.PaymentStarted, "payment_hash payee amount_msat fee_msat channel_id htlc_id"),
+        (cr.PaymentStarted, "payment_hash payee amount_msat fee_msat channel_id htlc_id label"),
         (cr.HtlcHeld, "channel_id htlc_id reason"),
         (cr.HoldEnded, "channel_id htlc_id"),
         (cr.HtlcForwarded, "channel_id htlc_id to fee_msat"),
@@ -190,7 +190,7 @@ def test_an_event_about_a_payment_tells_these_fields_and_nothing_else(
 ) -> None:
     record = filled(kind)
     (event,) = log_of(record).after(0)
-    assert set(event) == {"cursor", "event", *told.split()}
+    assert set(event) == {"cursor", "event", "at", *told.split()}
     hidden = set(kind.__struct_fields__) - set(told.split())
     text = json.dumps(event)
     for name in hidden:

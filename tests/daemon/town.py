@@ -147,11 +147,11 @@ class Town:
         return "agent" if is_agent else "lsp" if name == "lsp" else "client"
 
     async def told(self, name: str) -> list[dict[str, Any]]:
-        """Return what happened, besides what the network and the chain do by themselves."""
+        """Return what happened but not when, besides what network and chain do by themselves."""
         events = (await self.call(name, "events"))["events"]
         alone = ("peer_", "block_", "lobby_greeted")
         return [
-            {key: value for key, value in event.items() if key != "cursor"}
+            {key: value for key, value in event.items() if key not in {"cursor", "at"}}
             for event in events
             if not event["event"].startswith(alone)
         ]

@@ -11,6 +11,7 @@ from cromford.answers.bans import BannedNode, BannedNodes, LobbyAnswer
 from cromford.answers.chain import RescanBegun
 from cromford.answers.channels import LspBalances, OwnBalance
 from cromford.answers.closes import CloseAnswer
+from cromford.answers.events import EventsAnswer
 from cromford.answers.exits import ExitBegun, ExitPause, ExitPlan, ExitStatus
 from cromford.answers.export import FactoryExport
 from cromford.answers.factories import (
@@ -35,6 +36,14 @@ from cromford.answers.packages import (
     PackageDocument,
     WithdrawnPackage,
 )
+from cromford.answers.payments import (
+    ForwardsAnswer,
+    FoundForwards,
+    FoundPayments,
+    LspPaymentsAnswer,
+    PaymentAnswer,
+    PaymentsAnswer,
+)
 from cromford.answers.status import ClientStatus, LspStatus, Stopping, WishLeft, WishState
 from cromford.answers.tokens import BearerToken, BearerTokens, NewBearerToken
 from cromford.answers.wallet import (
@@ -48,6 +57,9 @@ from cromford.answers.wallet import (
 
 _SHARED: Final[Mapping[str, type]] = {
     "stop": Stopping,
+    "events": EventsAnswer,
+    "pay": PaymentAnswer,
+    "payment_show": FoundPayments,
     "rescan": RescanBegun,
     "backup_create": BackupMade,
     "backup_status": BackupStatus,
@@ -75,6 +87,9 @@ LSP_ANSWERS: Final[Mapping[str, type]] = {
     "build": BuildAnswer,
     "exit_start": ExitBegun,
     "close": CloseAnswer,
+    "payments": LspPaymentsAnswer,
+    "forwards": ForwardsAnswer,
+    "forward_show": FoundForwards,
     "balances": LspBalances,
     "price": AskingPrice,
     "set_price": AskingPrice,
@@ -97,6 +112,10 @@ CLIENT_ANSWERS: Final[Mapping[str, type]] = {
     "exit_start": ExitBegun,
     "exit_status": ExitStatus,
     "exit_pause": ExitPause,
+    "invoice": PaymentAnswer,
+    "invoices": PaymentsAnswer,
+    "invoice_show": PaymentAnswer,
+    "payments": PaymentsAnswer,
     "balance": OwnBalance,
     "liquidity_quote": LiquidityQuote,
     "liquidity_buy": PurchaseOutcome,

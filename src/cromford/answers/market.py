@@ -11,6 +11,7 @@ from cromford.answers.units import (
     Msat,
     NodeId,
     Sat,
+    UnixTime,
 )
 
 LspAdvanceStep: TypeAlias = Literal["agreeing", "signing", "waiting", "protecting", "rebasing"]
@@ -43,12 +44,18 @@ class AskingPrice(TypedDict):
 
 
 class SoldLiquidity(TypedDict):
-    """One sale: to whom, at which height, how much, and for what."""
+    """One sale: to whom, at which height, how much, and for what.
+
+    When the client was told the price, when it bought by it, and since when it is in force.
+    """
 
     factory_id: HexId
     client: ClientIndex
     node_id: NodeId
     height: Height
+    quoted_at: UnixTime | None
+    ordered_at: UnixTime | None
+    in_force_at: UnixTime | None
     amount_sat: Sat
     capacity_sat: Sat
     price_msat: Msat
@@ -64,9 +71,13 @@ class SalesTotals(TypedDict):
 
 
 class SalesLedger(SalesTotals):
-    """The newest sales, the sums of all, and what forwarding earned."""
+    """A page of sales, newest first, the sums of all, and what forwarding earned.
+
+    `next` is what the next page is asked with, None at the end.
+    """
 
     sales: list[SoldLiquidity]
+    next: str | None
     forwarding_msat: Msat
     price: AskingPrice
 
@@ -135,9 +146,12 @@ class LiquidityQuote(TypedDict):
 
 
 class PurchaseReceipt(TypedDict):
-    """What was bought, at which height, and for what."""
+    """What was bought, at which height, and for what; the times are as of a sale."""
 
     height: Height
+    quoted_at: UnixTime | None
+    ordered_at: UnixTime | None
+    in_force_at: UnixTime | None
     amount_sat: Sat
     capacity_sat: Sat
     price_msat: Msat

@@ -21,7 +21,7 @@ from cromford.cli.payments import (
     balance_command,
     client_pay_command,
     invoice_command,
-    payments_command,
+    payments_group,
 )
 from cromford.cli.rescan import rescan_command
 from cromford.cli.seed import seed_group
@@ -58,7 +58,7 @@ command.add_command(invoice_command(ROLE))
 command.add_command(invoices_group(ROLE))
 command.add_command(decode_command(ROLE))
 command.add_command(client_pay_command(ROLE))
-command.add_command(payments_command(ROLE, payment_lists.payments))
+command.add_command(payments_group(ROLE, payment_lists.payments))
 command.add_command(balance_command(ROLE))
 command.add_command(buy_liquidity)
 

@@ -8,13 +8,14 @@ import msgspec
 from rich.console import Console
 
 from cromford.cli.invocation import Invocation, invocation_options
-from cromford.cli.shown.output import cell, show, stdout_console
+from cromford.cli.shown.output import cell, local_time, show, stdout_console
 
 # A daemon that stops waits for the answers it owes, so none is owed for long.
 FOLLOW_WAIT_SECONDS: Final = 3.0
 CURSOR_WIDTH: Final = 14
 EVENT_WIDTH: Final = 24
-_SHOWN_APART: Final = frozenset({"cursor", "event"})
+TIME_WIDTH: Final = 24
+_SHOWN_APART: Final = frozenset({"cursor", "event", "at"})
 Document = dict[str, Any]
 
 
@@ -53,7 +54,7 @@ def events_command(role: str) -> click.Command:
         about: str,
         follow: bool,
     ) -> None:
-        """Show what happened, in order, each with a cursor that names its place for ever.
+        """Show what happened, in order, each with when, and a cursor that names its place for ever.
 
         A reader that remembers the last cursor misses nothing and sees nothing twice, also over
         restarts. The newest 10,000 events are kept: a reader that comes later is told so
@@ -125,11 +126,12 @@ def print_events(console: Console, answer: Document) -> None:
 
 
 def print_event(console: Console, event: Document) -> None:
-    """Print one event: its cursor, its name, and the rest as `name=value`."""
+    """Print one event: its cursor, when it was, its name, and the rest as `name=value`."""
     told = " ".join(
         f"{name}={_text(value)}" for name, value in event.items() if name not in _SHOWN_APART
     )
-    line = f"{event['cursor']:<{CURSOR_WIDTH}}  {event['event']:<{EVENT_WIDTH}}  {told}"
+    when = f"{local_time(event.get('at')):<{TIME_WIDTH}}"
+    line = f"{event['cursor']:<{CURSOR_WIDTH}}  {when}  {event['event']:<{EVENT_WIDTH}}  {told}"
     console.print(cell(line.rstrip()), soft_wrap=True)
 
 

@@ -7,11 +7,11 @@ from typing import Any, Final
 import click
 
 from cromford.cli.events import FOLLOW_WAIT_SECONDS, events_after
-from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
+from cromford.cli.failures import EXIT_USAGE, CommandFailed
 from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.payments import invoices_list, show_command
 from cromford.cli.shown import payment_lists
 from cromford.cli.shown.output import show
-from cromford.daemon.api.payment_limits import LIMIT_MAX
 
 PAID: Final = "invoice_paid"
 EXPIRED: Final = "invoice_expired"
@@ -78,8 +78,9 @@ def read(invocation: Invocation, role: str, text: str) -> Document:
 
 def invoices_group(role: str) -> click.Group:
     """Return the group `invoices` of a role."""
-    group = click.Group(name="invoices", help="What became of invoices that were made here.")
+    group = invoices_list(role)
     group.add_command(_wait(role))
+    group.add_command(show_command(role, "invoice_show", payment_lists.own_invoice, "invoice"))
     return group
 
 
@@ -101,7 +102,7 @@ def _wait(role: str) -> click.Command:
             payment_hash = str(read(invocation, role, invoice)["payment_hash"])
         limit = float(WAIT_SECONDS_MAX) if seconds is None else seconds
         _until_it_ends(invocation, role, payment_hash, seconds=limit)
-        found = _listed(invocation, role, payment_hash)
+        found = _shown(invocation, role, payment_hash)
         if found["status"] == "paid":
             show(invocation, found, payment_lists.paid_invoice)
             return
@@ -120,7 +121,7 @@ def _until_it_ends(invocation: Invocation, role: str, payment_hash: str, *, seco
     """Return once an invoice is paid, or expired, or the time is over."""
     cursor = ""  # From the oldest event on: what ended meanwhile is among them.
     give_up = time.monotonic() + seconds
-    if _listed(invocation, role, payment_hash)["status"] != "open":
+    if _shown(invocation, role, payment_hash)["status"] != "open":
         return
     while True:
         left = max(0.0, give_up - time.monotonic())
@@ -136,20 +137,11 @@ def _until_it_ends(invocation: Invocation, role: str, payment_hash: str, *, seco
             return
 
 
-def _listed(invocation: Invocation, role: str, payment_hash: str) -> Document:
-    """Return an invoice as the daemon lists it.
+def _shown(invocation: Invocation, role: str, payment_hash: str) -> Document:
+    """Return an invoice as the daemon shows it.
 
     Raises:
-        CommandFailed: If it is not among those.
+        ApiFailure: If it is none of those made here.
     """
-    listed: list[Document] = invocation.call(role, "payments", limit=LIMIT_MAX)["payments"]
-    for one in listed:
-        if one["direction"] == "in" and one["payment_hash"] == payment_hash:
-            return one
-    raise CommandFailed(
-        "invoice_not_found",
-        f"no invoice of ours has the payment hash {payment_hash}",
-        remediation=f"`cromford {role} payments` lists them; only the newest {LIMIT_MAX:,} are "
-        "looked at.",
-        exit_code=EXIT_NOT_FOUND,
-    )
+    shown: Document = invocation.call(role, "invoice_show", payment_hash=payment_hash)
+    return shown

@@ -18,7 +18,12 @@ from cromford.cli.hanging_up import log_level_again
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.ladder import build_patiently, feerates_option, replace_command
 from cromford.cli.market import ledger_command, price_command, set_price_command
-from cromford.cli.payments import balances_command, lsp_pay_command, payments_command
+from cromford.cli.payments import (
+    balances_command,
+    forwards_group,
+    lsp_pay_command,
+    payments_group,
+)
 from cromford.cli.rescan import rescan_command
 from cromford.cli.seed import seed_group
 from cromford.cli.shown import exits, lists, payment_lists, tree
@@ -45,7 +50,8 @@ command.add_command(rescan_command(ROLE))
 command.add_command(stop_command(ROLE))
 command.add_command(token_group(ROLE))
 command.add_command(lsp_pay_command(ROLE))
-command.add_command(payments_command(ROLE, payment_lists.lsp_payments))
+command.add_command(payments_group(ROLE, payment_lists.lsp_payments))
+command.add_command(forwards_group(ROLE))
 command.add_command(balances_command(ROLE))
 command.add_command(close_command)
 command.add_command(price_command)

@@ -9,8 +9,9 @@ from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.cli.asking import confirm
 from cromford.cli.failures import CommandFailed
 from cromford.cli.invocation import Invocation, invocation_options
-from cromford.cli.payments import limit_option
-from cromford.cli.shown import market
+from cromford.cli.pages import page_options
+from cromford.cli.payments import show_list
+from cromford.cli.shown import csv_lists, market
 from cromford.cli.shown.output import msat, sat, show
 from cromford.cli.wallet import SatOrAll
 from cromford.daemon.api.failures import ApiFailure
@@ -204,9 +205,17 @@ def set_price_command(invocation: Invocation, /, **changes: int | bool | None) -
 
 
 @click.command(name="ledger")
-@limit_option("At most this many sales.")
+@page_options("sales")
 @invocation_options
 @click.pass_obj
-def ledger_command(invocation: Invocation, /, *, limit: int) -> None:
+def ledger_command(invocation: Invocation, /, **wanted: Any) -> None:  # noqa: ANN401 - of many options
     """List what was sold of the L-stocks, newest first, and what that and forwarding earned."""
-    show(invocation, invocation.call(LSP, "ledger", limit=limit), market.ledger)
+    show_list(
+        invocation,
+        LSP,
+        "ledger",
+        field="sales",
+        printer=market.ledger,
+        columns=csv_lists.SALES,
+        wanted=wanted,
+    )

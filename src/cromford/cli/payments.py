@@ -1,6 +1,6 @@
 """`invoice`, `pay`, `payments` and the balances: money in channels, for both roles."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import click
@@ -9,13 +9,12 @@ from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.cli.amounts import EXPECTED, msat_of
 from cromford.cli.failures import CommandFailed
 from cromford.cli.invocation import Invocation, invocation_options
-from cromford.cli.shown import payment_lists
+from cromford.cli.pages import listed, page_options
+from cromford.cli.shown import csv_lists, payment_lists
 from cromford.cli.shown.output import Printer, msat, show
 from cromford.daemon.api.payment_limits import (
     ANNOUNCED_HOLD_SECONDS_MAX,
     INVOICE_EXPIRY_SECONDS,
-    LIMIT,
-    LIMIT_MAX,
     WAIT_SECONDS,
     WAIT_SECONDS_MAX,
 )
@@ -75,6 +74,14 @@ def invoice_command(role: str) -> click.Command:
         help="How long the LSP is to hold the payment if you are away then; it may hold it less. "
         "At most --expiry-seconds.",
     )
+    @_label_option
+    @click.option(
+        "--external-id",
+        metavar="ID",
+        default="",
+        help="What you know it by, for no other invoice: asked for again with the same id, the "
+        "same invoice is given. It does not leave this machine.",
+    )
     @invocation_options
     @click.pass_obj
     def invoice(
@@ -85,6 +92,8 @@ def invoice_command(role: str) -> click.Command:
         description: str,
         expiry_seconds: int,
         hold_seconds: int,
+        label: str,
+        external_id: str,
     ) -> None:
         """Ask for AMOUNT sat: make an invoice for whoever is to pay.
 
@@ -99,6 +108,8 @@ def invoice_command(role: str) -> click.Command:
             description=description,
             expiry_seconds=expiry_seconds,
             hold_seconds=hold_seconds,
+            label=label or None,
+            external_id=external_id or None,
         )
         show(invocation, answer, payment_lists.invoice)
         if answer["amount_msat"] > answer["receivable_msat"] and not invocation.is_json:
@@ -128,6 +139,7 @@ def client_pay_command(role: str) -> click.Command:
     )
     @_wait_option
     @_dry_run_option
+    @_label_option
     @invocation_options
     @click.pass_obj
     def pay(
@@ -139,13 +151,14 @@ def client_pay_command(role: str) -> click.Command:
         factory_id: str | None,
         wait_seconds: float | None,
         dry_run: bool,
+        label: str,
     ) -> None:
         """Pay an invoice, and wait for the proof. Never twice: a second time it tells the outcome.
 
         A payment that failed before is tried again. One whose outcome nobody knows yet is neither
         paid nor failed: it is told how much may be lost, and is not tried again.
         """
-        asked = {"fee_max_msat": max_fee, "factory_id": factory_id}
+        asked = {"fee_max_msat": max_fee, "factory_id": factory_id, "label": label or None}
         _pay(invocation, role, invoice, wait_seconds=wait_seconds, dry_run=dry_run, **asked)
 
     return pay
@@ -158,16 +171,24 @@ def lsp_pay_command(role: str) -> click.Command:
     @click.argument("invoice", metavar="INVOICE")
     @_wait_option
     @_dry_run_option
+    @_label_option
     @invocation_options
     @click.pass_obj
     def pay(
-        invocation: Invocation, /, *, invoice: str, wait_seconds: float | None, dry_run: bool
+        invocation: Invocation,
+        /,
+        *,
+        invoice: str,
+        wait_seconds: float | None,
+        dry_run: bool,
+        label: str,
     ) -> None:
         """Pay a client's invoice out of the LSP's side of its channel. Never twice.
 
         A payment that failed before is tried again.
         """
-        _pay(invocation, role, invoice, wait_seconds=wait_seconds, dry_run=dry_run)
+        asked = {"label": label or None}
+        _pay(invocation, role, invoice, wait_seconds=wait_seconds, dry_run=dry_run, **asked)
 
     return pay
 
@@ -179,6 +200,12 @@ _wait_option = click.option(
 )
 _dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Show payee, amount, fee and heights; pay nothing."
+)
+_label_option = click.option(
+    "--label",
+    metavar="TEXT",
+    default="",
+    help="What you call it, at most 256 bytes. It does not leave this machine.",
 )
 
 
@@ -219,33 +246,159 @@ def _pay(
         )
 
 
-def limit_option(what: str) -> Callable[[_Command], _Command]:
-    """Return the option `--limit` of a command that lists; `what` is its help."""
-    return click.option(
-        "--limit",
-        metavar="N",
-        type=click.IntRange(1, LIMIT_MAX),
-        default=LIMIT,
-        show_default=True,
-        help=what,
-    )
-
-
-def payments_command(role: str, printer: Printer) -> click.Command:
-    """Return the command `payments` of a role."""
+def payments_group(role: str, printer: Printer) -> click.Group:
+    """Return the command `payments` of a role, and what is below it."""
     what = {
-        "lsp": "List what was paid, what was forwarded, and what that earned, newest first.",
+        "lsp": "List what was paid, and the newest of what was forwarded and what that earned; the "
+        "newest first.",
         "client": "List what was paid, and the invoices, newest first.",
     }
 
-    @click.command(help=what[role])
-    @limit_option("At most this many.")
+    @click.group(name="payments", invoke_without_command=True, help=what[role])
+    @page_options("payments")
+    @_status_option("paid", "failed", "pending", "open", "expired")
+    @_direction_option(role)
+    @_label_filter
+    @invocation_options
+    @click.pass_context
+    def payments(ctx: click.Context, /, **wanted: Any) -> None:  # noqa: ANN401 - of many options
+        if ctx.invoked_subcommand is None:
+            show_list(
+                ctx.obj,
+                role,
+                "payments",
+                field="payments",
+                printer=printer,
+                columns=csv_lists.PAYMENTS,
+                wanted=wanted,
+            )
+
+    payments.add_command(
+        show_command(role, "payment_show", payment_lists.found_payments, "payment")
+    )
+    return payments
+
+
+def show_list(
+    invocation: Invocation,
+    role: str,
+    method: str,
+    *,
+    field: str,
+    printer: Printer,
+    columns: Sequence[csv_lists.Column],
+    wanted: Mapping[str, Any],
+) -> None:
+    """Write a list to stdout, as JSON, for people, or as comma-separated values.
+
+    Args:
+        invocation: The run of the command.
+        role: Whose list.
+        method: What the daemon is asked.
+        field: Under which name it answers with the entries.
+        printer: Prints the answer.
+        columns: Of the comma-separated values.
+        wanted: The options of the command.
+    """
+    answer = listed(invocation, role, method, field=field, **wanted)
+    if wanted["is_csv"]:
+        # As bytes: a terminal's own line ends would be added to the standard's.
+        click.echo(csv_lists.csv_of(columns, answer[field]).encode(), nl=False)
+    else:
+        show(invocation, answer, printer)
+
+
+def show_command(role: str, method: str, printer: Printer, what: str) -> click.Command:
+    """Return a command `show` that looks something up by its payment hash; `what` is its noun."""
+
+    @click.command(name="show", help=f"Show what is known of the {what} with this payment hash.")
+    @click.argument("payment_hash", metavar="HASH")
     @invocation_options
     @click.pass_obj
-    def payments(invocation: Invocation, /, *, limit: int) -> None:
-        show(invocation, invocation.call(role, "payments", limit=limit), printer)
+    def shown(invocation: Invocation, /, *, payment_hash: str) -> None:
+        show(invocation, invocation.call(role, method, payment_hash=payment_hash), printer)
 
-    return payments
+    return shown
+
+
+def _status_option(*statuses: str) -> Callable[[_Command], _Command]:
+    return click.option(
+        "--status", type=click.Choice(statuses), help="Only what stands so.", default=None
+    )
+
+
+def _direction_option(role: str) -> Callable[[_Command], _Command]:
+    if role == "lsp":
+        return lambda command: command  # It pays, and nobody pays it but with what it forwards.
+    return click.option(
+        "--direction",
+        type=click.Choice(("out", "in", "move")),
+        help="Only what was paid, what was asked for, or what moved between own channels.",
+    )
+
+
+_label_filter = click.option(
+    "--label", metavar="TEXT", default="", help="Only what has this in its label."
+)
+
+
+def invoices_list(role: str) -> click.Group:
+    """Return the command `invoices` of a role, without what is below it."""
+
+    @click.group(name="invoices", invoke_without_command=True)
+    @page_options("invoices")
+    @_status_option("open", "paid", "expired")
+    @_label_filter
+    @click.option(
+        "--external-id", metavar="ID", default="", help="Only the one that has this external id."
+    )
+    @invocation_options
+    @click.pass_context
+    def invoices(ctx: click.Context, /, **wanted: Any) -> None:  # noqa: ANN401 - of many options
+        """List the invoices that were made here, newest first, and what became of them."""
+        if ctx.invoked_subcommand is None:
+            show_list(
+                ctx.obj,
+                role,
+                "invoices",
+                field="payments",
+                printer=payment_lists.payments,
+                columns=csv_lists.PAYMENTS,
+                wanted=wanted,
+            )
+
+    return invoices
+
+
+def forwards_group(role: str) -> click.Group:
+    """Return the command `forwards` of an LSP, and what is below it."""
+
+    @click.group(name="forwards", invoke_without_command=True)
+    @page_options("forwards")
+    @_status_option("paid", "failed")
+    @invocation_options
+    @click.pass_context
+    def forwards(ctx: click.Context, /, **wanted: Any) -> None:  # noqa: ANN401 - of many options
+        """List what went through, by factory, the newest factory and its newest first.
+
+        What is still on its way, or held, comes before that; of what came to its end the newest
+        10,000 of each factory are kept. With --csv only what came to its end is written.
+        """
+        if ctx.invoked_subcommand is None:
+            show_list(
+                ctx.obj,
+                role,
+                "forwards",
+                field="forwards",
+                printer=payment_lists.forwards,
+                columns=csv_lists.FORWARDS,
+                wanted=wanted,
+            )
+
+    forwards.add_command(
+        show_command(role, "forward_show", payment_lists.found_forwards, "forward")
+    )
+    return forwards
 
 
 def balance_command(role: str) -> click.Command:

@@ -116,6 +116,7 @@ class ClientDaemon(Daemon[ClientState]):
         self._lsp = options.lsp
         self._reconnecting = Reconnecting(self._dial, self.peers.run)
         self._payments = ClientPayments(self, self._signer.sign_node)
+        self.events.called = self._payments.called
         self._market = ClientMarket(self)
         self._happenings = Happenings(ClientLookup(lambda: self.state), is_lsp=False)
 

@@ -4,20 +4,23 @@ Every record has a place in the journal for ever, and a cursor names it. So a re
 the last cursor it saw misses nothing and sees nothing twice, over restarts and checkpoints, as long
 as it comes back within the newest `EVENTS_KEPT` records; one that comes later is told so.
 Signatures, nonces and keys stay in the journal, and so do preimages, payment secrets and the
-invoices that hold them.
+invoices that hold them. What an operator calls an invoice is told with what becomes of it.
 """
 
 import asyncio
 import contextlib
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from cromford.answers.events import EventAnswer
 from cromford.bitcoin.tx import Txid
 from cromford.ports import EVENTS_KEPT, Store
+from cromford.protocol.journal.channel_records import InvoiceExpired, InvoicePaid
 from cromford.protocol.journal.mail_records import MailTaken
-from cromford.protocol.journal.records import AnyRecord, decode_record
+from cromford.protocol.journal.records import AnyRecord, Dated, decode_dated
 
 EVENTS_PER_ANSWER_MAX: Final = 1_000
 _TOLD: Final = frozenset(
@@ -25,9 +28,10 @@ _TOLD: Final = frozenset(
         "aborted", "advance_id", "amount_msat", "amount_sat", "attempt", "attempt_id",
         "attempt_ids", "base_msat", "buyer", "came", "capacities_sat", "capacity_least_sat",
         "capacity_sat", "change", "channel_id", "client", "clients", "close_id", "culprits",
-        "expires_at", "factory_pubkey", "fee_msat", "fee_sat", "height", "htlc_id", "in_channel_id",
-        "in_htlc_id", "is_behind", "is_fault", "is_for_sale", "is_moved", "is_moving", "lstock_sat",
-        "max_clients", "min_clients", "min_sat", "moves_from", "name", "network", "next_attempt",
+        "expires_at", "external_id", "factory_pubkey", "fee_msat", "fee_sat", "height", "htlc_id",
+        "in_channel_id", "in_htlc_id", "is_behind", "is_fault", "is_for_sale", "is_moved",
+        "is_moving", "label", "lstock_sat", "max_clients", "min_clients", "min_sat", "moves_from",
+        "name", "network", "next_attempt",
         "node_id", "node_ids", "out_channel_id", "outputs", "own_msat", "payee", "payment_hash",
         "per_million", "per_month", "period", "price_msat", "quote_id", "reason", "reasons",
         "refusal", "role", "state_index", "to", "to_attempt_id", "transactions", "txid",
@@ -45,8 +49,18 @@ class CursorExpired(Exception):
     """What followed a cursor is no longer kept, so that telling the rest would leave a gap."""
 
 
+class Called(NamedTuple):
+    """What the operator calls an invoice."""
+
+    label: str
+    external_id: str
+
+
 class EventLog:
     """The newest events, in the order of the journal.
+
+    Attributes:
+        called: Returns what the operator calls the invoice of a payment hash, if it is one.
 
     Args:
         store: The journal.
@@ -58,6 +72,12 @@ class EventLog:
         self._journal_number = journal_number
         self._news = asyncio.Event()
         self._is_closed = False
+        self.called: Callable[[bytes], Called | None] = lambda _payment_hash: None
+
+    @property
+    def journal_number(self) -> int:
+        """The journal's number, which every cursor has."""
+        return self._journal_number
 
     @property
     def n_seen(self) -> int:
@@ -104,15 +124,24 @@ class EventLog:
             )
         return number
 
-    def after(self, number: int, *, limit: int = EVENTS_PER_ANSWER_MAX) -> list[dict[str, Any]]:
+    def after(self, number: int, *, limit: int = EVENTS_PER_ANSWER_MAX) -> list[EventAnswer]:
         """Return the events after a number, oldest first."""
         kept = self._store.history(after=number, limit=min(limit, EVENTS_PER_ANSWER_MAX))
         return [
-            {"cursor": self.cursor_of(number), **_shown(decode_record(record))}
+            {"cursor": self.cursor_of(number), **self._shown(decode_dated(record))}
             for number, _, record in kept
         ]
 
-    async def wait_after(self, number: int, *, seconds: float) -> list[dict[str, Any]]:
+    def _shown(self, dated: Dated) -> EventAnswer:
+        told = _shown(dated.record)
+        shown: EventAnswer = {"event": told.pop("event"), "at": dated.at or None, **told}
+        if isinstance(dated.record, InvoicePaid | InvoiceExpired):
+            called = self.called(dated.record.payment_hash)
+            if called is not None:
+                shown |= called._asdict()
+        return shown
+
+    async def wait_after(self, number: int, *, seconds: float) -> list[EventAnswer]:
         """Return the events after a number, waiting for one if there is none yet."""
         if not await self.wait_beyond(number, seconds=seconds):
             return []

@@ -4,7 +4,17 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from cromford.cli.shown.output import blocks, cell, days, facts, msat, sat, short, table
+from cromford.cli.shown.output import (
+    blocks,
+    cell,
+    days,
+    facts,
+    local_time,
+    msat,
+    sat,
+    short,
+    table,
+)
 
 Document = dict[str, Any]
 MILLION: Final = 1_000_000
@@ -53,10 +63,11 @@ def _percent(millionths: int) -> str:
 def ledger(console: Console, answer: Document) -> None:
     """Print what was sold, and what was earned."""
     if answer["sales"]:
-        rows = table("height", "client", "factory", "sold", "for", "channel holds")
+        rows = table("height", "in force", "client", "factory", "sold", "for", "channel holds")
         for sale in answer["sales"]:
             rows.add_row(
                 cell(f"{sale['height']:,}"),
+                cell(local_time(sale["in_force_at"])),
                 cell(f"{sale['client']} ({short(sale['node_id'])})"),
                 cell(short(sale["factory_id"])),
                 cell(sat(sale["amount_sat"])),

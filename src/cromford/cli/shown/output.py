@@ -97,6 +97,13 @@ def moment(unix_time: int) -> str:
     return f"{datetime.fromtimestamp(unix_time, tz=UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def local_time(unix_time: int | None) -> str:
+    """Return a moment by this machine's clock, with its zone; a dash if it is not known."""
+    if unix_time is None:
+        return "-"
+    return f"{datetime.fromtimestamp(unix_time, tz=UTC).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
 def short(identifier: str | None) -> str:
     """Return the beginning of a long id; daemons accept it wherever it is unique."""
     return "-" if identifier is None else identifier[:SHORT_ID_SIZE]

@@ -5,7 +5,17 @@ from typing import Any, Final
 from rich.console import Console
 
 from cromford.cli.shown import market
-from cromford.cli.shown.output import blocks, cell, facts, moment, msat, sat, short, table
+from cromford.cli.shown.output import (
+    blocks,
+    cell,
+    facts,
+    local_time,
+    moment,
+    msat,
+    sat,
+    short,
+    table,
+)
 from cromford.told import counted
 
 Document = dict[str, Any]
@@ -23,6 +33,12 @@ def _hold(answer: Document) -> list[tuple[str, str]]:
     return [("if you are away", f"the LSP holds the payment for {counted(agreed, 'second')}")]
 
 
+def called(answer: Document) -> list[tuple[str, object]]:
+    """Return what the operator calls a payment or an invoice, where it has a name."""
+    names = (("label", "label"), ("external id", "external_id"))
+    return [(told, answer[field]) for told, field in names if answer.get(field)]
+
+
 def invoice(console: Console, answer: Document) -> None:
     """Print an invoice: alone where it goes into a pipe, with a QR code in a terminal."""
     if not console.is_terminal:
@@ -36,6 +52,7 @@ def invoice(console: Console, answer: Document) -> None:
         [
             ("amount", msat(answer["amount_msat"])),
             ("description", answer["description"] or "none"),
+            *called(answer),
             ("payment hash", answer["payment_hash"]),
             ("expires", moment(answer["expires_at"])),
             *_hold(answer),
@@ -87,9 +104,14 @@ def payment(console: Console, answer: Document) -> None:
         ("in all", msat(answer["total_msat"])),
         ("to", answer["payee"]),
         ("for", answer["description"] or "no description"),
+        *called(answer),
         ("payment hash", answer["payment_hash"]),
         ("from factory", short(answer["factory_id"])),
     ]
+    if answer["status"] != "planned":
+        rows.append(("begun", local_time(answer["created_at"])))
+    if answer.get("settled_at"):
+        rows.append((answer["status"], local_time(answer["settled_at"])))
     if answer["status"] == "planned":
         rows += [
             ("invoice expires", moment(answer["expires_at"])),
@@ -126,13 +148,46 @@ _STATUSES: Final = {
 def payments(console: Console, answer: Document) -> None:
     """Print what was paid and asked for, the newest first."""
     _own_payments(console, answer["payments"])
+    following(console, answer)
+
+
+def following(console: Console, answer: Document) -> None:
+    """Print how to go on, where more follows."""
+    if answer.get("next"):
+        console.print(cell(f"more follow: --after {answer['next']}"), soft_wrap=True)
+
+
+def found_payments(console: Console, answer: Document) -> None:
+    """Print all that there is of one payment hash."""
+    for one in answer["payments"]:
+        if one["direction"] == "in":
+            own_invoice(console, one)
+        else:
+            payment(console, one)
+
+
+def own_invoice(console: Console, one: Document) -> None:
+    """Print an invoice of ours, and what became of it."""
+    rows: list[tuple[str, object]] = [
+        ("status", one["status"]),
+        ("amount", msat(one["amount_msat"])),
+        ("received", msat(one["received_msat"])),
+        ("for", one["description"] or "no description"),
+        *called(one),
+        ("payment hash", one["payment_hash"]),
+        ("made", local_time(one["created_at"])),
+        ("expires", local_time(one["expires_at"])),
+    ]
+    if one["settled_at"] is not None:
+        rows.append((one["status"], local_time(one["settled_at"])))
+    facts(console, [*rows, *_hold(one), ("invoice", one["invoice"])])
 
 
 def _own_payments(console: Console, listed: list[Document]) -> None:
     if not listed:
         console.print("no payments")
         return
-    rows = table("", "status", "amount", "fee", "with", "for", "payment hash")
+    rows = table("", "begun", "status", "amount", "fee", "with", "for", "payment hash")
     for one in listed:
         status = one["status"]
         if one.get("failure"):
@@ -141,6 +196,7 @@ def _own_payments(console: Console, listed: list[Document]) -> None:
             status = "unknown, may be lost"
         rows.add_row(
             cell(_DIRECTIONS[one["direction"]]),
+            cell(local_time(one["created_at"])),
             cell(status),
             cell(msat(one["amount_msat"])),
             cell(msat(one["fee_msat"]) if "fee_msat" in one else None),
@@ -153,7 +209,7 @@ def _own_payments(console: Console, listed: list[Document]) -> None:
 
 def _what_for(one: Document) -> str | None:
     if one["direction"] != "move":
-        return one["description"] or None
+        return " / ".join(filter(None, (one["label"], one["description"]))) or None
     to = one["to_factory_id"]
     where = "" if to is None else f" to factory {short(to)}"
     return f"from factory {short(one['factory_id'])}{where}"
@@ -162,25 +218,8 @@ def _what_for(one: Document) -> str | None:
 def lsp_payments(console: Console, answer: Document) -> None:
     """Print what the LSP paid, what went through it, and what that earned."""
     _own_payments(console, answer["payments"])
-    if answer["forwards"]:
-        rows = table("forwarded", "from", "to", "amount", "fee", "payment hash")
-        for forward in answer["forwards"]:
-            status = forward["status"]
-            if forward["failure"]:
-                status = f"failed: {forward['failure']}"
-            if forward["waits_for"]:
-                status = f"held: {forward['waits_for']}"
-            rows.add_row(
-                cell(status),
-                cell(short(forward["from_node_id"])),
-                cell(short(forward["to_node_id"])),
-                cell(msat(forward["amount_msat"])),
-                cell(msat(forward["fee_msat"])),
-                cell(short(forward["payment_hash"])),
-            )
-        console.print(rows)
-    else:
-        console.print("nothing was forwarded")
+    following(console, answer)
+    _forwarded(console, answer["forwards"])
     shown = len(answer["forwards"])
     facts(
         console,
@@ -189,6 +228,41 @@ def lsp_payments(console: Console, answer: Document) -> None:
             ("earned", msat(answer["earned_msat"])),
         ],
     )
+
+
+def forwards(console: Console, answer: Document) -> None:
+    """Print what goes through an LSP, and what went through it."""
+    _forwarded(console, [*answer["in_flight"], *answer["forwards"]])
+    following(console, answer)
+
+
+def found_forwards(console: Console, answer: Document) -> None:
+    """Print what went through an LSP of one payment hash."""
+    _forwarded(console, answer["forwards"])
+
+
+def _forwarded(console: Console, listed: list[Document]) -> None:
+    if not listed:
+        console.print("nothing was forwarded")
+        return
+    rows = table("forwarded", "begun", "ended", "from", "to", "amount", "fee", "payment hash")
+    for forward in listed:
+        status = forward["status"]
+        if forward["failure"]:
+            status = f"failed: {forward['failure']}"
+        if forward["waits_for"]:
+            status = f"held: {forward['waits_for']}"
+        rows.add_row(
+            cell(status),
+            cell(local_time(forward["created_at"])),
+            cell(local_time(forward["settled_at"])),
+            cell(short(forward["from_node_id"])),
+            cell(short(forward["to_node_id"])),
+            cell(msat(forward["amount_msat"])),
+            cell(msat(forward["fee_msat"])),
+            cell(short(forward["payment_hash"])),
+        )
+    console.print(rows)
 
 
 def balance(console: Console, answer: Document) -> None:

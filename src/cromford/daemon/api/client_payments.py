@@ -2,36 +2,44 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from cromford.answers.channels import ChannelAmounts, ChannelStand, OwnBalance, OwnChannel, OwnTotal
+from cromford.answers.payments import FoundPayments, PaymentAnswer, PaymentsAnswer
 from cromford.crypto.keys import sha256
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
+from cromford.daemon.api.paging import begun_at, cursor_of, hash_of
 from cromford.daemon.api.payment_limits import (
     ANNOUNCED_HOLD_SECONDS_MAX,
     ANNOUNCEMENT_SECONDS,
+    EXTERNAL_ID_SIZE_MAX,
     INVOICE_EXPIRY_SECONDS,
     WAIT_SECONDS,
 )
 from cromford.daemon.api.payments import (
+    HashParams,
     Means,
     Payer,
     PaymentsParams,
-    checked_limit,
+    check_wanted,
+    check_words,
+    nothing_found,
     pay,
     pay_request,
     read_invoice,
     wait_until,
 )
+from cromford.daemon.event_log import Called
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.client import standing_of
 from cromford.daemon.views.market import liquidity_of
-from cromford.daemon.views.payments import own_payments, show_invoice
+from cromford.daemon.views.pages import Spot, page_of
+from cromford.daemon.views.payments import direction_of, own_spots, show_invoice, show_own
 from cromford.invoice.bolt11 import sign_invoice
 from cromford.invoice.invoice import UINT16_MAX, UINT32_MAX, InvalidInvoice, Invoice, RouteHint
 from cromford.protocol import events as ev
@@ -45,8 +53,10 @@ from cromford.protocol.channels.htlc_rules import (
 )
 from cromford.protocol.exiting.client import is_over, preimages_of
 from cromford.protocol.exiting.stake import is_worth_an_exit
+from cromford.protocol.journal.book import OwnInvoice, Payment
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.numbers import ListPlace
 
 SECRET_SIZE: Final = 32  # A preimage, and a payment secret (BOLT 11).
 
@@ -64,6 +74,8 @@ class _InvoiceParams(msgspec.Struct, forbid_unknown_fields=True):
     description: str = ""
     expiry_seconds: int = INVOICE_EXPIRY_SECONDS
     hold_seconds: int = 0
+    label: str = ""
+    external_id: str = ""
 
 
 class _ClientPayParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,17 +84,28 @@ class _ClientPayParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str | None = None  # None: any
     wait_seconds: float = WAIT_SECONDS
     dry_run: bool = False
+    label: str = ""
+
+
+class _OwnParams(PaymentsParams, forbid_unknown_fields=True, kw_only=True):
+    external_id: str = ""  # of the one invoice that has it; empty for all
+
+
+PAYMENTS: Final = "p"  # Of which list a cursor is.
 
 
 PARAMS: Final[Params] = {
     "invoice": _InvoiceParams,
     "pay": _ClientPayParams,
-    "payments": PaymentsParams,
+    "payments": _OwnParams,
+    "invoices": _OwnParams,
+    "payment_show": HashParams,
+    "invoice_show": HashParams,
 }
 
 
 class ClientPayments:
-    """The methods `invoice`, `pay`, `payments` and `balance`.
+    """The methods `invoice`, `pay`, `payments`, `invoices`, `balance`, and two that look one up.
 
     Args:
         owner: The daemon.
@@ -99,8 +122,16 @@ class ClientPayments:
             "invoice": self._invoice,
             "pay": self._pay,
             "payments": self._payments,
+            "invoices": self._invoices,
+            "payment_show": self._payment_show,
+            "invoice_show": self._invoice_show,
             "balance": without_params(self._balance),
         }
+
+    def called(self, payment_hash: bytes) -> Called | None:
+        """Return what the operator calls an invoice, if it is one; in any thread."""
+        invoice = self._owner.book.invoices.get(payment_hash)
+        return None if invoice is None else Called(invoice.label, invoice.external_id)
 
     def totals(self) -> ChannelAmounts:
         """Return what all channels hold together."""
@@ -128,6 +159,12 @@ class ClientPayments:
                 f"expected 0..{most} and at most the expiry ({wanted.expiry_seconds}), "
                 f"received {wanted.hold_seconds}",
             )
+        check_words("label", wanted.label)
+        check_words("external_id", wanted.external_id, size_max=EXTERNAL_ID_SIZE_MAX)
+        known = self._owner.book.external_ids.get(wanted.external_id)
+        if known is not None:
+            self._check_same(wanted, self._owner.book.invoices[known])
+            return self._with_receivable(known)
         preimage, payment_secret = (secrets.token_bytes(SECRET_SIZE) for _ in range(2))
         try:
             invoice = self._new_invoice(wanted, sha256(preimage), payment_secret)
@@ -144,6 +181,8 @@ class ClientPayments:
                 expiry_seconds=invoice.expiry_seconds,
                 text=text,
                 hold_seconds=wanted.hold_seconds,
+                label=wanted.label,
+                external_id=wanted.external_id,
             )
         )
         if wanted.hold_seconds:
@@ -152,16 +191,33 @@ class ClientPayments:
                 lambda: self._owner.book.invoices[invoice.payment_hash].agreed_seconds is not None,
                 seconds=ANNOUNCEMENT_SECONDS,
             )
+        return self._with_receivable(invoice.payment_hash)
+
+    def _with_receivable(self, payment_hash: bytes) -> PaymentAnswer:
         state = self._owner.state
         receivable = [
             balance_now(link, state.chain, covered_sat=limit_in(state, link)).receivable_msat
             for link in self._usable()
         ]
-        return {
-            **show_invoice(self._owner.book, self._owner.book.invoices[invoice.payment_hash]),
-            # One payment comes through one channel.
-            "receivable_msat": max(receivable, default=0),
-        }
+        shown = show_invoice(self._owner.book, self._owner.book.invoices[payment_hash])
+        # One payment comes through one channel.
+        return shown | {"receivable_msat": max(receivable, default=0)}
+
+    def _check_same(self, wanted: _InvoiceParams, known: OwnInvoice) -> None:
+        """Check that an invoice is asked for again, and not another by the same id.
+
+        Raises:
+            ApiFailure: If something else is asked for; it names the first field that differs.
+        """
+        asked = msgspec.structs.asdict(wanted)
+        for field in ("amount_msat", "description", "label", "expiry_seconds", "hold_seconds"):
+            if asked[field] != getattr(known, field):
+                raise ApiFailure(
+                    "external_id_taken",
+                    f"external_id: {wanted.external_id!r} is that of another invoice: {field}: "
+                    f"expected {getattr(known, field)!r}, received {asked[field]!r}",
+                    remediation="Give each invoice an id of its own; `invoices` shows those taken.",
+                )
 
     def _new_invoice(
         self, wanted: _InvoiceParams, payment_hash: bytes, payment_secret: bytes
@@ -221,6 +277,7 @@ class ClientPayments:
             attempt_id=(
                 None if wanted.factory_id is None else find_factory(attempts, wanted.factory_id)
             ),
+            label=wanted.label,
         )
         self._check_reach(invoice)
         return await pay(
@@ -263,9 +320,56 @@ class ClientPayments:
         return Means(cost_msat=asked.amount_msat + fee_msat, sendable_msat=max(sendable, default=0))
 
     async def _payments(self, params: dict[str, Any]) -> object:
-        limit = checked_limit(read_params(params, PaymentsParams))
+        return self._page(read_params(params, _OwnParams))
+
+    async def _invoices(self, params: dict[str, Any]) -> object:
+        wanted = read_params(params, _OwnParams)
+        return self._page(msgspec.structs.replace(wanted, direction="in"))
+
+    def _page(self, wanted: _OwnParams) -> PaymentsAnswer:
+        check_wanted(wanted)
+        book, events = self._owner.book, self._owner.events
+        place = begun_at(events, PAYMENTS, wanted.after, n_begun=book.n_begun)
+
+        def wants(one: Payment | OwnInvoice) -> bool:
+            return wanted.wants(
+                direction=direction_of(book, one),
+                status=one.status,
+                created_at=one.created_at,
+                label=one.label,
+            )
+
+        spots: Iterable[Spot[ListPlace, Payment | OwnInvoice]] = own_spots(book, place)
+        if wanted.external_id:
+            known = book.external_ids.get(wanted.external_id)
+            one = None if known is None else book.invoices[known]
+            is_left = one is not None and one.number < place.below
+            spots = [Spot(place, one)] if is_left else []
+        page = page_of(spots, limit=wanted.limit, wants=wants)
+        height = self._owner.height
+        return {
+            "payments": [show_own(book, one, height=height) for one in page.entries],
+            "next": cursor_of(events, PAYMENTS, page.following),
+        }
+
+    async def _payment_show(self, params: dict[str, Any]) -> object:
+        payment_hash = hash_of(read_params(params, HashParams).payment_hash)
         book, height = self._owner.book, self._owner.height
-        return {"payments": own_payments(book, limit=limit, height=height)}
+        payment, invoice = book.payments.get(payment_hash), book.invoices.get(payment_hash)
+        found: list[Payment | OwnInvoice] = [] if payment is None else [payment]
+        if invoice is not None and not (invoice.is_own_move and found):
+            found.append(invoice)
+        if not found:
+            raise nothing_found("payment", payment_hash)
+        shown: FoundPayments = {"payments": [show_own(book, one, height=height) for one in found]}
+        return shown
+
+    async def _invoice_show(self, params: dict[str, Any]) -> object:
+        payment_hash = hash_of(read_params(params, HashParams).payment_hash)
+        invoice = self._owner.book.invoices.get(payment_hash)
+        if invoice is None or invoice.is_own_move:
+            raise nothing_found("invoice", payment_hash)
+        return show_invoice(self._owner.book, invoice)
 
     async def _balance(self) -> OwnBalance:
         channels = self._channels()

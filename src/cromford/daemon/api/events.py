@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from cromford.answers.events import EventAnswer, EventsAnswer
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params
 from cromford.daemon.event_filter import BadFilter, EventFilter
@@ -38,14 +39,15 @@ def events_method(log: EventLog) -> Handler:
         told = _filter_of(wanted)
         number = _number_of(log, wanted.after)
         found, number = await _told_after(log, number, told, seconds=wanted.wait_seconds)
-        return {"events": found, "cursor": log.cursor_of(number)}
+        answer: EventsAnswer = {"events": found, "cursor": log.cursor_of(number)}
+        return answer
 
     return events
 
 
 async def _told_after(
     log: EventLog, number: int, told: EventFilter, *, seconds: float
-) -> tuple[list[dict[str, Any]], int]:
+) -> tuple[list[EventAnswer], int]:
     """Return the next events that are asked for, and the number up to which all were looked at."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds

@@ -1,25 +1,31 @@
 """The LSP's API for selling inbound liquidity: its price, and the ledger of sales."""
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from cromford.answers.market import AskingPrice, SalesLedger, SoldLiquidity
+from cromford.answers.market import AskingPrice, SalesLedger
 from cromford.daemon.api.failures import InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
-from cromford.daemon.api.payment_limits import LIMIT, LIMIT_MAX
+from cromford.daemon.api.paging import PageParams, begun_at, check_page, cursor_of
+from cromford.daemon.event_log import EventLog
 from cromford.daemon.views import market as views
+from cromford.daemon.views.pages import Spot, page_of
 from cromford.protocol import events as ev
+from cromford.protocol.journal.entries import FactoryEntry
+from cromford.protocol.journal.house import House
 from cromford.protocol.journal.lsp_state import LspState
+from cromford.protocol.journal.numbers import ListPlace
 from cromford.protocol.policy import InvalidPrice, SalePrice, check_price
 
-ENTRIES_AT_ONCE: Final = 64  # Factories that are read before others are served.
+SALES: Final = "s"  # Of which list a cursor is.
 
 
 class SellingLsp(Protocol):
     """What an LSP's daemon offers these methods."""
+
+    events: EventLog
 
     @property
     def state(self) -> LspState:
@@ -39,11 +45,7 @@ class _PriceParams(msgspec.Struct, forbid_unknown_fields=True):
     is_for_sale: bool | None = None
 
 
-class _LedgerParams(msgspec.Struct, forbid_unknown_fields=True):
-    limit: int = LIMIT
-
-
-PARAMS: Final[Params] = {"set_price": _PriceParams, "ledger": _LedgerParams}
+PARAMS: Final[Params] = {"set_price": _PriceParams, "ledger": PageParams}
 
 
 class LspMarket:
@@ -86,23 +88,27 @@ class LspMarket:
         return self.shown_price()
 
     async def _ledger(self, params: dict[str, Any]) -> SalesLedger:
-        limit = read_params(params, _LedgerParams).limit
-        if not 1 <= limit <= LIMIT_MAX:
-            raise InvalidParam("limit", f"expected 1..{LIMIT_MAX}, received {limit}")
-        sales = [sale async for sale in self._sales()]
-        sales.sort(key=lambda sale: sale["height"], reverse=True)
-        state = self._owner.state
+        wanted = read_params(params, PageParams)
+        check_page(wanted)
+        state, events = self._owner.state, self._owner.events
+        house = state.house
+        place = begun_at(events, SALES, wanted.after, n_begun=house.market.n_sold)
+
+        def wants(sale: tuple[FactoryEntry, int]) -> bool:
+            entry, n = sale
+            return wanted.has_time(entry.sold[n].in_force_at)
+
+        page = page_of(_sales(house, place), limit=wanted.limit, wants=wants)
         return {
-            "sales": sales[:limit],
-            **views.sold_totals(state.house),
+            "sales": [views.show_sale(*sale) for sale in page.entries],
+            "next": cursor_of(events, SALES, page.following),
+            **views.sold_totals(house),
             "forwarding_msat": state.book.earned_msat,
             "price": self.shown_price(),
         }
 
-    async def _sales(self) -> AsyncIterator[SoldLiquidity]:
-        """Yield every sale, oldest factory first; no factory is woken for it."""
-        for number, entry in enumerate(self._owner.state.house.factories(), start=1):
-            if number % ENTRIES_AT_ONCE == 0:
-                await asyncio.sleep(0)
-            for sale in views.sold_of(entry):
-                yield sale
+
+def _sales(house: House, place: ListPlace) -> Iterator[Spot[ListPlace, tuple[FactoryEntry, int]]]:
+    """Yield the sales below a place, newest first; no factory is woken for it."""
+    for number in range(place.below - 1, 0, -1):
+        yield Spot(ListPlace(place.top, number), house.sale(number))

@@ -11,3 +11,5 @@ WAIT_SECONDS: Final = 60.0
 WAIT_SECONDS_MAX: Final = CALL_TIMEOUT_SECONDS - 20  # The answer must come before its caller goes.
 LIMIT: Final = 100  # Payments in a list.
 LIMIT_MAX: Final = 1000
+LABEL_SIZE_MAX: Final = 256  # Bytes of UTF-8.
+EXTERNAL_ID_SIZE_MAX: Final = 128

@@ -9,10 +9,12 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from cromford import told
+from cromford.answers.payments import PaymentAnswer
 from cromford.bitcoin.network import Network
 from cromford.channel.messages import UpdateAdd
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
-from cromford.daemon.api.payment_limits import LIMIT, LIMIT_MAX, WAIT_SECONDS_MAX
+from cromford.daemon.api.paging import PageParams, check_choice, check_page
+from cromford.daemon.api.payment_limits import LABEL_SIZE_MAX, WAIT_SECONDS_MAX
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.views.payments import show_payment
 from cromford.invoice.bolt11 import parse_invoice
@@ -25,6 +27,7 @@ from cromford.protocol.journal.encoding import journalled_update
 from cromford.protocol.turn import Decision
 
 EXIT_INVALID: Final = 2
+EXIT_NOT_FOUND: Final = 4
 PLANNED: Final = "planned"
 Document = dict[str, Any]
 
@@ -82,21 +85,72 @@ class Means:
     sendable_msat: int
 
 
-class PaymentsParams(msgspec.Struct, forbid_unknown_fields=True):
-    """What `payments` is asked: how many to list at most."""
+class PaymentsParams(PageParams, forbid_unknown_fields=True, kw_only=True):
+    """What `payments` is asked: which page, and what is wanted of it; empty for all.
 
-    limit: int = LIMIT
+    Attributes:
+        status: Only what stands so.
+        direction: Only what we pay (`out`), are paid (`in`), or move (`move`).
+        label: Only what has this in its label, however it is written.
+    """
+
+    status: str = ""
+    direction: str = ""
+    label: str = ""
+
+    def wants(self, *, direction: str, status: str, created_at: int, label: str) -> bool:
+        """Say whether an entry is wanted."""
+        return (
+            self.direction in {"", direction}
+            and self.status in {"", status}
+            and self.label.casefold() in label.casefold()
+            and self.has_time(created_at)
+        )
 
 
-def checked_limit(wanted: PaymentsParams) -> int:
-    """Return how many payments to list.
+DIRECTIONS: Final = ("out", "in", "move")
+STATUSES: Final = ("paid", "failed", "pending", "open", "expired")
+
+
+def check_wanted(wanted: PaymentsParams) -> None:
+    """Check what `payments` is asked.
 
     Raises:
-        InvalidParam: If it is out of range.
+        InvalidParam: If the limit is out of range, or a filter is none of the words that there are.
     """
-    if not 1 <= wanted.limit <= LIMIT_MAX:
-        raise InvalidParam("limit", f"expected 1..{LIMIT_MAX}, received {wanted.limit}")
-    return wanted.limit
+    check_page(wanted)
+    check_choice("direction", wanted.direction, DIRECTIONS)
+    check_choice("status", wanted.status, STATUSES)
+
+
+class HashParams(msgspec.Struct, forbid_unknown_fields=True):
+    """What is looked up: a payment hash."""
+
+    payment_hash: str
+
+
+def check_words(field: str, text: str, *, size_max: int = LABEL_SIZE_MAX) -> None:
+    """Check the size of what an operator calls something.
+
+    Raises:
+        InvalidParam: If it is longer, in bytes of UTF-8.
+    """
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > size_max:
+        raise InvalidParam(
+            field, f"expected at most {size_max} bytes of UTF-8, received {size} bytes"
+        )
+
+
+def nothing_found(what: str, payment_hash: bytes) -> ApiFailure:
+    """Return the refusal to show what nobody knows here; `what` is a singular noun."""
+    return ApiFailure(
+        f"{what}_not_found",
+        f"payment_hash: expected that of {'an' if what == 'invoice' else 'a'} {what} known here, "
+        f"received {payment_hash.hex()}",
+        remediation=f"`{what}s` lists those that there are.",
+        exit_code=EXIT_NOT_FOUND,
+    )
 
 
 def read_invoice(text: str, network: Network) -> Invoice:
@@ -122,6 +176,7 @@ def pay_request(
     *,
     fee_max_msat: int | None = None,
     attempt_id: bytes | None = None,
+    label: str = "",
 ) -> ev.PayRequested:
     """Return the request to pay an invoice.
 
@@ -130,10 +185,12 @@ def pay_request(
         text: What it was read from.
         fee_max_msat: The most that the fee may be; None for what the policy allows.
         attempt_id: The factory to pay from; None for any.
+        label: What the operator calls it.
 
     Raises:
-        InvalidParam: If the highest fee is negative.
+        InvalidParam: If the highest fee is negative, or the label too long.
     """
+    check_words("label", label)
     if fee_max_msat is not None and fee_max_msat < 0:
         raise InvalidParam("fee_max_msat", f"expected at least 0, received {fee_max_msat}")
     return ev.PayRequested(
@@ -146,6 +203,7 @@ def pay_request(
         min_final_cltv_expiry_delta=invoice.min_final_cltv_expiry_delta,
         fee_max_msat=fee_max_msat,
         attempt_id=attempt_id,
+        label=label,
     )
 
 
@@ -157,7 +215,7 @@ async def pay(
     means: Callable[[], Means],
     wait_seconds: float,
     dry_run: bool,
-) -> Document:
+) -> PaymentAnswer:
     """Pay an invoice and return what became of it; what is paid or on its way is never paid twice.
 
     Args:
@@ -210,7 +268,7 @@ def _check_time(invoice: Invoice) -> None:
         )
 
 
-def _planned(payer: Payer, invoice: Invoice, decision: Decision[Any]) -> Document:
+def _planned(payer: Payer, invoice: Invoice, decision: Decision[Any]) -> PaymentAnswer:
     """Return what paying would take, from the decision that paying would make."""
     started = next(one for one in decision.records if isinstance(one, cr.PaymentStarted))
     proposed = next(one for one in decision.records if isinstance(one, cr.UpdateProposed))
@@ -226,6 +284,7 @@ def _planned(payer: Payer, invoice: Invoice, decision: Decision[Any]) -> Documen
         "fee_msat": started.fee_msat,
         "total_msat": started.amount_msat + started.fee_msat,
         "description": started.description,
+        "label": started.label,
         "channel_id": started.channel_id.hex(),
         "factory_id": payer.book.links[started.channel_id].attempt_id.hex(),
         "expires_at": invoice.expires_at,

@@ -17,6 +17,7 @@ from cromford.answers.market import (
     SalesTotals,
     SoldLiquidity,
 )
+from cromford.daemon.views.payments import known_time
 from cromford.factory.leaf import Leaf
 from cromford.protocol.advancing.buying import covered_by, most_owned_sat
 from cromford.protocol.advancing.pricing import price_msat
@@ -64,19 +65,25 @@ def show_price(price: SalePrice, *, active_blocks: int) -> AskingPrice:
 
 def sold_of(entry: FactoryEntry) -> list[SoldLiquidity]:
     """Return what was sold in one factory, oldest first."""
-    return [
-        {
-            "factory_id": entry.attempt_id.hex(),
-            "client": sold.client,
-            "node_id": entry.node_ids[sold.client - 1].hex(),
-            "height": sold.height,
-            "amount_sat": sold.amount_sat,
-            "capacity_sat": sold.capacity_sat,
-            "price_msat": sold.price_msat,
-            "advance_id": sold.advance_id.hex(),
-        }
-        for sold in entry.sold
-    ]
+    return [show_sale(entry, place) for place in range(len(entry.sold))]
+
+
+def show_sale(entry: FactoryEntry, place: int) -> SoldLiquidity:
+    """Return one sale of a factory, by its place among its sales."""
+    sold = entry.sold[place]
+    return {
+        "factory_id": entry.attempt_id.hex(),
+        "client": sold.client,
+        "node_id": entry.node_ids[sold.client - 1].hex(),
+        "height": sold.height,
+        "quoted_at": known_time(sold.quoted_at),
+        "ordered_at": known_time(sold.ordered_at),
+        "in_force_at": known_time(sold.in_force_at),
+        "amount_sat": sold.amount_sat,
+        "capacity_sat": sold.capacity_sat,
+        "price_msat": sold.price_msat,
+        "advance_id": sold.advance_id.hex(),
+    }
 
 
 def sold_totals(house: House) -> SalesTotals:
@@ -200,6 +207,9 @@ def show_receipt(receipt: Receipt) -> PurchaseReceipt:
     """Return a receipt."""
     return {
         "height": receipt.height,
+        "quoted_at": known_time(receipt.quoted_at),
+        "ordered_at": known_time(receipt.ordered_at),
+        "in_force_at": known_time(receipt.in_force_at),
         "amount_sat": receipt.amount_sat,
         "capacity_sat": receipt.capacity_sat,
         "price_msat": receipt.price_msat,

@@ -4,19 +4,23 @@ Of an invoice of ours the preimage is never shown: whoever has it could be paid 
 Of what we paid it is shown, as the proof.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from heapq import nlargest
 from itertools import islice
-from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
+from cromford.answers.payments import ForwardAnswer, PaymentAnswer
+from cromford.daemon.views.pages import Spot
 from cromford.protocol.journal.book import Book, Forward, HtlcKey, OwnInvoice, Payment
 from cromford.protocol.journal.encoding import delivery_of
+from cromford.protocol.journal.entries import HousePayment
 from cromford.protocol.journal.failures import CODE_SIZE, describe_failure
+from cromford.protocol.journal.house import House
+from cromford.protocol.journal.numbers import ListPlace
+from cromford.protocol.journal.streams import factory_number
 
 PERMANENT: Final = 0x4000  # BOLT 4: trying again will not help.
 HELD: Final = "held"
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,24 +65,34 @@ def outlook_of(book: Book, payment: Payment, *, height: int) -> Outlook:
     )
 
 
-def show_payment(book: Book, payment: Payment, *, height: int) -> Document:
+def known_time(unix_time: int) -> int | None:
+    """Return a time, or None where nobody wrote it down."""
+    return unix_time or None
+
+
+def show_payment(book: Book, payment: Payment, *, height: int) -> PaymentAnswer:
     """Return what we pay, with the proof once it is paid, and until then what is known of it."""
     channel_id = payment.htlc[0]
     outlook = outlook_of(book, payment, height=height)
+    failure, retryable = _failure(payment.failure if payment.preimage is None else None)
     return {
         "direction": "move" if is_own_move(book, payment) else "out",
         "status": payment.status,
+        "created_at": known_time(payment.created_at),
+        "settled_at": known_time(payment.settled_at),
         "payment_hash": payment.payment_hash.hex(),
         "payee": payment.payee.hex(),
         "amount_msat": payment.amount_msat,
         "fee_msat": payment.fee_msat,
         "total_msat": payment.amount_msat + payment.fee_msat,
         "description": payment.description,
+        "label": payment.label,
         "channel_id": channel_id.hex(),
         "factory_id": book.links[channel_id].attempt_id.hex(),
         "to_factory_id": _arrived_in(book, payment),
         "preimage": _hex(payment.preimage),
-        **_failure(payment.failure if payment.preimage is None else None),
+        "failure": failure,
+        "retryable": retryable,
         "obstacle": outlook.obstacle,
         "may_lose_msat": outlook.may_lose_msat,
         "expiry_height": outlook.expiry_height,
@@ -100,16 +114,51 @@ def _arrived_in(book: Book, payment: Payment) -> str | None:
     return book.links[invoice.paid_by[0]].attempt_id.hex()
 
 
-def show_invoice(book: Book, invoice: OwnInvoice) -> Document:
+def show_ordered(house: House, payment: HousePayment) -> PaymentAnswer:
+    """Return what an LSP pays as its house knows it, whether or not the factory is in memory."""
+    asked, number = payment.asked, factory_number(payment.to)
+    failure, retryable = _failure(payment.failure if payment.preimage is None else None)
+    if payment.refused is not None and payment.preimage is None:
+        failure, retryable = payment.refused, True  # No HTLC was ever offered.
+    return {
+        "direction": "out",
+        "status": payment.status,
+        "created_at": known_time(payment.created_at),
+        "settled_at": known_time(payment.settled_at),
+        "payment_hash": asked.payment_hash.hex(),
+        "payee": asked.payee.hex(),
+        "amount_msat": asked.amount_msat,
+        "fee_msat": 0,  # Out of our own channel with the payee.
+        "total_msat": asked.amount_msat,
+        "description": asked.description,
+        "label": payment.label,
+        "channel_id": None,
+        "factory_id": None if number is None else house.order[number].hex(),
+        "to_factory_id": None,
+        "preimage": _hex(payment.preimage),
+        "failure": failure,
+        "retryable": retryable,
+        "obstacle": None,
+        "may_lose_msat": None,
+        "expiry_height": None,
+        "invoice": asked.text,
+    }
+
+
+def show_invoice(book: Book, invoice: OwnInvoice) -> PaymentAnswer:
     """Return an invoice of ours, and through which channel it was paid."""
     channel_id = None if invoice.paid_by is None else invoice.paid_by[0]
     return {
         "direction": "in",
         "status": invoice.status,
+        "created_at": known_time(invoice.created_at),
+        "settled_at": known_time(invoice.settled_at),
         "payment_hash": invoice.payment_hash.hex(),
         "amount_msat": invoice.amount_msat,
         "received_msat": invoice.paid_msat,
         "description": invoice.description,
+        "label": invoice.label,
+        "external_id": invoice.external_id,
         "expires_at": invoice.expires_at,
         "hold_seconds": invoice.hold_seconds,
         "agreed_hold_seconds": invoice.agreed_seconds,
@@ -119,34 +168,55 @@ def show_invoice(book: Book, invoice: OwnInvoice) -> Document:
     }
 
 
-def own_payments(book: Book, *, limit: int, height: int) -> list[Document]:
-    """Return what we paid and what we asked for, the newest first, up to a limit."""
-    # What a client moves from one channel to another it pays once, and is no income.
-    asked = [invoice for invoice in book.invoices.values() if not invoice.is_own_move]
-    found: list[Payment | OwnInvoice] = [*book.payments.values(), *asked]
-    return [
-        {
-            "number": one.number,
-            **(
-                show_payment(book, one, height=height)
-                if isinstance(one, Payment)
-                else show_invoice(book, one)
-            ),
-        }
-        for one in nlargest(limit, found, key=attrgetter("number"))
-    ]
+def show_own(book: Book, one: Payment | OwnInvoice, *, height: int) -> PaymentAnswer:
+    """Return what we pay, or want to be paid, as a list has it."""
+    if isinstance(one, OwnInvoice):
+        return show_invoice(book, one) | {"number": one.number}
+    return show_payment(book, one, height=height) | {"number": one.number}
 
 
-def forwards(book: Book, *, limit: int) -> list[Document]:
-    """Return what went through us: what waits first, then the newest, up to a limit."""
+def own_spots(book: Book, place: ListPlace) -> Iterator[Spot[ListPlace, Payment | OwnInvoice]]:
+    """Yield what we paid and what we asked for, the newest first, from a place on.
+
+    What we move from one channel to another we pay once, and is no income.
+    """
+    for number, payment_hash, is_met in book.numbers.walk(place):
+        payment, invoice = book.payments.get(payment_hash), book.invoices.get(payment_hash)
+        one: Payment | OwnInvoice | None = payment
+        if payment is None or (invoice is not None and invoice.number == number):
+            one = None if invoice is None or invoice.is_own_move else invoice
+        yield Spot(ListPlace(place.top, number), one if is_met else None)
+
+
+def ordered_spots(house: House, place: ListPlace) -> Iterator[Spot[ListPlace, HousePayment]]:
+    """Yield what an LSP's operator paid, the newest first, from a place on."""
+    for number, payment_hash, is_met in house.numbers.walk(place):
+        one = house.payments[payment_hash] if is_met else None
+        yield Spot(ListPlace(place.top, number), one)
+
+
+def direction_of(book: Book, one: Payment | OwnInvoice) -> str:
+    """Return `out`, `in`, or `move` for what only moves our own money."""
+    if isinstance(one, OwnInvoice):
+        return "in"
+    return "move" if is_own_move(book, one) else "out"
+
+
+def in_flight(book: Book, *, limit: int) -> list[ForwardAnswer]:
+    """Return what goes through us and has not come to its end: what waits first, up to a limit."""
     shown = [_show_held(book, key) for key in sorted(book.held)[:limit]]
     pending = sorted(book.forwards)[: limit - len(shown)]
-    shown += [_show_forward(book, book.forwards[key]) for key in pending]
+    return shown + [show_forward(book, book.forwards[key]) for key in pending]
+
+
+def forwards(book: Book, *, limit: int) -> list[ForwardAnswer]:
+    """Return what went through us: what waits first, then the newest, up to a limit."""
+    shown = in_flight(book, limit=limit)
     newest = range(book.n_finished - 1, -1, -1)
     kept = (book.finished[number] for number in newest if number in book.finished)
     n_kept = len(book.finished)
     rest = islice(kept, min(n_kept, limit - len(shown)))
-    return shown + [_show_forward(book, forward) for forward in rest]
+    return shown + [show_forward(book, forward) for forward in rest]
 
 
 def statuses(book: Book) -> dict[tuple[str, str], int]:
@@ -162,21 +232,27 @@ def statuses(book: Book) -> dict[tuple[str, str], int]:
     return counted
 
 
-def _show_forward(book: Book, forward: Forward) -> Document:
+def show_forward(book: Book, forward: Forward) -> ForwardAnswer:
+    """Return what went on, and what became of it."""
+    failure, retryable = _failure(forward.failure if forward.preimage is None else None)
     return {
         "status": forward.status,
+        "created_at": known_time(forward.created_at),
+        "settled_at": known_time(forward.settled_at),
         "payment_hash": forward.payment_hash.hex(),
         "amount_msat": forward.amount_msat,
         "fee_msat": forward.fee_msat,
-        **_place(book, "from", forward.incoming),
+        "from_node_id": book.links[forward.incoming[0]].node_id.hex(),
+        "from_channel_id": forward.incoming[0].hex(),
         "to_node_id": forward.payee.hex(),
         "to_channel_id": _hex(forward.out_channel_id),
         "waits_for": None,
-        **_failure(forward.failure if forward.preimage is None else None),
+        "failure": failure,
+        "retryable": retryable,
     }
 
 
-def _show_held(book: Book, key: HtlcKey) -> Document:
+def _show_held(book: Book, key: HtlcKey) -> ForwardAnswer:
     """Return an HTLC that waits, and for what; which channel it goes on in is not decided."""
     channel_id, htlc_id = key
     live = book.links[channel_id].incoming(htlc_id)
@@ -187,28 +263,27 @@ def _show_held(book: Book, key: HtlcKey) -> Document:
         raise AssertionError("an HTLC is held for nobody")
     return {
         "status": HELD,
+        "created_at": known_time(book.held[key].created_at),
+        "settled_at": None,
         "payment_hash": live.htlc.payment_hash.hex(),
         "amount_msat": delivery.amount_msat,
         "fee_msat": live.htlc.amount_msat - delivery.amount_msat,
-        **_place(book, "from", key),
+        "from_node_id": book.links[channel_id].node_id.hex(),
+        "from_channel_id": channel_id.hex(),
         "to_node_id": delivery.payee.hex(),
         "to_channel_id": None,
         "waits_for": book.held[key].reason,
-        **_failure(None),
+        "failure": None,
+        "retryable": None,
     }
 
 
-def _place(book: Book, side: str, key: HtlcKey) -> Document:
-    link = book.links[key[0]]
-    return {f"{side}_node_id": link.node_id.hex(), f"{side}_channel_id": link.channel_id.hex()}
-
-
-def _failure(reason: bytes | None) -> Document:
+def _failure(reason: bytes | None) -> tuple[str | None, bool | None]:
     """Return why it was given back, in words, and whether trying again may help."""
     if reason is None:
-        return {"failure": None, "retryable": None}
+        return None, None
     code = int.from_bytes(reason[:CODE_SIZE], "big")
-    return {"failure": describe_failure(reason), "retryable": not code & PERMANENT}
+    return describe_failure(reason), not code & PERMANENT
 
 
 def _hex(data: bytes | None) -> str | None:

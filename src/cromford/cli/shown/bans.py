@@ -1,15 +1,12 @@
 """Bans as people read them."""
 
-from typing import Any
-
 from rich.console import Console
 
+from cromford.answers.bans import BannedNode, BannedNodes
 from cromford.cli.shown.output import blocks, cell, table
 
-Document = dict[str, Any]
 
-
-def bans(console: Console, answer: Document) -> None:
+def bans(console: Console, answer: BannedNodes) -> None:
     """Print to whom the lobby is closed."""
     if not answer["bans"]:
         console.print("nobody is banned")
@@ -28,12 +25,12 @@ def bans(console: Console, answer: Document) -> None:
     console.print(rows)
 
 
-def banned(console: Console, ban: Document) -> None:
+def banned(console: Console, ban: BannedNode) -> None:
     """Print until when a node is banned."""
     until = f"until height {ban['until_height']:,}, for {blocks(ban['blocks_left'])}"
     console.print(cell(f"{ban['node_id']}: {ban['why']}, {until}"), soft_wrap=True)
 
 
-def unbanned(console: Console, ban: Document) -> None:
+def unbanned(console: Console, ban: BannedNode) -> None:
     """Print that a node may join again."""
     console.print(cell(f"{ban['node_id']} may join again; it was: {ban['why']}"), soft_wrap=True)

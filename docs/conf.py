@@ -4,6 +4,7 @@ The documents stay what a forge shows. The first page is the README, and what th
 each page is said here alone.
 """
 
+from pathlib import Path
 from typing import Final
 
 from sphinx.application import Sphinx
@@ -29,6 +30,7 @@ SHOWN: Final = {
     "Begin": ["docs/five-minutes", "docs/example", "docs/operating", "contrib/README"],
     "Use": [
         "docs/leaving",
+        "docs/using-the-api",
         "docs/liquidity",
         "docs/dying",
         "docs/backup",
@@ -50,6 +52,11 @@ SHOWN: Final = {
         "CHANGELOG",
     ],
 }
+ROOT: Final = Path(__file__).parent.parent
+# A page that is listed nowhere is one to look something up in.
+SHOWN["Look up"] += sorted(
+    {f"docs/{path.stem}" for path in ROOT.glob("docs/*.md")}.difference(*SHOWN.values())
+)
 BELOW: Final = {"docs/protocol/README": "[0-9]*", "docs/adr/README": "[0-9]*"}
 
 

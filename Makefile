@@ -90,9 +90,9 @@ samples: $(STAMP)
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 0 --whole-files tests/test_changed.py tests/test_shelf.py tests/codec tests/crypto tests/bitcoin tests/signing tests/factory tests/channel tests/invoice tests/wire tests/wallet tests/protocol tests/planning tests/watch tests/simulation
+	$(BIN)/coverage run -m pytest -n 0 --whole-files tests/test_changed.py tests/test_shelf.py tests/codec tests/crypto tests/bitcoin tests/signing tests/factory tests/channel tests/invoice tests/wire tests/wallet tests/protocol tests/planning tests/picture tests/watch tests/simulation
 	$(BIN)/coverage combine
-	$(BIN)/coverage report --include 'src/cromford/changed.py,src/cromford/shelf.py,src/cromford/codec/*,src/cromford/crypto/*,src/cromford/bitcoin/*,src/cromford/signing/*,src/cromford/factory/*,src/cromford/channel/*,src/cromford/invoice/*,src/cromford/wire/*,src/cromford/wallet/*,src/cromford/protocol/*,src/cromford/planning/*,src/cromford/watch/*,src/cromford/effects.py'
+	$(BIN)/coverage report --include 'src/cromford/changed.py,src/cromford/shelf.py,src/cromford/codec/*,src/cromford/crypto/*,src/cromford/bitcoin/*,src/cromford/signing/*,src/cromford/factory/*,src/cromford/channel/*,src/cromford/invoice/*,src/cromford/wire/*,src/cromford/wallet/*,src/cromford/protocol/*,src/cromford/planning/*,src/cromford/picture/*,src/cromford/watch/*,src/cromford/effects.py'
 
 format: $(STAMP)
 	$(BIN)/ruff format

@@ -1,6 +1,7 @@
 """`cromford client`: run a client, join a factory, pay and be paid, verify it, leave it."""
 
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -23,6 +24,7 @@ from cromford.cli.payments import (
     invoice_command,
     payments_group,
 )
+from cromford.cli.picture_file import draw_factory, picture_options
 from cromford.cli.rescan import rescan_command
 from cromford.cli.seed import seed_group
 from cromford.cli.shown import dying, exits, lists, payment_lists, tree
@@ -162,11 +164,20 @@ _factory_argument = click.argument("factory_id", metavar="[ID]", required=False)
 
 @command.command()
 @_factory_argument
+@picture_options
 @invocation_options
 @click.pass_obj
-def factory(invocation: Invocation, factory_id: str | None) -> None:
-    """Show the client's own branch of a factory, by default of the newest."""
+def factory(
+    invocation: Invocation,
+    factory_id: str | None,
+    *,
+    svg_file: Path | None,
+    html_file: Path | None,
+    overwrite: bool,
+) -> None:
+    """Show the client's own branch of a factory, by default of the newest; or draw it, too."""
     answer = invocation.call(ROLE, "factory", factory_id=factory_id)
+    draw_factory(invocation, answer, svg_file=svg_file, html_file=html_file, overwrites=overwrite)
     show(invocation, answer, tree.branch)
 
 

@@ -1,6 +1,7 @@
 """`cromford lsp`: run an LSP, see who waits, build factories, pay clients, export factories."""
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -24,6 +25,7 @@ from cromford.cli.payments import (
     lsp_pay_command,
     payments_group,
 )
+from cromford.cli.picture_file import draw_factory, picture_options
 from cromford.cli.rescan import rescan_command
 from cromford.cli.seed import seed_group
 from cromford.cli.shown import exits, lists, payment_lists, tree
@@ -166,11 +168,23 @@ def factory() -> None:
 
 @factory.command(name="show")
 @click.argument("factory_id", metavar="ID")
+@picture_options
 @invocation_options
 @click.pass_obj
-def show_factory(invocation: Invocation, factory_id: str) -> None:
-    """Show the tree, the ledger and the terms of a factory."""
+def show_factory(
+    invocation: Invocation,
+    factory_id: str,
+    *,
+    svg_file: Path | None,
+    html_file: Path | None,
+    overwrite: bool,
+) -> None:
+    """Show the tree, the ledger and the terms of a factory; with --svg or --html also as a picture.
+
+    The picture holds what the answer says, and no more: it may be printed, mailed, put on a page.
+    """
     answer = invocation.call(ROLE, "factory_show", factory_id=factory_id)
+    draw_factory(invocation, answer, svg_file=svg_file, html_file=html_file, overwrites=overwrite)
     show(invocation, answer, tree.factory)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from decimal import Decimal
+from pathlib import Path
 from typing import Final
 
 import click
@@ -23,10 +24,12 @@ from cromford.cli.configuration.kinds import (
 from cromford.cli.configuration.run_options import vertex_kind_of
 from cromford.cli.failures import EXIT_USAGE, CommandFailed
 from cromford.cli.invocation import Invocation, json_option
+from cromford.cli.picture_file import overwrite_option, svg_option, write_picture
 from cromford.cli.shown import plan
 from cromford.cli.shown.output import show
 from cromford.factory.kinds import PICTURE_CLIENTS_MAX, InnerLevels, VertexKind
 from cromford.factory.terms import N_CLIENTS_MAX
+from cromford.picture.plot import cost_plot
 from cromford.planning.idea import (
     CAPITAL_MILLIONTHS_MAX,
     EXIT_DELAY_BLOCKS_MAX,
@@ -177,6 +180,8 @@ class Sat(click.ParamType[int]):
     show_default=True,
     help="How many of the clients are lost for good, in percent a year.",
 )
+@svg_option
+@overwrite_option
 @json_option
 @click.pass_obj
 def command(
@@ -198,6 +203,8 @@ def command(
     feerate: Decimal,
     capital_rate: Decimal,
     loss_rate: Decimal,
+    svg_file: Path | None,
+    overwrite: bool,
 ) -> None:
     """Say what a factory costs, before it exists.
 
@@ -230,6 +237,8 @@ def command(
         )
     except InvalidPlan as error:
         raise _refused(error) from error
+    if svg_file is not None:
+        write_picture(invocation, svg_file, cost_plot(document), overwrites=overwrite)
     show(invocation, document, plan.plan)
 
 

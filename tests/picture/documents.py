@@ -26,9 +26,9 @@ def tree_for(n_clients: int, inner_kind: Any = None, leaf_arity: int = 2) -> Tre
     return tree_of(draft_of(idea).terms)
 
 
-def signed_nodes(nodes: Sequence[Any], *, is_signed: bool) -> list[Document]:
+def signed_nodes(nodes: Sequence[Any], *, is_signed: bool) -> list[Any]:
     """Return the transactions of an export, with a signature that nobody checks."""
-    exported = export_nodes(list(nodes), {})
+    exported: list[Any] = [*export_nodes(list(nodes), {})]
     if is_signed:
         for node, told in zip(nodes, exported, strict=True):
             told["tx_hex"] = node.tx.with_witnesses((SIGNATURE,)).serialize().hex()

@@ -11,9 +11,7 @@ from cromford.answers.index import BY_ROLE
 
 def check_fits(answer: object, role: str, method: str) -> None:
     """Check what a method answered, as it is read on the other side."""
-    kind = BY_ROLE[role].get(method)
-    if kind is None:
-        return
+    kind = BY_ROLE[role][method]
     told = msgspec.json.decode(msgspec.json.encode(answer))
     try:
         read: object = msgspec.convert(told, kind, strict=True)

@@ -1,7 +1,4 @@
-"""Which method answers with which type, of each role; daemons are proven to do so.
-
-What is not listed here has no type yet.
-"""
+"""Which method answers with which type, of each role; daemons are proven to do so."""
 
 from collections.abc import Mapping
 from typing import Final

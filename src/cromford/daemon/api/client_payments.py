@@ -150,7 +150,7 @@ class ClientPayments:
             for channel in self._channels()
         ]
 
-    async def _invoice(self, params: dict[str, Any]) -> object:
+    async def _invoice(self, params: dict[str, Any]) -> PaymentAnswer:
         wanted = read_params(params, _InvoiceParams)
         most = min(wanted.expiry_seconds, ANNOUNCED_HOLD_SECONDS_MAX)
         if not 0 <= wanted.hold_seconds <= most:
@@ -266,7 +266,7 @@ class ClientPayments:
             cltv_expiry_delta=min(longest_blocks, UINT16_MAX),
         )
 
-    async def _pay(self, params: dict[str, Any]) -> object:
+    async def _pay(self, params: dict[str, Any]) -> PaymentAnswer:
         wanted = read_params(params, _ClientPayParams)
         invoice = read_invoice(wanted.invoice, self._owner.network)
         attempts = self._owner.state.attempts
@@ -319,10 +319,10 @@ class ClientPayments:
         ]
         return Means(cost_msat=asked.amount_msat + fee_msat, sendable_msat=max(sendable, default=0))
 
-    async def _payments(self, params: dict[str, Any]) -> object:
+    async def _payments(self, params: dict[str, Any]) -> PaymentsAnswer:
         return self._page(read_params(params, _OwnParams))
 
-    async def _invoices(self, params: dict[str, Any]) -> object:
+    async def _invoices(self, params: dict[str, Any]) -> PaymentsAnswer:
         wanted = read_params(params, _OwnParams)
         return self._page(msgspec.structs.replace(wanted, direction="in"))
 
@@ -352,7 +352,7 @@ class ClientPayments:
             "next": cursor_of(events, PAYMENTS, page.following),
         }
 
-    async def _payment_show(self, params: dict[str, Any]) -> object:
+    async def _payment_show(self, params: dict[str, Any]) -> FoundPayments:
         payment_hash = hash_of(read_params(params, HashParams).payment_hash)
         book, height = self._owner.book, self._owner.height
         payment, invoice = book.payments.get(payment_hash), book.invoices.get(payment_hash)
@@ -364,7 +364,7 @@ class ClientPayments:
         shown: FoundPayments = {"payments": [show_own(book, one, height=height) for one in found]}
         return shown
 
-    async def _invoice_show(self, params: dict[str, Any]) -> object:
+    async def _invoice_show(self, params: dict[str, Any]) -> PaymentAnswer:
         payment_hash = hash_of(read_params(params, HashParams).payment_hash)
         invoice = self._owner.book.invoices.get(payment_hash)
         if invoice is None or invoice.is_own_move:

@@ -29,7 +29,7 @@ PARAMS: Final[Params] = {"events": EventsParams}
 def events_method(log: EventLog) -> Handler:
     """Return the method `events`."""
 
-    async def events(params: dict[str, Any]) -> object:
+    async def events(params: dict[str, Any]) -> EventsAnswer:
         wanted = read_params(params, EventsParams)
         if not 0 <= wanted.wait_seconds <= EVENTS_WAIT_SECONDS_MAX:
             raise InvalidParam(

@@ -124,7 +124,7 @@ class LspPayments:
         )
         return channel_views.totals([*loaded, channel_views.amounts_of(state.resting.totals)])
 
-    async def _pay(self, params: dict[str, Any]) -> object:
+    async def _pay(self, params: dict[str, Any]) -> PaymentAnswer:
         wanted = read_params(params, _LspPayParams)
         invoice = read_invoice(wanted.invoice, self._owner.network)
         asked = pay_request(invoice, wanted.invoice, label=wanted.label)
@@ -151,7 +151,7 @@ class LspPayments:
         ]
         return Means(cost_msat=asked.amount_msat, sendable_msat=max(sendable, default=0))
 
-    async def _payments(self, params: dict[str, Any]) -> object:
+    async def _payments(self, params: dict[str, Any]) -> LspPaymentsAnswer:
         wanted = read_params(params, PaymentsParams)
         check_wanted(wanted)
         events, house = self._owner.events, self._owner.state.house
@@ -183,7 +183,7 @@ class LspPayments:
             return show_ordered(state.house, one) | {"number": one.number}
         return show_own(self._owner.book, started, height=self._owner.height)
 
-    async def _payment_show(self, params: dict[str, Any]) -> object:
+    async def _payment_show(self, params: dict[str, Any]) -> FoundPayments:
         payment_hash = hash_of(read_params(params, HashParams).payment_hash)
         one = self._owner.state.house.payments.get(payment_hash)
         if one is None:
@@ -192,7 +192,7 @@ class LspPayments:
         found: FoundPayments = {"payments": [self._shown(one)]}
         return found
 
-    async def _forwards(self, params: dict[str, Any]) -> object:
+    async def _forwards(self, params: dict[str, Any]) -> ForwardsAnswer:
         wanted = read_params(params, _ForwardsParams)
         check_page(wanted)
         check_choice("status", wanted.status, ENDS)
@@ -239,7 +239,7 @@ class LspPayments:
                 yield Spot((number + 1, place), (book, book.finished[place]))
         yield Spot((number + 1, 0), None, cost)
 
-    async def _forward_show(self, params: dict[str, Any]) -> object:
+    async def _forward_show(self, params: dict[str, Any]) -> FoundForwards:
         payment_hash = hash_of(read_params(params, HashParams).payment_hash)
         book = self._owner.book
         shown = [

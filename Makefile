@@ -15,6 +15,9 @@ FUZZ_PACKAGES := .fuzz-packages
 FUZZ_STAMP := $(FUZZ_PACKAGES)/.installed
 DOCS_PACKAGES := .docs-packages
 DOCS_STAMP := $(DOCS_PACKAGES)/.installed
+EXAMPLES ?= 20
+CONTRACT_PACKAGES := .contract-packages
+CONTRACT_STAMP := $(CONTRACT_PACKAGES)/.installed
 MATRIX_OUT ?= matrix.txt
 KILLS ?= 100
 SEED ?=
@@ -22,7 +25,7 @@ SAMPLE ?= 0
 # A sample is bounded in time; all mutants take hours.
 MINUTES ?= $(if $(filter-out 0,$(SAMPLE)),30,100000)
 
-.PHONY: demo test tables check bench crowd flood mass-exit dying drill simulate matrix fuzz mutants samples coverage format docs wheels man clean
+.PHONY: demo test tables check bench crowd flood mass-exit dying drill simulate matrix fuzz contract mutants samples coverage format docs wheels man clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -77,6 +80,10 @@ matrix: $(STAMP)
 # The fuzzer lies beside the environment: not every Python that runs the tests has wheels of it.
 fuzz: $(FUZZ_STAMP)
 	PYTHONPATH=$(FUZZ_PACKAGES) $(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+# Asks running daemons everything that their OpenAPI documents allow, and much that they do not.
+contract: $(CONTRACT_STAMP)
+	PYTHONPATH=$(CONTRACT_PACKAGES) $(BIN)/python -m tests.contract --examples $(EXAMPLES) $(if $(SEED),--seed $(SEED))
 
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants --sample $(SAMPLE) $(if $(SEED),--seed $(SEED)) --minutes $(MINUTES) $(foreach room,$(ROOM),--room $(room))
@@ -136,3 +143,7 @@ $(FUZZ_STAMP): requirements-fuzz.lock $(STAMP)
 $(DOCS_STAMP): requirements-docs.lock $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --upgrade --target $(DOCS_PACKAGES) -r requirements-docs.lock
 	@touch $(DOCS_STAMP)
+
+$(CONTRACT_STAMP): requirements-contract.lock $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --upgrade --target $(CONTRACT_PACKAGES) -r requirements-contract.lock
+	@touch $(CONTRACT_STAMP)

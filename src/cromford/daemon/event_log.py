@@ -84,6 +84,11 @@ class EventLog:
         """The number of the newest event; 0 before the first."""
         return self._store.newest
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the daemon stops, so that nothing is waited for any more."""
+        return self._is_closed
+
     def news(self) -> None:
         """Take note that something is durable that was not before."""
         self._news.set()

@@ -94,5 +94,10 @@ def api_server(daemon: Served, role: str, *, listen: tuple[str, int] | None) -> 
         host, port = listen
         tcp = TcpListener(host=host, port=port, gate=TokenGate(daemon.tokens, host=host))
     return ApiServer(
-        daemon.home / SOCKET_NAME, served, role=role, tcp=tcp, document=document_of(role, served)
+        daemon.home / SOCKET_NAME,
+        served,
+        role=role,
+        tcp=tcp,
+        document=document_of(role, served),
+        streams={"events": events.events_stream(daemon.events)},
     )

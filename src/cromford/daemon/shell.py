@@ -306,7 +306,7 @@ class Daemon(Generic[S]):
                 settled=self._settled,
             )
             _log.info("metrics_served port=%d", self._metrics.port)
-        server = api_server(self, self.driver.role, listen=self._options.api_listen)
+        self.api = api_server(self, self.driver.role, listen=self._options.api_listen)
         try:
             self._begin_to_commit()
             self.driver.facts = self.facts
@@ -322,7 +322,7 @@ class Daemon(Generic[S]):
                     cover=self._cover,
                 )
             await self._first_look()
-            async with server, supervised(self, self._settled):
+            async with self.api, supervised(self, self._settled):
                 self.spawn(self._network_once_it_knows_a_block())
                 _log.info("daemon_started home=%s", self.home)
                 await self._stopping.wait()

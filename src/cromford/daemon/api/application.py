@@ -6,9 +6,10 @@ be secret, and ends nothing but the request.
 """
 
 import asyncio
+import contextlib
 import logging
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, get_origin
 from urllib.parse import parse_qsl, unquote
@@ -34,7 +35,7 @@ QUERY_FIELDS_MAX: Final = 128
 # Says what the caller may do, by the headers of a request; raises if it may do nothing.
 Gate = Callable[[Headers], frozenset[ops.Scope]]
 # Gives what is told as it happens, in the form of server-sent events.
-Stream = Callable[[dict[str, Any], str], AsyncIterator[bytes]]
+Stream = Callable[[dict[str, Any], str], AsyncGenerator[bytes, None]]
 
 _log = logging.getLogger(__name__)
 _BODY_DECODER: Final = msgspec.json.Decoder(dict[str, Any])
@@ -193,10 +194,11 @@ async def _no_such_path(scope: Scope, _receive: Receive, _send: Send) -> None:
     )
 
 
-async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for part in rest:
-        yield part
+async def _after(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with contextlib.aclosing(rest):
+        yield first
+        async for part in rest:
+            yield part
 
 
 async def _params_of(
@@ -292,9 +294,12 @@ def _query_value(name: str, value: object, kind: Any) -> object:  # noqa: ANN401
     if kind is None:
         return value
     try:
-        return msgspec.convert(value, kind, strict=False)
+        read: object = msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidParam(name, str(error)) from error
+    if read is None:
+        raise InvalidParam(name, "what is not said is left out: there is no null in a query")
+    return read
 
 
 def _json(body: bytes) -> Response:

@@ -1,17 +1,22 @@
 """The API's `events`: what happened after a cursor, at once or as soon as something does."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from cromford.answers.events import EventAnswer, EventsAnswer
-from cromford.daemon.api.failures import ApiFailure, InvalidParam
+from cromford.daemon.api.application import Stream
+from cromford.daemon.api.failures import TOO_MANY_REQUESTS, ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params
 from cromford.daemon.event_filter import BadFilter, EventFilter
 from cromford.daemon.event_log import CursorExpired, CursorUnknown, EventLog
 
 EVENTS_WAIT_SECONDS_MAX: Final = 60.0
+HEARTBEAT_SECONDS: Final = 15.0
+FOLLOWERS_MAX: Final = 32  # A fourth of the places on the unix socket, half of those on TCP.
 
 
 class EventsParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,6 +48,64 @@ def events_method(log: EventLog) -> Handler:
         return answer
 
     return events
+
+
+def events_stream(log: EventLog, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> Stream:
+    """Return what gives events as they happen, as server-sent events (HTML, section 9.2).
+
+    The id of each is its cursor, so that a browser's `EventSource`, which names the last one in
+    `Last-Event-ID` as it comes back, misses nothing and sees nothing twice. A comment comes where
+    nothing else does, so that both sides know that the other is there.
+    """
+    followers = Followers()
+
+    async def stream(params: dict[str, Any], last_id: str) -> AsyncGenerator[bytes, None]:
+        wanted = read_params(params, EventsParams)
+        told, number = _filter_of(wanted), _number_of(log, last_id or wanted.after)
+        with followers.one_more():
+            yield b": the id of an event is its cursor\n\n"
+            while not log.is_closed:
+                try:
+                    found, number = await _told_after(log, number, told, seconds=heartbeat_seconds)
+                except CursorExpired:
+                    # Whoever reads so slowly is told when it comes back with its last id.
+                    return
+                yield b"".join(map(_sent, found)) or b":\n\n"
+
+    return stream
+
+
+class Followers:
+    """Who is told what happens as it does: no more than leave room for others."""
+
+    def __init__(self) -> None:
+        self._n_now = 0
+
+    @contextlib.contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Count one in while the block lasts.
+
+        Raises:
+            ApiFailure: If there are too many.
+        """
+        if self._n_now >= FOLLOWERS_MAX:
+            raise ApiFailure(
+                "too_many_followers",
+                f"{FOLLOWERS_MAX} callers follow the events, the most there may be",
+                retryable=True,
+                remediation="End one of them, or ask without `Accept: text/event-stream`.",
+                status=TOO_MANY_REQUESTS,
+            )
+        self._n_now += 1
+        try:
+            yield
+        finally:
+            self._n_now -= 1
+
+
+def _sent(event: Mapping[str, Any]) -> bytes:
+    data = msgspec.json.encode(event).decode()
+    return f"id: {event['cursor']}\nevent: {event['event']}\ndata: {data}\n\n".encode()
 
 
 async def _told_after(

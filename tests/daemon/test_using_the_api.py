@@ -1,0 +1,140 @@
+"""What docs/using-the-api.md shows, word for word, against daemons: curl, Python, tokens by TCP."""
+
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.daemon.test_payments import invoice_of, with_money
+from tests.daemon.town import Town, town
+
+from cromford import ApiFailure, Client
+from cromford.cli.api_reference import document_of_role
+from cromford.daemon.api.calling import SOCKET_NAME, ApiClient
+from cromford.daemon.api.operations import BY_ROLE
+
+PAGE = Path(__file__).parents[2] / "docs" / "using-the-api.md"
+AMOUNT_MSAT = 7_000_000
+
+
+def example(language: str) -> str:
+    """Return the one example in a language."""
+    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    return str(found)
+
+
+async def run(*command: str) -> subprocess.CompletedProcess[str]:
+    def wait() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    return await asyncio.to_thread(wait)
+
+
+async def paid_by(t: Town, name: str) -> list[Any]:
+    payments = (await t.call(name, "payments"))["payments"]
+    return [one for one in payments if one["direction"] == "out"]
+
+
+async def pays_once_with_curl(t: Town, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    script = tmp_path / "pay.sh"
+    script.write_text(example("sh"))
+    assert len([line for line in example("sh").splitlines() if line]) <= 10
+    n_before = len(await paid_by(t, "alice"))
+    invoice = await invoice_of(t, "bob", AMOUNT_MSAT)
+    for _ in range(2):
+        ran = await run("sh", str(script), str(t.base / "alice" / "regtest"), invoice)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert json.loads(ran.stdout)["status"] == "paid"
+    assert len(await paid_by(t, "alice")) == n_before + 1
+    refused = await run("sh", str(script), str(t.base / "alice" / "regtest"), "lnbcrt1nonsense")
+    assert refused.returncode == 1
+    assert json.loads(refused.stdout)["code"] == "invalid_invoice"
+
+
+async def pays_once_with_python(t: Town, tmp_path: Path) -> None:
+    script = tmp_path / "pay.py"
+    script.write_text(example("python"))
+    n_before = len(await paid_by(t, "alice"))
+    ran = await run(sys.executable, str(script), str(t.base / "alice"), str(t.base / "bob"))
+    assert ran.returncode == 0, ran.stderr
+    plan, first, second, refused, own_msat = ran.stdout.splitlines()
+    assert plan.startswith("25")
+    assert first == second
+    assert first.startswith("paid ")
+    assert refused == "invalid_invoice"
+    assert int(own_msat) >= 25_000_000
+    assert len(await paid_by(t, "alice")) == n_before + 1
+
+
+async def serves_what_it_says(t: Town) -> None:
+    """Each daemon serves the operations of its role, and its document is the one in the docs."""
+    for name, role in (("lsp", "lsp"), ("alice", "client")):
+        daemon, _ = t.running[name]
+        assert set(daemon.served_methods()) == {one.name for one in BY_ROLE[role]}
+        socket = t.base / name / "regtest" / "api.sock"
+        reader, writer = await asyncio.open_unix_connection(str(socket), limit=2**24)
+        writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        body = (await reader.read()).partition(b"\r\n\r\n")[2]
+        writer.close()
+        assert json.loads(body) == document_of_role(role)
+
+
+async def by_tcp(port: int, request: str, token: str) -> tuple[int, Any]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
+    head = f"{request} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n"
+    writer.write(f"{head}Authorization: Bearer {token}\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    return int(answer.split(b" ", 2)[1]), json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+async def is_asked_by_tcp(t: Town) -> None:
+    alice, _ = t.running["alice"]
+    port = alice.api.tcp_port
+    assert port is not None
+    operator = ApiClient(t.base / "alice" / "regtest" / SOCKET_NAME)
+    made = await asyncio.to_thread(operator.call, "token_add", name="shop", scopes=["receive"])
+    status, told = await by_tcp(port, "GET /v1/status", made["token"])
+    assert (status, told["node_id"]) == (200, (await t.call("alice", "status"))["node_id"])
+    status, told = await by_tcp(port, "POST /v1/stop", made["token"])
+    assert (status, told["code"]) == (403, "scope_missing")
+    await asyncio.to_thread(operator.call, "token_revoke", name="shop")
+    assert (await by_tcp(port, "GET /v1/status", made["token"]))[0] == 401
+
+
+async def follows_events(t: Town) -> None:
+    client = Client(t.base / "alice")
+
+    def first_three() -> list[Any]:
+        events = client.events()
+        return [next(events) for _ in range(3)]
+
+    told = await asyncio.to_thread(first_three)
+    assert told == (await t.call("alice", "events"))["events"][:3]
+    with pytest.raises(ApiFailure) as refused:
+        await asyncio.to_thread(Client(t.base / "lsp").status)
+    assert refused.value.code == "wrong_role"
+    with pytest.raises(ApiFailure) as missing:
+        await asyncio.to_thread(Client(t.base / "nobody").status)
+    assert missing.value.code == "daemon_not_running"
+
+
+def test_the_examples_of_the_documentation_do_what_it_says(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with town(tmp_path) as t:
+            t.more["alice"] = {"api_listen": ("127.0.0.1", 0)}
+            await with_money(t)
+            await serves_what_it_says(t)
+            await is_asked_by_tcp(t)
+            await follows_events(t)
+            await pays_once_with_python(t, tmp_path)
+            await pays_once_with_curl(t, tmp_path)
+
+    asyncio.run(main())

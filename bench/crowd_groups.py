@@ -24,6 +24,7 @@ from cromford.protocol.policy import ClientPolicy
 
 CLIENTS_PER_PROCESS: Final = 128
 DIALS_AT_ONCE: Final = 16
+JOINS_AT_ONCE: Final = 4
 LOOK_SECONDS: Final = 0.5
 END_SECONDS: Final = 30.0
 
@@ -67,11 +68,18 @@ class _Share:
         await self._until(lambda client: client.state.lobby is not None)
 
     async def gather(self, capacity_sat: int) -> None:
-        """Wait in the lobby."""
-        for client in self._clients:
-            client.join(capacity_sat)
-            await asyncio.sleep(0)
-        await self._until(lambda client: client.is_joined)
+        """Wait in the lobby.
+
+        A few join at once: keys take a while, and meanwhile pings of all others are answered.
+        """
+        joins = asyncio.Semaphore(JOINS_AT_ONCE)
+
+        async def join(client: CrowdClient) -> None:
+            async with joins:
+                client.join(capacity_sat)
+                await self._until(lambda one: one.is_joined, [client])
+
+        await asyncio.gather(*(join(client) for client in self._clients))
 
     async def sign(self) -> int:
         """Hold the whole way out; return how deep the funding has to be."""

@@ -6,12 +6,14 @@ fields that docs/api.md lists. No method returns a seed or a key.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from cromford.answers.channels import OwnBalance
+from cromford.answers.events import EventAnswer
 from cromford.answers.exits import ExitBegun, ExitPlan, ExitStatus
 from cromford.answers.factories import FactoryVerification, OwnFactories, OwnFactory
 from cromford.answers.market import LiquidityQuote, PurchaseOutcome
+from cromford.answers.payments import PaymentAnswer, PaymentsAnswer
 from cromford.answers.status import ClientStatus, WishLeft, WishState
 from cromford.answers.wallet import NewAddress, OwnCoins, SentCoins, WalletBalance
 from cromford.daemon.api.calling import CALL_TIMEOUT_SECONDS, SOCKET_NAME, ApiClient
@@ -19,7 +21,6 @@ from cromford.daemon.api.payment_limits import INVOICE_EXPIRY_SECONDS, LIMIT, WA
 
 ROLE: Final = "client"
 FOLLOW_SECONDS: Final = 30.0
-Document = dict[str, Any]
 
 
 class Client:
@@ -57,15 +58,15 @@ class Client:
         *,
         description: str = "",
         expiry_seconds: int = INVOICE_EXPIRY_SECONDS,
-    ) -> Document:
+    ) -> PaymentAnswer:
         """Make an invoice; `invoice` is the text that its payer needs."""
-        answer: Document = self._calls.call(
+        answer = self._calls.call(
             "invoice",
             amount_msat=amount_msat,
             description=description,
             expiry_seconds=expiry_seconds,
         )
-        return answer
+        return cast("PaymentAnswer", answer)
 
     def pay(
         self,
@@ -74,7 +75,7 @@ class Client:
         fee_max_msat: int | None = None,
         wait_seconds: float = WAIT_SECONDS,
         dry_run: bool = False,
-    ) -> Document:
+    ) -> PaymentAnswer:
         """Pay an invoice and return what became of it: `status` is `paid`, `pending` or `failed`.
 
         Args:
@@ -83,19 +84,18 @@ class Client:
             wait_seconds: How long to wait for the outcome.
             dry_run: Only return what paying would take.
         """
-        answer: Document = self._calls.call(
+        answer = self._calls.call(
             "pay",
             invoice=invoice,
             fee_max_msat=fee_max_msat,
             wait_seconds=wait_seconds,
             dry_run=dry_run,
         )
-        return answer
+        return cast("PaymentAnswer", answer)
 
-    def payments(self, *, limit: int = LIMIT) -> list[Document]:
+    def payments(self, *, limit: int = LIMIT) -> PaymentsAnswer:
         """Return the newest payments."""
-        found: list[Document] = self._calls.call("payments", limit=limit)["payments"]
-        return found
+        return cast("PaymentsAnswer", self._calls.call("payments", limit=limit))
 
     def balance(self) -> OwnBalance:
         """Return what each channel holds."""
@@ -103,7 +103,7 @@ class Client:
 
     # Events
 
-    def events(self, after: str = "") -> Iterator[Document]:
+    def events(self, after: str = "") -> Iterator[EventAnswer]:
         """Yield what has happened, oldest first, and then go on as it happens, without an end.
 
         Args:

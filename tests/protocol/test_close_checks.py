@@ -545,5 +545,7 @@ def test_the_scope_of_every_output_is_alike_for_lsp_and_client(pump: Pump) -> No
         for node in held.branch.nodes:
             own = scope_of(node)
             theirs = scope_in(pump, own.outpoint)
-            assert own == theirs
+            known = own.signed_by(theirs.output.signers)
+            assert known == theirs
+            assert own.prevout == theirs.prevout
             assert seat in own.clients

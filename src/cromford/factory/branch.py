@@ -124,14 +124,14 @@ def branch_of(tree: Tree, client: int) -> Branch:
     Raises:
         ValueError: If the client is not in the tree.
     """
-    names = {planned.shape.path for planned in tree.root.path_to(client)}
+    path = tree.root.path_to(client)
     return Branch(
         terms=tree.terms,
         client=client,
         funding_output=tree.funding_output,
         funding_outpoint=tree.funding_outpoint,
         funding_amount_sat=tree.funding_amount_sat,
-        vertices=tuple(v for v in tree.vertices if v.first.shape.path in names),
+        vertices=tuple(tree.vertex_by_path[planned.shape.path] for planned in path),
     )
 
 

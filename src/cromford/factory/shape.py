@@ -92,6 +92,11 @@ class ShapeVertex:
         return tuple(vertex.kind for vertex in self.path_to(client))
 
 
+# A shape is looked at by whoever plans it, and by whoever finds its own branch in it.
+SHAPES_CACHED: Final = 4
+
+
+@lru_cache(maxsize=SHAPES_CACHED)
 def shape_of(n_clients: int, *, leaf_arity: int, inner: InnerLevels) -> ShapeVertex:
     """Return the tree of vertices for `n_clients`.
 

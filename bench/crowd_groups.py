@@ -117,7 +117,7 @@ class _Share:
         """Let one client leave, and return its seat."""
         self._clients[place].leave()
         attempt = self._clients[place].attempt
-        return 0 if attempt is None else attempt.propose.client
+        return 0 if attempt is None else attempt.client
 
     async def settle(self, place: int) -> int:
         """Wait until the node has answered one client; return what is in its wallet, in sat."""

@@ -25,6 +25,7 @@ from cromford.wire.messages import (
     ChannelReestablish,
     CommitmentSigned,
     Message,
+    Propose,
 )
 from cromford.wire.selling import AdvancePartials, NextHalf
 
@@ -91,21 +92,19 @@ class PartialSign:
     """Make partial signatures. Answered by `PartialSigned` or `SigningFailed`.
 
     `close_id` is the cooperative close they are for, `advance_id` the advance; both are empty where
-    they are for the opening of the factory.
+    they are for the opening of the factory. `bound` is signed later: its nonces are bound to it.
     """
 
     attempt_id: bytes
     requests: tuple[SignRequest, ...]
     close_id: bytes = b""
     advance_id: bytes = b""
+    bound: tuple[SignRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareClose:
-    """Make the nonces of a cooperative close: one for each option, of the key that signs.
-
-    Answered by `ClosePrepared` or `CloseUnprepared`.
-    """
+    """Make a close's nonces, one an option. Answered by `ClosePrepared` or `CloseUnprepared`."""
 
     attempt_id: bytes
     close_id: bytes
@@ -176,10 +175,11 @@ class DropPools:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LookUpCoins:
-    """Ask the chain for confirmed, unspent outputs. Answered by `CoinsLookedUp`."""
+    """Ask the chain for the unspent outputs that `propose` takes. Answered by `CoinsLookedUp`."""
 
     attempt_id: bytes
     outpoints: tuple[OutPoint, ...]
+    propose: Propose | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,10 +221,9 @@ class Broadcast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishBumped:
-    """Publish a funding together with the child that pays for it.
+    """Publish a funding with the child that pays for it; `BroadcastRefused` is of the child.
 
-    Answered by `BroadcastRefused`, of the child, if the node refuses it. `stream` is whose it is;
-    the turn that asks writes it in.
+    `stream` is whose it is; the turn that asks writes it in.
     """
 
     name: str

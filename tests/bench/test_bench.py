@@ -93,7 +93,7 @@ def test_the_floor_counts_what_is_in_the_tree(size: Size) -> None:
     n_sessions = sum(len(node.task.signers) for node in nodes)
     key_sets = {node.task.signers for node in nodes}
     key_sets |= {
-        output.signers_output.key_agg.pubkeys
+        output.signers_output.signers
         for node in nodes
         for output in node.outputs
         if output.signers_output is not None

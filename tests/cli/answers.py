@@ -11,7 +11,7 @@ from tests.cli import (
     ladder_answers,
     market_answers,
 )
-from tests.cli.world_answers import CHAIN, TERMS, WALLET
+from tests.cli.world_answers import BRANCH_TERMS, CHAIN, TERMS, WALLET
 
 NODE_ID, OTHER_NODE_ID = "02" + "ab" * 32, "03" + "cd" * 32
 FACTORY_ID = "f0" * 32
@@ -323,7 +323,7 @@ SHOWN = {
 }
 BRANCH = {
     **client_summary(),
-    "terms": TERMS,
+    "terms": BRANCH_TERMS,
     "transactions": TRANSACTIONS,
     "funding": FUNDING,
 }

@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from cromford.factory.terms import FactoryTerms
+from cromford.factory.terms import BranchTerms, FactoryTerms
 
 WALLET = {
     "confirmed_sat": 5_000_000_000,
@@ -37,3 +37,4 @@ OTHER_TERMS: dict[str, Any] = {
     "lstock_sat": [249_794],
 }
 TERMS = {term.name: OTHER_TERMS.get(term.name, 144) for term in fields(FactoryTerms)}
+BRANCH_TERMS = {term.name: OTHER_TERMS.get(term.name, 144) for term in fields(BranchTerms)}

@@ -18,7 +18,13 @@ from tests.crypto.integers import ORDER, aggregate
 from cromford.crypto import musig2, schnorr
 from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of, xonly_tweak
-from cromford.crypto.musig2 import InvalidContribution, KeyAgg, SecNonce, Session
+from cromford.crypto.musig2 import (
+    AggregateKey,
+    InvalidContribution,
+    KeyAgg,
+    SecNonce,
+    Session,
+)
 
 seckeys = st.integers(1, ORDER - 1).map(lambda scalar: scalar.to_bytes(32, "big"))
 cohorts = st.lists(seckeys, min_size=1, max_size=8, unique_by=pubkey_of)
@@ -468,3 +474,27 @@ def test_a_session_over_malformed_bytes_is_refused(aggnonce: bytes, message: byt
 def test_no_partial_sigs_are_no_signature() -> None:
     with pytest.raises(ValueError, match="at least one"):
         ONE_SIGNER.session.partial_sig_agg([])
+
+
+# --- an aggregate whose keys are not known ----------------------------------------------------
+
+
+@given(cohort=cohorts, tweak=seckeys)
+def test_what_keys_add_up_to_is_tweaked_like_the_keys(cohort: list[bytes], tweak: bytes) -> None:
+    whole = KeyAgg([pubkey_of(seckey) for seckey in cohort])
+    bare = AggregateKey(whole.internal_key)
+    assert bare.output_key == bare.internal_key
+    assert bare.tweaked(tweak).output_key == whole.tweaked(tweak).output_key
+    assert bare.tweaked(tweak).internal_key == whole.internal_key
+
+
+def test_an_aggregate_without_its_keys_is_a_value_of_its_own() -> None:
+    whole = KeyAgg([pubkey_of(bytes(31) + b"\x01")])
+    bare = AggregateKey(whole.internal_key)
+    assert bare == AggregateKey(whole.internal_key)
+    assert len({bare, AggregateKey(whole.internal_key), bare.tweaked(bytes(32))}) == 1
+    assert bare not in (whole, AggregateKey(bytes(32)), whole.internal_key)
+    with pytest.raises(ValueError, match="already tweaked"):
+        bare.tweaked(bytes(32)).tweaked(bytes(32))
+    with pytest.raises(ValueError, match=r"\w"):
+        AggregateKey(b"\xff" * 32).tweaked(bytes(32))

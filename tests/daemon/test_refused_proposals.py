@@ -10,6 +10,10 @@ from tests.daemon.town import Town, town
 from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.clientd import ClientDaemon
 from cromford.protocol import events as ev
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.opening import client as opening
+from cromford.protocol.opening.client import on_propose
+from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 
 
@@ -35,18 +39,34 @@ def again(live: m.Propose) -> m.Propose:
     return live
 
 
+def heard_by(daemon: ClientDaemon, heard: list[m.Propose]) -> m.Propose:
+    """Return the proposal that this client heard, among those of all clients."""
+    keys = {attempt.join.factory_pool.pubkey for attempt in daemon.state.attempts.values()}
+    (own,) = (propose for propose in heard if propose.factory_pubkey in keys)
+    return own
+
+
 async def propose(t: Town, kind: object) -> tuple[str, str]:
     """Let a client of a live factory be proposed nonsense; return both ids."""
-    live_id = await t.build("alice", "bob")
+    heard: list[m.Propose] = []
+
+    def hear(turn: Turn[ClientState], propose: m.Propose) -> None:
+        heard.append(propose)
+        on_propose(turn, propose)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(opening, "on_propose", hear)
+        live_id = await t.build("alice", "bob")
     daemon = daemon_of(t, "alice")
     await t.call("alice", "join", capacity_sat=200_000)
     await t.until("alice", "status", lambda status: status["joined"])
     joining = daemon.state.joining
     assert joining is not None
     assert callable(kind)
-    (live,) = (attempt.propose for attempt in daemon.state.attempts.values())
     refused = replace(
-        kind(live), factory_pubkey=joining.join.factory_pool.pubkey, attempt_id=b"\x0a" * 32
+        kind(heard_by(daemon, heard)),
+        factory_pubkey=joining.join.factory_pool.pubkey,
+        attempt_id=b"\x0a" * 32,
     )
     sender = daemon.state.config.lsp_node_id
     daemon.post(ev.MessageReceived(node_id=sender, message=refused))
@@ -113,6 +133,7 @@ def test_a_proposal_that_is_being_checked_has_nothing_to_verify_yet(tmp_path: Pa
                 terms_hash=bytes(32),
                 terms=b"",
                 client=1,
+                factory_pubkeys=(),
                 candidates=(),
             )
             daemon.post(

@@ -241,7 +241,7 @@ def test_only_the_signers_of_the_spender_hold_the_key_path(terms: FactoryTerms) 
     tree = tree_of(terms)
     for node in tree.nodes:
         keys = [oracle.pubkey("factory", signer) for signer in node.signers]
-        assert node.spends.key_agg.pubkeys == tuple(sorted(keys))
+        assert node.spends.signers == tuple(sorted(keys))
         assert node.task.signers == tuple(sorted(keys))
         assert node.task.key_agg.output_key == node.spends.script_pubkey[2:]
 

@@ -268,7 +268,7 @@ def take_poisons(thief: Thief, client: MatrixNode, *, but_channel: bool = False)
     signatures = poisons_of(held.leaf_states, landed[0]) if landed else None
     if signatures is None:
         return
-    place = held.propose.client
+    place = held.client
     channel = None if but_channel else signatures.channels.get(place)
     poisons = signed_poisons(held.leaf, landed[0], place, channel=channel, stock=signatures.stock)
     for one in poisons:

@@ -12,7 +12,7 @@ from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxIn, TxOut
 from cromford.channel.claims import holder_claims
 from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of, xonly_tweak_seckey
-from cromford.crypto.musig2 import SecNonce, Session, nonce_agg
+from cromford.crypto.musig2 import KeyAgg, SecNonce, Session, nonce_agg
 from cromford.crypto.schnorr import sign
 from cromford.factory.branch import SignedBranch
 from cromford.factory.outputs import SignersOutput
@@ -108,7 +108,7 @@ def take_alone(thief: Thief) -> None:
         known = {pubkey_of(seckey) for seckey in seckeys}
         for name, outpoint, output in _shared(thief, client):
             is_waiting = world.chain.ledger.mempool.spender(outpoint) is not None
-            if is_waiting or not known.issuperset(output.key_agg.pubkeys):
+            if is_waiting or not known.issuperset(output.signers):
                 continue
             unsigned, sighash = _taking(thief, outpoint)
             signature = _aggregate(output, _present(output, seckeys), sighash)
@@ -129,7 +129,7 @@ def _taking(thief: Thief, outpoint: OutPoint) -> tuple[Tx, bytes]:
 
 def _present(output: SignersOutput, seckeys: Sequence[bytes]) -> list[bytes]:
     own = {pubkey_of(seckey): seckey for seckey in seckeys}
-    return [own[pubkey] for pubkey in output.key_agg.pubkeys if pubkey in own]
+    return [own[pubkey] for pubkey in output.signers if pubkey in own]
 
 
 def _signatures(
@@ -153,6 +153,7 @@ def _aggregate(
     """Return what the partial signatures of some keys add up to."""
     secnonces = [SecNonce(Keypair(seckey)) for seckey in present]
     aggnonce = nonce_agg([*(one.pubnonce for one in secnonces), *made_up])
+    assert isinstance(output.spending_key_agg, KeyAgg)
     session = Session(key_agg=output.spending_key_agg, aggnonce=aggnonce, message=sighash)
     return session.partial_sig_agg([one.sign(session) for one in secnonces])
 
@@ -170,7 +171,7 @@ def _shared(thief: Thief, victim: PumpNode) -> Iterator[tuple[str, OutPoint, Sig
     pubkey = attempt.blueprint.factory_pubkeys[place]
     for name, outpoint, output in spent:
         is_there = outpoint.txid in chain.confirmed and outpoint not in chain.spends
-        if is_there and (name == CHANNEL or pubkey in output.key_agg.pubkeys):
+        if is_there and (name == CHANNEL or pubkey in output.signers):
             yield name, outpoint, output
 
 

@@ -59,6 +59,7 @@ def transcript_of(pump: Pump, node: PumpNode) -> Transcript:
     """Return what a client sent in all its ceremonies, by its messages, in their order."""
     pools: dict[bytes, m.Pool] = {}
     asked: dict[bytes, list[fx.SignRequest]] = {}
+    bound: dict[bytes, Sequence[fx.SignRequest]] = {}
     found = Transcript()
     for wished in pump.wished:
         if wished.node != node.name:
@@ -66,6 +67,7 @@ def transcript_of(pump: Pump, node: PumpNode) -> Transcript:
         effect = wished.effect
         if isinstance(effect, fx.PartialSign):
             asked[effect.attempt_id] = list(effect.requests)
+            bound[effect.attempt_id] = effect.bound or bound[effect.attempt_id]
         if not isinstance(effect, fx.Send):
             continue
         match effect.message:
@@ -77,7 +79,7 @@ def transcript_of(pump: Pump, node: PumpNode) -> Transcript:
                 sent = (*halves.partial_sigs, halves.commitment_partial_sig)
                 found.signatures += _sent(sent, asked[attempt_id][: len(sent)], pools)
             case m.SignRoot(attempt_id=attempt_id, partial_sigs=sent):
-                found.signatures += _sent(sent, asked[attempt_id], pools)
+                found.signatures += _sent(sent, bound[attempt_id], pools)
     return found
 
 
@@ -113,6 +115,7 @@ def row_of(sent: SentSignature) -> Row:
     """Return a partial signature as a linear equation of its secrets."""
     pubnonce = _nonce_that_signed(sent)
     key_agg, sighash = sent.task.key_agg, sent.task.sighash
+    assert isinstance(key_agg, KeyAgg)
     output_key = key_agg.output_key
     b = _scalar("MuSig/noncecoef", sent.aggnonce + output_key + sighash)
     final = _final_nonce(sent.aggnonce, b)

@@ -6,7 +6,7 @@ that every hash, key, script and amount agrees and only the client's policy can 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from cromford.crypto.keys import TaggedHash, pubkey_of
 from cromford.daemon.driver import Driver
 from cromford.daemon.signing import perform_signing
 from cromford.factory.shape import plan_of
-from cromford.factory.terms import TERMS_TAG, FactoryTerms
+from cromford.factory.terms import TERMS_TAG, TLV_TYPES
 from cromford.factory.vertices import funding_output_of
 from cromford.protocol import events as ev
 from cromford.protocol.journal import records as r
@@ -161,10 +161,10 @@ def with_vertex(propose: m.Propose, place: int, **changes: Any) -> m.Propose:
     return with_candidate(propose, vertices=tuple(vertices))
 
 
-def with_signer(propose: m.Propose, vertex: int, place: int, pubkey: bytes) -> m.Propose:
-    signers = list(candidate_of(propose).vertices[vertex].signers)
-    signers[place] = pubkey
-    return with_vertex(propose, vertex, signers=tuple(signers))
+def with_signer(propose: m.Propose, place: int, pubkey: bytes) -> m.Propose:
+    pubkeys = list(propose.factory_pubkeys)
+    pubkeys[place] = pubkey
+    return replace(propose, factory_pubkeys=tuple(pubkeys))
 
 
 def with_nonce(propose: m.Propose, place: int, **changes: Any) -> m.Propose:
@@ -239,14 +239,12 @@ def encoded_terms(**changes: int | bytes | tuple[int, ...]) -> bytes:
         items = value if isinstance(value, tuple) else (value,)
         return b"".join(int(item).to_bytes(8, "big") for item in items)
 
-    values = {item.name: getattr(terms, item.name) for item in fields(FactoryTerms)}
+    values = {name: getattr(terms, name) for name in TLV_TYPES}
     if not terms.inner_kinds:
         del values["inner_kinds"]
     values |= changes
     return encode_tlv_stream(
-        (2 * place, encode(values[item.name]))
-        for place, item in enumerate(fields(FactoryTerms))
-        if item.name in values
+        (tlv_type, encode(values[name])) for name, tlv_type in TLV_TYPES.items() if name in values
     )
 
 

@@ -14,8 +14,8 @@ from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Refusal, Rejected
-from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.first_commitments import channel_terms_of
+from cromford.protocol.journal.proposal import ClaimedCandidate
 from cromford.protocol.lobby.build import capacity_floor_sat, greeting, plan_build
 from cromford.protocol.opening.verification import ClientFacts, check_terms
 from cromford.protocol.policy import LspPolicy
@@ -121,7 +121,7 @@ def test_a_factory_signed_on_a_dear_day_is_not_measured_by_the_days_after() -> N
         tip_height=scene().tip,
         known_funding_outpoints=frozenset(),
     )
-    claim = ClientCandidate(join=state.joining.join, propose=rebuilt(**DEAR))
+    claim = ClaimedCandidate(join=state.joining.join, propose=rebuilt(**DEAR))
     assert check_terms(claim, facts).tree_feerate_sat_per_kw == 15_000
     with pytest.raises(Refusal, match="tree_feerate_sat_per_kw: expected at most 5000"):
         check_terms(claim, replace(facts, fees=OwnFees()))

@@ -27,7 +27,7 @@ from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal.client_attempt import Complete, RootSent
-from cromford.protocol.journal.client_candidate import pool_id_of
+from cromford.protocol.journal.kept import kept_join
 from cromford.wire import messages as m
 
 # Exits first
@@ -500,7 +500,7 @@ def test_whatever_ends_an_attempt_frees_the_coins_and_drops_every_nonce(
     assert attempt.attempt_id not in pump.lsp.state.wallet.reserved.values()
     pump.run()
     old_pools = {attempt.candidate.factory_pool.pool_id} | {
-        pool_id_of(join) for join in attempt.candidate.joins
+        kept_join(join).factory_pool.pool_id for join in attempt.candidate.joins
     }
     for node in (pump.lsp, *pump.clients):
         assert node.signer is not None

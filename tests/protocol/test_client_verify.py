@@ -2,36 +2,29 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any, Final
 
+import msgspec
 import pytest
 from immutables import Map
 from tests.protocol.advances import advancing_factory, market, sell
 from tests.protocol.attacks import flipped
 from tests.protocol.closes import closable_factory, close
-from tests.protocol.forge import (
-    VICTIM,
-    Change,
-    stranger,
-    with_channel,
-    with_funding,
-    with_output,
-    with_raw_terms,
-    with_signer,
-    with_tx,
-)
+from tests.protocol.forge import VICTIM, stranger, with_output
 from tests.protocol.paying_clients import pay
 from tests.protocol.pump import Pump
 from tests.simulation.commitments import client_first_commitment
 
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.network import REGTEST
-from cromford.bitcoin.script import ANCHOR_SCRIPT
+from cromford.bitcoin.tx import Tx
+from cromford.crypto.keys import xonly_of
 from cromford.daemon.signing import derive_keys
 from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.kept import KeptProposal, KeptVertex, offer_in
 from cromford.protocol.opening.verify import (
     DerivedKeys,
     Verdict,
@@ -44,8 +37,10 @@ from cromford.told import sat
 from cromford.wallet.account import Account
 from cromford.wallet.coins import new_wallet
 from cromford.wire import messages as m
+from cromford.wire.fields import encode_fields
 
 PAID_MSAT: Final = 10_000_000
+SpoilKept = Callable[[KeptProposal], KeptProposal]
 BRANCH: Final = ["kickoff_root", "state_root", "kickoff_0", "state_0"]
 
 
@@ -313,35 +308,104 @@ def test_a_corrupted_first_commitment_is_named_and_nothing_else() -> None:
 # The proposal
 
 
-def one_sat_more(tx: Any) -> Any:
-    return with_output(tx, 0, amount_sat=tx.outputs[0].amount_sat + 1)
+def with_kept(**changes: Any) -> SpoilKept:
+    """Return what changes the one candidate that was kept."""
+
+    def spoil(proposal: KeptProposal) -> KeptProposal:
+        (kept,) = proposal.candidates
+        new = {name: change(getattr(kept, name)) for name, change in changes.items()}
+        return msgspec.structs.replace(proposal, candidates=(replace_struct(kept, **new),))
+
+    return spoil
 
 
-def to_anchor(tx: Any) -> Any:
-    return with_output(tx, 0, script_pubkey=ANCHOR_SCRIPT)
+def with_vertex(layer: int, **changes: Any) -> SpoilKept:
+    """Return what changes one vertex of the branch that was kept."""
+
+    def spoil(vertices: tuple[KeptVertex, ...]) -> tuple[KeptVertex, ...]:
+        old = vertices[layer]
+        new = {name: change(getattr(old, name)) for name, change in changes.items()}
+        return (*vertices[:layer], replace_struct(old, **new), *vertices[layer + 1 :])
+
+    return with_kept(vertices=spoil)
 
 
-SPOILED: Final[dict[str, Change]] = {
-    "an amount in state_root": partial(with_tx, name="state_root", change=one_sat_more),
-    "a script in kickoff_0": partial(with_tx, name="kickoff_0", change=to_anchor),
-    "the funding amount": partial(with_funding, change=one_sat_more),
-    "a signer's key": partial(with_signer, vertex=0, place=1, pubkey=stranger()),
-    "the LSP's channel key": partial(with_channel, funding_pubkey=stranger()),
-    "the terms' hash": lambda propose: replace(propose, terms_hash=bytes(32)),
-    "terms that are no terms": partial(with_raw_terms, terms=b"\x01"),
-    "no terms": partial(with_raw_terms, terms=b""),
-    "the client's place": lambda propose: replace(propose, client=propose.client - 1),
+def of_proposal(**changes: Any) -> SpoilKept:
+    def spoil(proposal: KeptProposal) -> KeptProposal:
+        new = {name: change(getattr(proposal, name)) for name, change in changes.items()}
+        return msgspec.structs.replace(proposal, **new)
+
+    return spoil
+
+
+def one_sat_more(data: bytes) -> bytes:
+    tx = Tx.parse(data)
+    return with_output(tx, 0, amount_sat=tx.outputs[0].amount_sat + 1).serialize()
+
+
+def other_keys(data: bytes) -> bytes:
+    return encode_fields(replace(offer_in(data), funding_pubkey=stranger()))
+
+
+SPOILED: Final[dict[str, SpoilKept]] = {
+    "an amount in state_root": with_vertex(0, amounts_sat=lambda sat: (sat[0] + 1, *sat[1:])),
+    "an amount in state_0": with_vertex(1, amounts_sat=lambda sat: (sat[0] + 1, *sat[1:])),
+    "an output of state_root": with_vertex(
+        0, amounts_sat=lambda sat: sat[:-1], scripts=lambda scripts: scripts[:-1]
+    ),
+    "a script in state_root": with_vertex(0, scripts=lambda scripts: (scripts[0], b"\x51")),
+    "what the root's keys add up to": with_vertex(0, internal_key=lambda _: xonly_of(stranger())),
+    "what its leaf's keys add up to": with_vertex(1, internal_key=lambda _: xonly_of(stranger())),
+    "the vertices": with_kept(vertices=lambda vertices: vertices[:1]),
+    "the funding amount": with_kept(funding_tx=one_sat_more),
+    "its neighbour's key": of_proposal(leaf_pubkeys=lambda keys: (keys[0], stranger(), keys[2])),
+    "the LSP's key": of_proposal(leaf_pubkeys=lambda keys: (stranger(), *keys[1:])),
+    "a key of its leaf": of_proposal(leaf_pubkeys=lambda keys: keys[:2]),
+    "terms that are no terms": of_proposal(terms=lambda _: b"\x01"),
+    "no terms": of_proposal(terms=lambda _: b""),
+    "the client's place": of_proposal(client=lambda client: client - 1),
+    "how many clients there are": of_proposal(n_clients=lambda n: n + 2),
 }
 
 
 @pytest.mark.parametrize("what", SPOILED)
 def test_a_corrupted_proposal_fails_and_nothing_is_said_of_what_hangs_on_it(what: str) -> None:
     moment = moments()["confirmed"]
-    spoiled = replace(moment.attempt, propose=SPOILED[what](moment.attempt.propose))
-    assert spoiled.propose != moment.attempt.propose
+    stage = moment.attempt.stage
+    assert isinstance(stage, Complete)
+    proposal = SPOILED[what](stage.candidate.proposal)
+    assert proposal != stage.candidate.proposal
+    candidate = replace(stage.candidate, proposal=proposal)
+    spoiled = replace(moment.attempt, stage=replace(stage, candidate=candidate))
     verdicts = moment.verdicts(spoiled)
     assert list(verdicts) == ["proposal", "keys", "signatures"]
     assert failed(verdicts) == ["proposal", "signatures"]
+
+
+OF_OTHERS: Final[dict[str, tuple[SpoilKept, str]]] = {
+    "a sibling's script": (
+        with_vertex(0, scripts=lambda scripts: (scripts[0], b"\x51\x20" + xonly_of(stranger()))),
+        "state_root",
+    ),
+    "its neighbour's channel": (
+        with_vertex(1, scripts=lambda scripts: (b"\x51\x20" + xonly_of(stranger()), *scripts[1:])),
+        "state_0",
+    ),
+    "the LSP's channel key": (with_kept(channel=other_keys), "state_0"),
+}
+
+
+@pytest.mark.parametrize("what", OF_OTHERS)
+def test_what_a_client_cannot_compute_is_what_everybody_signed(what: str) -> None:
+    """Its own bytes are taken as given once more: the signatures tell whether they are the same."""
+    moment = moments()["confirmed"]
+    stage = moment.attempt.stage
+    assert isinstance(stage, Complete)
+    spoil, name = OF_OTHERS[what]
+    candidate = replace(stage.candidate, proposal=spoil(stage.candidate.proposal))
+    verdicts = moment.verdicts(replace(moment.attempt, stage=replace(stage, candidate=candidate)))
+    assert name in failed(verdicts)
+    assert not set(failed(verdicts)) & {"proposal", *BRANCH[: BRANCH.index(name)]}
 
 
 CHANGED_INPUTS: Final[dict[str, Callable[[Any], Any]]] = {
@@ -411,7 +475,7 @@ def test_a_proposal_that_was_refused_verifies_as_what_it_is() -> None:
     pump.join()
     pump.build()
     client = pump.client_at(VICTIM)
-    spoiled = SPOILED["an amount in state_root"](pump.attempt.proposal_for(VICTIM))
+    spoiled = replace(pump.attempt.proposal_for(VICTIM), terms=b"")
     pump.tell(client, pump.lsp, spoiled)
     held = pump.held(client)
     assert held.aborted is not None

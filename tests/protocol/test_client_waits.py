@@ -100,7 +100,7 @@ def test_a_root_that_comes_before_its_time_is_dropped() -> None:
     pump.run_to(m.SignBelow)
     held = pump.held(client)
     early = m.SignedRoot(
-        attempt_id=held.attempt_id, terms_hash=held.propose.terms_hash, signatures=(bytes(64),)
+        attempt_id=held.attempt_id, terms_hash=held.terms_hash, signatures=(bytes(64),)
     )
     pump.tell(client, pump.lsp, early)
     assert pump.held(client) == held
@@ -114,10 +114,11 @@ def test_an_attempt_id_is_proposed_once() -> None:
     client = pump.clients[0]
     pump.run_to(m.SignBelow)
     first = pump.held(client)
+    (proposed_first,) = pump.sent(pump.lsp, m.Propose)
     pump.reach_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=first.attempt_id))
     pump.run(until=lambda: client.state.joining is not None)
     joining = client.state.joining
-    again = replace(first.propose, factory_pubkey=joining.join.factory_pool.pubkey)
+    again = replace(proposed_first, factory_pubkey=joining.join.factory_pool.pubkey)
     ended = pump.held(client)
     pump.tell(client, pump.lsp, again)
     assert pump.held(client) == ended

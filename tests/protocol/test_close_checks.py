@@ -15,6 +15,7 @@ from tests.protocol.closes import (
     links,
     scope_in,
 )
+from tests.protocol.forge import NOT_A_POINT, stranger
 from tests.protocol.paying_clients import begin_payment, newest_link
 from tests.protocol.pump import Pump
 
@@ -452,6 +453,49 @@ def test_what_is_no_proposal_is_refused(change: Callable[[Any], Any], said: str)
     assert said in ended(pump.client_at(1))[0].reason
 
 
+KEYS: Final[dict[str, Callable[[tuple[bytes, ...]], tuple[bytes, ...]]]] = {
+    "one is another's": lambda keys: (stranger(), *keys[1:]),
+    "one is missing": lambda keys: keys[1:],
+    "one more": lambda keys: (*keys, stranger()),
+    "one twice": lambda keys: (*keys, keys[0]),
+    "one is no point": lambda keys: (NOT_A_POINT, *keys[1:]),
+    "none at all": lambda _: (),
+}
+
+
+@pytest.mark.parametrize("what", KEYS)
+def test_keys_that_do_not_add_up_to_the_output_are_signed_with_by_nobody(what: str) -> None:
+    """The client kept what they add up to: whoever else could sign for it is found out."""
+    pump = closable_factory(2)
+
+    def change(one: Any) -> Any:
+        return (replace(one, signers=KEYS[what](one.signers)),)
+
+    with pump.tampering(changing(pump.lsp, m.ClosePropose, change)):
+        close(pump)
+    victim = pump.client_at(1)
+    reason = ended(victim)[0].reason
+    kept = pump.held(victim).branch.funding_output.key_agg.internal_key.hex()
+    assert f"refused: signers: expected {kept}, received " in reason
+    assert not pump.sent(victim, m.CloseSign)
+    assert newest_link(victim).closes == ()
+    assert not finished(pump.lsp)
+    close(pump)
+    assert len(finished(pump.lsp)) == 1, "and an honest one goes through"
+
+
+def test_the_keys_of_a_close_may_come_in_any_order() -> None:
+    """`KeySort` is what counts (BIP 327)."""
+    pump = closable_factory(2)
+
+    def turn(one: Any) -> Any:
+        return (replace(one, signers=one.signers[::-1]),)
+
+    with pump.tampering(changing(pump.lsp, m.ClosePropose, turn)):
+        close(pump)
+    assert len(finished(pump.lsp)) == 1
+
+
 def test_an_aggnonce_that_is_no_point_ends_it_and_not_the_client() -> None:
     pump = closable_factory(1)
 
@@ -545,5 +589,7 @@ def test_the_scope_of_every_output_is_alike_for_lsp_and_client(pump: Pump) -> No
         for node in held.branch.nodes:
             own = scope_of(node)
             theirs = scope_in(pump, own.outpoint)
-            assert own == theirs
+            known = own.signed_by(theirs.output.signers)
+            assert known == theirs
+            assert own.prevout == theirs.prevout
             assert seat in own.clients

@@ -117,7 +117,7 @@ def test_a_channel_on_chain_is_closed_by_its_two_funding_keys() -> None:
     check_all_is_paid(pump)
     (record,) = finished(pump.lsp)
     assert OutPoint.parse(record.outpoint) == outpoint
-    assert len(scope_in(pump, outpoint).output.key_agg.pubkeys) == 2
+    assert len(scope_in(pump, outpoint).output.signers) == 2
     pump.mine(1)
     assert pump.factory.chain.spends[outpoint].serialize() in record.txs
 

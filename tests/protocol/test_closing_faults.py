@@ -295,7 +295,7 @@ def test_whoever_has_no_seat_has_no_say_in_a_close() -> None:
     "message",
     [
         m.CloseBegin(attempt_id=bytes(32), close_id=bytes(32), outpoint=bytes(36), options=()),
-        m.ClosePropose(close_id=bytes(32), proposals=()),
+        m.ClosePropose(close_id=bytes(32), signers=(), proposals=()),
         m.Closed(attempt_id=bytes(32), close_id=bytes(32), txs=()),
     ],
 )

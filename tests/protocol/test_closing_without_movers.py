@@ -271,7 +271,8 @@ def words_of(world: World, mover: PumpNode) -> tuple[m.CloseMessage, ...]:
     closing, link = world.factory.closing, world.lsp_link(mover)
     assert closing is not None
     attempt = world.attempt(mover)
-    pubnonces = attempt.join.factory_pool.pubnonces[: len(closing.feerates_sat_per_kw)]
+    join = world.pump.sent(mover, m.Join)[-1]
+    pubnonces = join.factory_pool.pubnonces[: len(closing.feerates_sat_per_kw)]
     agree = m.CloseAgree(
         close_id=closing.close_id,
         balance_msat=link.state.accepter_msat,

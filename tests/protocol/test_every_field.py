@@ -265,10 +265,10 @@ def test_a_field_that_is_added_is_walked_without_being_named() -> None:
 @pytest.mark.parametrize(
     ("check", "place"),
     [
-        ("check_tree_tx", "candidates[0].vertices[0].state_tx.outputs[1].script_pubkey"),
+        ("check_tree_tx", "candidates[0].vertices[0].state_tx.outputs[0].script_pubkey"),
         ("check_nonces_of_ladder", "candidates[0].nonces[1].index"),
         ("check_channel_offer", "candidates[0].channel.htlc_basepoint"),
-        ("check_signers", "candidates[0].vertices[1].signers[1]"),
+        ("check_signers", "factory_pubkeys[2]"),
     ],
 )
 def test_a_check_that_is_missing_is_noticed(

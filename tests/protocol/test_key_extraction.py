@@ -26,7 +26,7 @@ from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.crypto.keys import pubkey_of
-from cromford.crypto.musig2 import nonce_agg
+from cromford.crypto.musig2 import KeyAgg, nonce_agg
 from cromford.protocol import events as ev
 from cromford.signing.keychain import FactoryKey, KeyName
 from cromford.signing.nonces import PublicPool
@@ -69,7 +69,13 @@ class BrokenSigner(Signer):
     def drop_pool(self, pool_id: bytes) -> None:
         del pool_id  # It is broken: it forgets nothing.
 
+    def bind(self, pool_id: bytes, index: int, task: SigningTask, aggnonce: bytes) -> None:
+        del aggnonce
+        self.__dict__.setdefault("bound", {})[pool_id, index] = task
+
     def partial_sign(self, pool_id: bytes, index: int, task: SigningTask, aggnonce: bytes) -> bytes:
+        task = self.__dict__.get("bound", {}).get((pool_id, index), task)
+        assert isinstance(task.key_agg, KeyAgg)
         pool, seckey, public = self.__dict__["numbers"][pool_id]
         first, second = self.nonce_for(pool, self.spent_for(index))
         output_key = task.key_agg.output_key

@@ -13,7 +13,8 @@ from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.funding import least_higher_fee_sat
 from cromford.factory.terms import decode_terms
 from cromford.protocol.faults import Refusal
-from cromford.protocol.journal.client_candidate import ClientCandidate
+from cromford.protocol.journal.kept import KeptJoin
+from cromford.protocol.journal.proposal import ClaimedCandidate, claims_of
 from cromford.protocol.opening.verification import ClientFacts, check_ladder
 from cromford.wallet.coins import wallet_tx_vsize
 from cromford.wire import messages as m
@@ -21,7 +22,7 @@ from cromford.wire import messages as m
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    join: m.Join
+    join: KeptJoin
     propose: m.Propose
     facts: ClientFacts
     coins: dict[OutPoint, Coin | None]
@@ -58,9 +59,7 @@ def scene() -> Scene:
 
 def check(propose: m.Propose, coins: dict[OutPoint, Coin | None] | None = None) -> None:
     at = scene()
-    rungs = range(max(1, len(propose.candidates)))
-    claims = [ClientCandidate(join=at.join, propose=propose, rung=rung) for rung in rungs]
-    check_ladder(claims, at.facts, coins or at.coins)
+    check_ladder(claims_of(at.join, propose), at.facts, coins or at.coins)
 
 
 def refusal(propose: m.Propose, coins: dict[OutPoint, Coin | None] | None = None) -> Refusal:
@@ -166,7 +165,7 @@ def test_a_nonce_that_another_candidate_takes_is_refused(rung: int) -> None:
 def with_whole(propose: m.Propose, rung: int, change: Callable[[Tx], Tx]) -> m.Propose:
     """Return a proposal with another funding of one candidate, and the whole branch below it."""
     changed = with_funding(propose, rung, change)
-    branch = ClientCandidate(join=scene().join, propose=changed, rung=rung).branch
+    branch = ClaimedCandidate(join=scene().join, propose=changed, rung=rung).branch
 
     def onto_branch(tx: Tx) -> Tx:
         script_pubkey = branch.funding_output.script_pubkey
@@ -175,7 +174,7 @@ def with_whole(propose: m.Propose, rung: int, change: Callable[[Tx], Tx]) -> m.P
         )
 
     changed = with_funding(changed, rung, onto_branch)
-    branch = ClientCandidate(join=scene().join, propose=changed, rung=rung).branch
+    branch = ClaimedCandidate(join=scene().join, propose=changed, rung=rung).branch
     vertices = tuple(
         replace(
             sent,
@@ -215,23 +214,17 @@ def test_candidates_that_do_not_spend_the_same_coins_are_refused(
     assert error.field == "candidates[1].funding_tx.inputs"
 
 
-def test_candidates_of_other_factory_keys_are_refused() -> None:
+def test_candidates_of_other_factory_keys_cannot_be_proposed() -> None:
     """What is agreed on later is signed by the keys of the factory, whichever is live."""
-    propose = scene().propose
-    vertices = propose.candidates[1].vertices
-    stranger = scene().join.candidates[3].pool.pubkey
-    neighbour = next(
-        pubkey for pubkey in vertices[0].signers[1:] if pubkey != scene().join.factory_pool.pubkey
-    )
-    others = tuple(
-        replace(
-            vertex,
-            signers=tuple(stranger if one == neighbour else one for one in vertex.signers),
-        )
-        for vertex in vertices
-    )
-    error = refusal(with_whole(with_rung(propose, 1, vertices=others), 1, unchanged))
-    assert error.field == "candidates[1].funding_tx.factory"
+    names = {item.name for item in fields(m.CandidateProposal)}
+    assert "factory_pubkeys" in {item.name for item in fields(m.Propose)} - names
+
+    def to_another(tx: Tx) -> Tx:
+        output = replace(tx.outputs[0], script_pubkey=b"\x51\x20" + bytes(31) + b"\x01")
+        return replace(tx, outputs=(output, tx.outputs[1]))
+
+    error = refusal(with_funding(scene().propose, 1, to_another))
+    assert error.field == "candidates[1].funding_output.script_pubkey"
 
 
 def test_another_script_of_the_change_is_refused() -> None:

@@ -30,6 +30,7 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.client_candidate import pool_ids_of
+from cromford.protocol.journal.kept import kept_join
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.mail import Found
 from cromford.protocol.journal.mail_records import MailTaken
@@ -239,6 +240,7 @@ def test_an_lsp_that_proposes_and_aborts_for_ever_does_not_fill_a_clients_journa
             terms_hash=OTHER_ID,
             terms=b"",
             client=1,
+            factory_pubkeys=(),
             candidates=(),
         )
         # The client's chain is slow: it has not looked up any coin when the abort comes.
@@ -289,7 +291,7 @@ def test_no_nonce_pool_outlives_what_it_was_made_for(how: str) -> None:
     client = pump.clients[0]
     assert client.signer is not None
     pump.join()
-    old = set(pool_ids_of(join_of(pump, client)))
+    old = set(pool_ids_of(kept_join(join_of(pump, client))))
     assert set(client.signer._pools) == old
     match how:
         case "reconnect":
@@ -326,7 +328,9 @@ def test_no_nonce_pool_outlives_what_it_was_made_for(how: str) -> None:
 LSP_WORDS: Final[list[m.Message]] = [
     m.Joined(factory_pubkey=stranger(), waiting=1),
     m.Refused(factory_pubkey=stranger(), reason=""),
-    m.Propose(**IDS, factory_pubkey=bytes(33), terms=b"", client=1, candidates=()),
+    m.Propose(
+        **IDS, factory_pubkey=bytes(33), terms=b"", client=1, factory_pubkeys=(), candidates=()
+    ),
     m.SignedBelow(**IDS, candidates=()),
     m.SignedRoot(**IDS, signatures=()),
     m.Lobby(
@@ -429,7 +433,7 @@ def test_noise_of_the_lsp_ends_the_connection_and_the_client_joins_again(
 
 
 def test_a_build_whose_proposal_would_not_fit_a_message_is_refused_with_its_size() -> None:
-    """A binary tree of many clients: every layer repeats half of the keys."""
+    """A binary tree of many clients, with a fee ladder: every candidate has a long branch."""
     binary = LspPolicy(min_clients=1, max_clients=1024, step_blocks=1, inner_kind=VertexKind.DW)
     pump = Pump(2, policy=binary)
     pump.join()
@@ -448,7 +452,13 @@ def test_a_build_whose_proposal_would_not_fit_a_message_is_refused_with_its_size
         ),
     )
     with pytest.raises(Rejected, match="proposal of at most 65535 bytes"):
-        plan_build(crowded, min_clients=1, max_clients=1000)
+        plan_build(
+            crowded,
+            min_clients=1,
+            max_clients=1000,
+            feerates_sat_per_kw=(500, 2_000, 7_500, 20_000),
+            needs_keys=False,
+        )
 
 
 def test_who_connects_and_never_joins_leaves_no_trace() -> None:

@@ -278,7 +278,7 @@ def test_whatever_is_above_the_channel_of_who_stayed_needs_its_own_key(n_clients
     branch = attempt.branch(seat)
     assert branch.root_node.tx.inputs[0].outpoint == attempt.funding_outpoint
     for node in branch.nodes:
-        assert own.factory_pubkey in node.spends.key_agg.pubkeys
+        assert own.factory_pubkey in node.spends.signers
         leaf = node.spends.tapleaf
         # Beside the key path there is at most the LSP's own, from the expiry on: as before.
         assert leaf is None or attempt.terms.expiry_height.to_bytes(3, "little").rstrip(

@@ -27,8 +27,8 @@ from cromford.channel.terms import (
 )
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.faults import Refusal
-from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.first_commitments import channel_terms_of
+from cromford.protocol.journal.proposal import ClaimedCandidate
 from cromford.protocol.opening.verification import ClientFacts, check_terms
 from cromford.protocol.policy import (
     LARGE_CAPACITY_SAT,
@@ -418,7 +418,7 @@ def test_where_there_is_more_to_take_a_client_asks_for_six_confirmations(
     changes: dict[str, Any] = {"capacity_sat": capacities_sat, "min_depth": depth}
     changes["max_in_flight_msat"] = MSAT_PER_SAT * large_sat
     propose = with_raw_terms(scene().propose, encoded_terms(**changes))
-    claim = ClientCandidate(join=state.joining.join, propose=propose)
+    claim = ClaimedCandidate(join=state.joining.join, propose=propose)
     if signs:
         assert check_terms(claim, facts).min_depth == depth
     else:

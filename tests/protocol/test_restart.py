@@ -87,13 +87,11 @@ def check_afterwards(pump: Pump) -> None:
 
 
 def check_no_key_is_used_again(client: PumpNode) -> None:
-    joins = [
-        m.decode_message(record.message)
-        for record in client.store.remembered
-        if isinstance(record, lr.JoinSent)
-    ]
-    pools = [pool for join in joins if isinstance(join, m.Join) for pool in pool_ids_of(join)]
-    keys = [join.factory_pool.pubkey for join in joins if isinstance(join, m.Join)]
+    records = [one for one in client.store.remembered if isinstance(one, lr.JoinSent)]
+    joins = [record.join for record in records if record.join is not None]
+    assert len(joins) == len(records)
+    pools = [pool for join in joins for pool in pool_ids_of(join)]
+    keys = [join.factory_pool.pubkey for join in joins]
     assert len(set(pools)) == len(pools)
     assert len(set(keys)) == len(keys)
 

@@ -9,6 +9,7 @@ from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.protocol.journal.client_candidate import pool_ids_of
+from cromford.protocol.journal.kept import kept_join
 from cromford.protocol.journal.pause import ABORTS_TO_PAUSE
 from cromford.wire import messages as m
 
@@ -47,7 +48,7 @@ def secrets_of(pump: Pump, client: PumpNode) -> tuple[list[bytes], list[bytes], 
         )
     ]
     keys = [*(pool.pubkey for pool in pools), *points]
-    pool_ids = [pool_id for join in joins for pool_id in pool_ids_of(join)]
+    pool_ids = [pool_id for join in joins for pool_id in pool_ids_of(kept_join(join))]
     return keys, pool_ids, [nonce for pool in pools for nonce in pool.pubnonces]
 
 

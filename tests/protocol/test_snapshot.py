@@ -27,7 +27,7 @@ from cromford.protocol.journal.snapshot import (
     UnreadableSnapshot,
     references_of,
 )
-from cromford.protocol.journal.state_classes import accepts, classes_of, shape_of
+from cromford.protocol.journal.state_classes import Older, accepts, classes_of, shape_of
 
 HERE: Final = Position("house", 7)
 
@@ -258,6 +258,30 @@ def test_a_field_that_was_added_with_a_default_has_it() -> None:
 def test_a_union_that_has_grown_is_read() -> None:
     new = version(text=str | bytes | None)
     assert read(written(OLD(CONFIG, 5, "t"), OLD), new).text == "t"
+
+
+def test_a_class_reads_what_it_was_once_written_as() -> None:
+    """Of a field that is gone, and of one of another type, it says itself what to make."""
+    new = version(uptime=None, text=bytes, days=int)
+    new.older = Older(
+        {"uptime": int, "text": str | None},
+        lambda config, uptime, text: new(config, text.encode(), uptime // 144),
+    )
+    today = new(CONFIG, b"t", 2)
+    assert read(written(OLD(CONFIG, 288, "t"), OLD), new) == today
+    assert read(written(today, new), new) == today
+    other = version(uptime=str)
+    other.older = Older({"text": int}, lambda **_: None)
+    with pytest.raises(UnreadableSnapshot, match="was int, is str"):
+        read(written(OLD(CONFIG, 5, "t"), OLD), other)
+
+
+def test_a_class_is_read_by_the_name_that_it_had() -> None:
+    new: Any = make_dataclass(
+        "Renamed", [("config", Config), ("uptime", int), ("text", str | None)]
+    )
+    new.older = Older(name="Root")
+    assert read(written(OLD(CONFIG, 5, "t"), OLD), new) == new(CONFIG, 5, "t")
 
 
 @pytest.mark.parametrize(

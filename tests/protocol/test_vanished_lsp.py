@@ -123,9 +123,10 @@ def test_a_client_that_gave_up_joins_again_with_fresh_keys() -> None:
     pump.restart(pump.lsp)
     pump.run()
     pump.join_again()
-    again = pump.sent(victim, m.Join)[-1]
+    before, again = pump.sent(victim, m.Join)[-2:]
+    assert before.factory_pool.pubkey == held.join.factory_pool.pubkey
     assert again.factory_pool.pubkey != held.join.factory_pool.pubkey
-    assert not set(again.factory_pool.pubnonces) & set(held.join.factory_pool.pubnonces)
+    assert not set(again.factory_pool.pubnonces) & set(before.factory_pool.pubnonces)
     kept = victim.state.attempts[held.attempt_id]
     assert isinstance(kept.stage, RootSent | Complete), "what the LSP may have is not forgotten"
 

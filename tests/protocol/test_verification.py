@@ -16,7 +16,6 @@ from tests.protocol.forge import (
     VICTIM,
     Change,
     Victim,
-    candidate_of,
     scene,
     stranger,
     with_input,
@@ -41,7 +40,8 @@ from tests.protocol.refusal import (
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.tx import OutPoint, Tx, TxOut
 from cromford.channel.terms import Party
-from cromford.protocol.journal.client_candidate import channel_pool_id_of
+from cromford.protocol.journal.kept import KeptJoin
+from cromford.protocol.journal.proposal import ClaimedCandidate
 from cromford.signing.task import SigningTask
 from cromford.wire import messages as m
 
@@ -64,6 +64,7 @@ def test_the_unchanged_proposal_is_signed_below_the_root_and_nowhere_else() -> N
     commitments = [task_of(victim, holder).name for holder in Party]
     asked_for = [request.task.name for request in asked.requests]
     assert asked_for == [*TREE_TXS[1:], *commitments]
+    assert [request.task.name for request in asked.bound] == [TREE_TXS[0]], "bound, and not signed"
     assert victim.attempt.aborted is None
 
 
@@ -79,7 +80,7 @@ def test_a_client_signs_what_it_computed_from_its_own_keys() -> None:
         assert request.task.sighash == tree[request.task.name].sighash
     for holder, request in ((Party.OPENER, theirs), (Party.ACCEPTER, own)):
         assert join.candidates[0].pool.pubkey in request.task.signers
-        assert request.pool_id == channel_pool_id_of(join)
+        assert request.pool_id == join.candidates[0].pool.pool_id
         session = attempt.candidate.commitment_sessions[VICTIM, holder]
         assert request.task.sighash == session.task.sighash
 
@@ -87,122 +88,95 @@ def test_a_client_signs_what_it_computed_from_its_own_keys() -> None:
 # Whose keys
 
 
-def _replaced_everywhere(propose: m.Propose) -> m.Propose:
-    """Replace the client's own key in the root and in its leaf."""
-    return with_signer(with_signer(propose, 0, VICTIM, stranger()), 1, VICTIM, stranger())
-
-
 def _own_key_elsewhere(propose: m.Propose) -> m.Propose:
-    root = candidate_of(propose).vertices[0].signers
-    moved = (root[0], root[VICTIM], root[1], *root[3:])
-    return with_vertex(propose, 0, signers=moved)
+    keys = propose.factory_pubkeys
+    return replace(propose, factory_pubkeys=(keys[0], keys[VICTIM], keys[1], *keys[3:]))
 
 
-def _own_key_in_two_places(propose: m.Propose) -> m.Propose:
-    return with_signer(propose, 0, 3, candidate_of(propose).vertices[0].signers[VICTIM])
-
-
-def _signers(change: Callable[[tuple[bytes, ...]], tuple[bytes, ...]], vertex: int) -> Change:
+def _signers(change: Callable[[tuple[bytes, ...]], tuple[bytes, ...]]) -> Change:
     def changed(propose: m.Propose) -> m.Propose:
-        signers = candidate_of(propose).vertices[vertex].signers
-        return with_vertex(propose, vertex, signers=change(signers))
+        return replace(propose, factory_pubkeys=change(propose.factory_pubkeys))
 
     return changed
 
 
 KEYS = [
     Case(
-        claim="its own key replaced in every signer set",
-        change=_replaced_everywhere,
-        field="root.signers[own]",
+        claim="its own key replaced",
+        change=lambda p: with_signer(p, VICTIM, stranger()),
+        field="factory_pubkeys[own]",
         expected=scene().attempt.blueprint.factory_pubkeys[VICTIM],
         received=stranger(),
     ),
     Case(
-        claim="its own key replaced in the root alone",
-        change=lambda p: with_signer(p, 0, VICTIM, stranger()),
-        field="root.signers[own]",
-        received=stranger(),
-    ),
-    Case(
-        claim="its own key replaced in its leaf alone",
-        change=lambda p: with_signer(p, 1, VICTIM, stranger()),
-        field="0.signers",
-    ),
-    Case(
         claim="its own key in the place of another client",
         change=_own_key_elsewhere,
-        field="root.signers[own]",
+        field="factory_pubkeys[own]",
     ),
     Case(
-        claim="its own key missing from its leaf",
-        change=_signers(lambda keys: keys[:2], 1),
-        field="0.signers",
+        claim="a foreign key in the place of its neighbour",
+        change=lambda p: with_signer(p, 1, stranger()),
+        field="funding_output.script_pubkey",
     ),
     Case(
-        claim="a foreign key in its leaf that the root does not have",
-        change=lambda p: with_signer(p, 1, 1, stranger()),
-        field="0.signers",
+        claim="a foreign key in the place of a client of another leaf",
+        change=lambda p: with_signer(p, 3, stranger()),
+        field="funding_output.script_pubkey",
     ),
     Case(
-        claim="the key of a client of another leaf in its leaf",
-        change=lambda p: with_signer(p, 1, 1, candidate_of(p).vertices[0].signers[3]),
-        field="0.signers",
+        claim="a foreign key in the place of the LSP",
+        change=lambda p: with_signer(p, 0, stranger()),
+        field="funding_output.script_pubkey",
     ),
     Case(
-        claim="an extra signer of the root",
-        change=_signers(lambda keys: (*keys, stranger()), 0),
-        field="root.signers",
+        claim="an extra signer",
+        change=_signers(lambda keys: (*keys, stranger())),
+        field="factory_pubkeys",
         expected=4,
         received=5,
     ),
     Case(
-        claim="a signer of the root missing",
-        change=_signers(lambda keys: keys[:-1], 0),
-        field="root.signers",
+        claim="a signer missing",
+        change=_signers(lambda keys: keys[:-1]),
+        field="factory_pubkeys",
         expected=4,
         received=3,
     ),
     Case(
-        claim="no signer of the root",
-        change=_signers(lambda _: (), 0),
-        field="root.signers",
+        claim="no signer",
+        change=_signers(lambda _: ()),
+        field="factory_pubkeys",
         expected=4,
         received=0,
     ),
     Case(
-        claim="an extra signer of its leaf",
-        change=_signers(lambda keys: (*keys, stranger()), 1),
-        field="0.signers",
-    ),
-    Case(
-        claim="the signers of its leaf in another order",
-        change=_signers(lambda keys: (keys[0], keys[2], keys[1]), 1),
-        field="0.signers",
+        claim="its neighbour and a client of another leaf in each other's place",
+        change=_signers(lambda keys: (keys[0], keys[3], keys[2], keys[1])),
+        field="state_root.output[0].script_pubkey",
     ),
     Case(
         claim="two participants with one key",
-        change=_own_key_in_two_places,
-        field="root.signers",
+        change=lambda p: with_signer(p, 3, p.factory_pubkeys[VICTIM]),
+        field="factory_pubkeys",
         expected="different keys",
     ),
     Case(
         claim="two other participants with one key",
-        change=lambda p: with_signer(p, 0, 3, candidate_of(p).vertices[0].signers[1]),
-        field="root.signers",
+        change=lambda p: with_signer(p, 3, p.factory_pubkeys[1]),
+        field="factory_pubkeys",
         expected="different keys",
     ),
     Case(
         claim="a client key that is not a point",
-        change=lambda p: with_signer(p, 0, 3, NOT_A_POINT),
-        field="root.signers[3]",
+        change=lambda p: with_signer(p, 3, NOT_A_POINT),
+        field="factory_pubkeys[3]",
         expected="a pubkey",
         received=NOT_A_POINT,
     ),
     Case(
         claim="an LSP key that is not a point",
-        change=lambda p: with_signer(p, 0, 0, NOT_A_POINT),
-        field="root.signers[0]",
+        change=lambda p: with_signer(p, 0, NOT_A_POINT),
+        field="factory_pubkeys[0]",
         expected="a pubkey",
         received=NOT_A_POINT,
     ),
@@ -212,13 +186,6 @@ KEYS = [
 @parametrized(KEYS)
 def test_a_client_refuses_a_wrong_set_of_keys(case: Case) -> None:
     check(case)
-
-
-def test_another_lsp_key_changes_the_funding_script_and_is_refused() -> None:
-    def changed(propose: m.Propose) -> m.Propose:
-        return with_signer(with_signer(propose, 0, 0, stranger()), 1, 0, stranger())
-
-    check_refused(changed(scene().propose), "funding_output.script_pubkey")
 
 
 # Every transaction of the tree
@@ -294,11 +261,15 @@ def _as_garbage(propose: m.Propose, name: str) -> m.Propose:
     return with_vertex(propose, 0 if place == "root" else 1, **{f"{kind}_tx": b"\x00" * 9})
 
 
+# What leads to others: the other leaf, and the neighbour's channel. See below.
+GIVEN: Final = {("state_root", 1), ("state_0", 0)}
+
+
 def _outputs_of(name: str) -> Iterator[Case]:
     """Yield, for each output, another script, and one satoshi more or less."""
     for vout, output in enumerate(tree_tx(name).outputs):
         field = f"{name}.output[{vout}]"
-        if (name, vout) != ("state_0", 0):  # the neighbour's channel, see below
+        if (name, vout) not in GIVEN:
             yield Case(
                 claim=f"{field} with another script",
                 change=on_tx(name, partial(with_output, vout=vout, script_pubkey=OTHER_SCRIPT)),
@@ -363,6 +334,49 @@ def test_a_neighbours_channel_that_is_not_taproot_is_refused(script: bytes) -> N
         scene().propose, "state_0", partial(with_output, vout=0, script_pubkey=script)
     )
     check_refused(propose, "state_0.output[0]", expected="a taproot output")
+
+
+@pytest.mark.parametrize("script", [b"", b"\x6a", b"\x00\x14" + bytes(20), b"\x51" * 34])
+def test_a_way_to_others_that_is_not_taproot_is_refused(script: bytes) -> None:
+    propose = with_tx(
+        scene().propose, "state_root", partial(with_output, vout=1, script_pubkey=script)
+    )
+    check_refused(propose, "state_root.output[1]", expected="a taproot output")
+
+
+def _instead(new: Tx, _old: Tx) -> Tx:
+    return new
+
+
+def with_whole_branch(propose: m.Propose, join: KeptJoin) -> m.Propose:
+    """Return a proposal whose transactions follow from those of its root vertex."""
+    branch = ClaimedCandidate(join=join, propose=propose).branch
+    for vertex in branch.vertices:
+        for node in vertex.nodes:
+            propose = with_tx(propose, node.name, partial(_instead, node.tx))
+    return propose
+
+
+def test_another_taproot_way_to_others_is_taken_as_given() -> None:
+    """It can only harm those below it, who check it in turn; and the client signs what it says."""
+    victim = Victim()
+    joining = victim.state.joining
+    assert joining is not None
+    changed = partial(with_output, vout=1, script_pubkey=OTHER_SCRIPT)
+    propose = with_whole_branch(with_tx(scene().propose, "state_root", changed), joining.join)
+    victim.hear(propose)
+    (asked,) = victim.signing
+    branch = victim.attempt.branch
+    assert branch.vertices[0].last.outputs[1].script_pubkey == OTHER_SCRIPT
+    signed = {request.task.name: request.task.sighash for request in asked.requests}
+    for node in branch.nodes_below_root:
+        assert signed[node.name] == node.task.sighash
+    assert branch.vertices[0].last.tx.outputs[0] == tree_tx("state_root").outputs[0]
+    honest = {
+        one.task.name: one.task.sighash for one in scene().attempt.candidate.sessions.values()
+    }
+    for name in ("state_root", "kickoff_0", "state_0"):
+        assert signed[name] != honest[name], "nobody else signs this: it never gets complete"
 
 
 def test_a_leaf_without_the_neighbours_output_is_refused() -> None:

@@ -440,12 +440,12 @@ REST = [
     Case(
         claim="the place of its neighbour",
         change=lambda p: replace(p, client=1),
-        field="root.signers[own]",
+        field="factory_pubkeys[own]",
     ),
     Case(
         claim="the place of a client in another leaf",
         change=lambda p: replace(p, client=3),
-        field="root.signers[own]",
+        field="factory_pubkeys[own]",
     ),
 ]
 

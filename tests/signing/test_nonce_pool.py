@@ -15,7 +15,7 @@ from cromford.bitcoin.taproot import tweaked_key_agg
 from cromford.crypto import schnorr
 from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of
-from cromford.crypto.musig2 import KeyAgg, NonceReuse, SecNonce, nonce_agg
+from cromford.crypto.musig2 import AggregateKey, KeyAgg, NonceReuse, SecNonce, nonce_agg
 from cromford.signing.nonces import (
     POOL_SIZE_MAX,
     POOL_SIZE_MIN,
@@ -268,3 +268,64 @@ def test_a_pool_id_names_its_content(
     mine = PublicPool(pubkey=PUBKEY, pubnonces=one)
     yours = PublicPool(pubkey=PUBKEY if same_key else PARTNER, pubnonces=other)
     assert (mine.pool_id == yours.pool_id) == (mine == yours)
+
+
+# Bound before it signs
+
+
+UNKNOWN = replace(
+    TASK,
+    key_agg=tweaked_key_agg(AggregateKey(KeyAgg([PUBKEY, PARTNER]).internal_key), b"\x33" * 32),
+)
+
+
+def test_a_nonce_that_was_bound_signs_for_who_does_not_know_the_signers(pool: NoncePool) -> None:
+    aggnonce = aggnonce_of(pool)
+    pool.bind(0, TASK, aggnonce)
+    assert (pool.n_used, pool.n_left) == (0, 3)
+    partial_sig = pool.partial_sign(0, UNKNOWN, aggnonce)
+    assert (pool.n_used, pool.n_left) == (1, 2)
+    session = TASK.session(aggnonce)
+    assert session.partial_sig_verify(
+        partial_sig=partial_sig, pubnonce=pool.public.pubnonces[0], pubkey=PUBKEY
+    )
+    for task in (UNKNOWN, TASK):
+        assert pool.partial_sign(0, task, aggnonce) == partial_sig
+
+
+def test_a_nonce_that_was_bound_signs_nothing_else(pool: NoncePool) -> None:
+    aggnonce = aggnonce_of(pool)
+    pool.bind(0, TASK, aggnonce)
+    pool.bind(0, TASK, aggnonce)
+    others = (
+        replace(UNKNOWN, sighash=b"\x12" * 32),
+        replace(UNKNOWN, name="another"),
+        replace(TASK, key_agg=key_agg_of(PUBKEY, THIRD)),
+    )
+    for task in others:
+        with pytest.raises(NonceFault, match="bound to session state_root"):
+            pool.partial_sign(0, task, aggnonce)
+        with pytest.raises(NonceFault, match="bound to session state_root"):
+            pool.bind(0, task, aggnonce)
+    with pytest.raises(NonceFault, match="bound to session state_root"):
+        pool.partial_sign(0, UNKNOWN, aggnonce_of(pool, partner=OTHER_NONCE))
+    assert pool.n_used == 0
+
+
+def test_what_was_never_bound_is_not_signed_without_its_signers(pool: NoncePool) -> None:
+    aggnonce = aggnonce_of(pool)
+    for ask in (pool.partial_sign, pool.bind):
+        with pytest.raises(ValueError, match="not known who signs"):
+            ask(0, UNKNOWN, aggnonce)
+    with pytest.raises(ValueError, match="not known who signs"):
+        UNKNOWN.session(aggnonce)
+    assert (TASK.has_signers, UNKNOWN.has_signers) == (True, False)
+    assert pool.n_used == 0
+    assert pool.partial_sign(0, TASK, aggnonce)
+
+
+def test_a_nonce_that_was_bound_to_a_malformed_aggregate_is_still_unspent(pool: NoncePool) -> None:
+    pool.bind(0, TASK, MALFORMED[0])
+    with pytest.raises(ValueError, match="nonce"):
+        pool.partial_sign(0, TASK, MALFORMED[0])
+    assert pool.partial_sign(0, TASK, aggnonce_of(pool))

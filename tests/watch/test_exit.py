@@ -10,6 +10,7 @@ from tests.watch.signed_factory import SHAPES, signed_branches
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
 from cromford.factory.branch import SignedBranch
 from cromford.factory.kinds import VertexKind
+from cromford.factory.terms import FactoryTerms
 from cromford.regtest.kernel import check_scripts
 from cromford.watch.exit import (
     ChannelOnChain,
@@ -213,6 +214,7 @@ def test_the_kernel_accepts_every_transaction_that_is_published(
     """What is told spends what came before it, with amounts and signatures that hold."""
     signed = signed_branches(n_clients)[client - 1]
     branch = signed.branch
+    assert isinstance(branch.terms, FactoryTerms)
     coins: dict[OutPoint, TxOut] = {
         branch.funding_outpoint: TxOut(
             amount_sat=branch.funding_amount_sat, script_pubkey=branch.funding_output.script_pubkey

@@ -1,5 +1,7 @@
 """The largest factory with the default shape can be proposed: one message to each client."""
 
+from dataclasses import replace
+
 import pytest
 
 from cromford.bitcoin.network import REGTEST
@@ -101,7 +103,6 @@ def proposal_of(terms: FactoryTerms) -> m.Propose:
         funding_tx=funding_tx.serialize(),
         vertices=tuple(
             m.BranchVertex(
-                signers=tuple(PUBKEYS[index] for index in vertex.first.signers),
                 kickoff_tx=b"" if vertex.is_static else vertex.first.tx.serialize(),
                 state_tx=vertex.last.tx.serialize(),
             )
@@ -129,6 +130,7 @@ def proposal_of(terms: FactoryTerms) -> m.Propose:
         terms_hash=terms.terms_hash,
         terms=terms.encode(),
         client=1,
+        factory_pubkeys=tuple(PUBKEYS[: terms.n_clients + 1]),
         candidates=(candidate,),
     )
 
@@ -151,7 +153,8 @@ def test_a_usual_factory_leaves_plenty_of_the_message(n_clients: int, step_block
 
 
 def test_a_proposal_that_does_not_fit_is_refused_with_its_size() -> None:
-    """A binary tree of as many clients names them all once more in every layer."""
-    proposal = proposal_of(terms_of(N_CLIENTS_MAX, step_blocks=1, kind=VertexKind.DW))
+    """Of a fee ladder each candidate has a funding and a branch of its own."""
+    one = proposal_of(terms_of(N_CLIENTS_MAX, step_blocks=1, kind=VertexKind.DW))
+    proposal = replace(one, candidates=4 * one.candidates)
     with pytest.raises(MalformedBytes, match=r"Propose: at most 65535 bytes, needs \d{5}"):
         encode_message(proposal)

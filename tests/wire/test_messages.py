@@ -144,6 +144,7 @@ def propose_with(terms_size: int) -> m.Propose:
         terms_hash=bytes(32),
         terms=bytes(terms_size),
         client=1,
+        factory_pubkeys=(),
         candidates=(),
     )
 

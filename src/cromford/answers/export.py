@@ -27,11 +27,11 @@ LedgerItem: TypeAlias = Literal[
 ]
 
 
-class ExportedTerms(TypedDict):
-    """What a factory's participants agreed on, under the protocol's own names.
+class ExportedGeneralTerms(TypedDict):
+    """What of the terms is the same for every client, under the protocol's own names.
 
-    Lists of amounts are in placement order. `inner_arities` and `inner_kinds` are of each level
-    above the leaves, the root first. `network` is the hash of the chain's first block.
+    `inner_arities` and `inner_kinds` are of each level above the leaves, the root first. `network`
+    is the hash of the chain's first block.
     """
 
     attempt_id: HexId
@@ -58,9 +58,20 @@ class ExportedTerms(TypedDict):
     dust_limit_sat: Sat
     max_accepted_htlcs: Count
     max_in_flight_msat: Msat
+    inner_kinds: list[VertexWord]
+
+
+class ExportedTerms(ExportedGeneralTerms):
+    """What a factory's participants agreed on. Lists of amounts are in placement order."""
+
     capacity_sat: list[Sat]
     lstock_sat: list[Sat]
-    inner_kinds: list[VertexWord]
+
+
+class ExportedBranchTerms(ExportedGeneralTerms):
+    """What a client keeps of that: it has no amounts but those of its own branch."""
+
+    n_clients: Count
 
 
 class ExportedOutput(TypedDict):

@@ -12,6 +12,7 @@ from cromford.answers.closes import (
     OwnCloseUnderWay,
 )
 from cromford.answers.export import (
+    ExportedBranchTerms,
     ExportedFunding,
     ExportedParticipant,
     ExportedTerms,
@@ -327,7 +328,7 @@ class OwnFactories(TypedDict):
 class OwnFactoryDetail(OwnFactorySummary):
     """Everything that a client has of its factory: its own branch, nothing more."""
 
-    terms: ExportedTerms | None
+    terms: ExportedBranchTerms | None
     transactions: list[ExportedTransaction]
     funding: ExportedFunding | None
 

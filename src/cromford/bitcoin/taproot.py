@@ -6,13 +6,14 @@ general tree is here all the same, because a control block for one leaf is its s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from cromford.bitcoin.script import p2tr_script
 from cromford.bitcoin.tx import var_bytes
 from cromford.crypto import keys
-from cromford.crypto.musig2 import KeyAgg
+from cromford.crypto.musig2 import AggregateKey
 
+A = TypeVar("A", bound=AggregateKey)
 TAPLEAF_VERSION: Final = 0xC0  # BIP 342 tapscript.
 
 _hash_tapleaf: Final = keys.TaggedHash("TapLeaf")
@@ -66,7 +67,7 @@ def taproot_output(internal_key: bytes, merkle_root: bytes | None) -> TaprootOut
     )
 
 
-def tweaked_key_agg(key_agg: KeyAgg, merkle_root: bytes | None) -> KeyAgg:
+def tweaked_key_agg(key_agg: A, merkle_root: bytes | None) -> A:
     """Return the MuSig2 aggregate that signs for the key path of such an output.
 
     Args:

@@ -6,13 +6,13 @@ copied, pickled or printed.
 """
 
 from collections.abc import Sequence
-from typing import Final, Never
+from typing import Final, Never, Self
 
 from btclib_secp256k1 import CData
 
 from cromford.crypto import curve
 from cromford.crypto.curve import Keypair
-from cromford.crypto.keys import is_pubkey
+from cromford.crypto.keys import is_pubkey, xonly_tweak
 
 PUBNONCE_SIZE: Final = curve.PUBNONCE_SIZE
 PARTIAL_SIG_SIZE: Final = curve.PARTIAL_SIG_SIZE
@@ -39,7 +39,53 @@ def key_sort(pubkeys: Sequence[bytes]) -> tuple[bytes, ...]:
     return tuple(sorted(pubkeys))
 
 
-class KeyAgg:
+class AggregateKey:
+    """An aggregate of pubkeys that need not be known, with at most one taproot tweak: a value.
+
+    It is paid to, and it verifies. Nobody signs with it: a session takes what only `KeyAgg` has.
+
+    Args:
+        internal_key: The x-only aggregate, untweaked.
+    """
+
+    __slots__ = ("_is_tweaked", "internal_key", "output_key")
+
+    def __init__(self, internal_key: bytes) -> None:
+        self.internal_key = internal_key
+        self.output_key = internal_key
+        self._is_tweaked = False
+
+    def tweaked(self, tweak: bytes) -> Self:
+        """Return it with a taproot tweak (BIP 341): its `output_key` is the tweaked key.
+
+        Raises:
+            ValueError: If this one is tweaked already, is no point, or the tweak is out of range.
+        """
+        if self._is_tweaked:
+            raise ValueError("the aggregate key is already tweaked")
+        tweaked = object.__new__(type(self))
+        tweaked.internal_key = self.internal_key
+        tweaked._is_tweaked = True
+        self._tweak(tweaked, tweak)
+        return tweaked
+
+    def _tweak(self, tweaked: Self, tweak: bytes) -> None:
+        """Give a copy what the tweak changes."""
+        tweaked.output_key, _ = xonly_tweak(self.internal_key, tweak)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+    def _content(self) -> tuple[object, ...]:
+        return self.internal_key, self.output_key
+
+
+class KeyAgg(AggregateKey):
     """The aggregate of sorted pubkeys, with at most one taproot tweak: a value.
 
     Aggregating costs as much as several signatures, so who needs one aggregate twice passes it on.
@@ -54,37 +100,21 @@ class KeyAgg:
         ValueError: If there is none, or two are equal.
     """
 
-    __slots__ = ("_cache", "_is_tweaked", "internal_key", "output_key", "pubkeys")
+    __slots__ = ("_cache", "pubkeys")
 
     def __init__(self, pubkeys: Sequence[bytes]) -> None:
         self.pubkeys: tuple[bytes, ...] = key_sort(pubkeys)
         if len(set(self.pubkeys)) != len(self.pubkeys):
             raise ValueError("two signers with one pubkey")
-        self._cache, self.internal_key = _aggregated(self.pubkeys)
-        self.output_key: bytes = self.internal_key
-        self._is_tweaked = False
+        self._cache, internal_key = _aggregated(self.pubkeys)
+        super().__init__(internal_key)
 
-    def tweaked(self, tweak: bytes) -> "KeyAgg":
-        """Return it with a taproot tweak (BIP 341): its `output_key` is the tweaked key.
-
-        Raises:
-            ValueError: If this one is tweaked already, or the tweak is out of range.
-        """
-        if self._is_tweaked:
-            raise ValueError("the aggregate key is already tweaked")
-        tweaked = object.__new__(KeyAgg)
-        tweaked.pubkeys, tweaked.internal_key = self.pubkeys, self.internal_key
+    def _tweak(self, tweaked: Self, tweak: bytes) -> None:
+        tweaked.pubkeys = self.pubkeys
         tweaked._cache, tweaked.output_key = curve.key_agg_tweaked(self._cache, tweak)
-        tweaked._is_tweaked = True
-        return tweaked
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, KeyAgg):
-            return NotImplemented
-        return (self.pubkeys, self.output_key) == (other.pubkeys, other.output_key)
-
-    def __hash__(self) -> int:
-        return hash((self.pubkeys, self.output_key))
+    def _content(self) -> tuple[object, ...]:
+        return self.pubkeys, self.output_key
 
 
 def _aggregated(pubkeys: tuple[bytes, ...]) -> tuple[CData, bytes]:

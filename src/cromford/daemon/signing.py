@@ -245,6 +245,8 @@ def _prepare_advance(signer: Signer, effect: fx.PrepareAdvance) -> ev.AdvanceEve
 
 def _partial_sign(signer: Signer, effect: fx.PartialSign) -> ev.Event:
     try:
+        for one in effect.bound:
+            signer.bind(one.pool_id, one.nonce_index, one.task, one.aggnonce)
         partial_sigs = tuple(
             (
                 request.task.name,

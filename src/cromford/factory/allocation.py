@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cromford.bitcoin.fees import P2TR_DUST_SAT, fee_sat_of, keypath_tx_vsize
 from cromford.factory.odometer import OdometerExhausted
-from cromford.factory.terms import FactoryTerms
+from cromford.factory.terms import GeneralTerms
 
 
 class AdvanceRefused(ValueError):
@@ -29,11 +29,11 @@ class Allocation:
     capacities_sat: tuple[int, ...]
     lstock_sat: int
 
-    def fee_sat(self, terms: FactoryTerms) -> int:
+    def fee_sat(self, terms: GeneralTerms) -> int:
         """Return the fee of the state, by its own size: an L-stock of 0 has no output."""
         return terms.fee_sat(n_p2tr_outputs=len(self.capacities_sat) + bool(self.lstock_sat))
 
-    def input_sat(self, terms: FactoryTerms) -> int:
+    def input_sat(self, terms: GeneralTerms) -> int:
         """Return what the state spends: the same for every version of it."""
         paid_sat = sum(self.capacities_sat) + self.lstock_sat
         return paid_sat + terms.anchor_sat + self.fee_sat(terms)
@@ -61,7 +61,7 @@ class Purchase:
     amount_sat: int | None
 
 
-def next_state_index(terms: FactoryTerms, state_index: int) -> int:
+def next_state_index(terms: GeneralTerms, state_index: int) -> int:
     """Return the index that replaces a state's.
 
     Raises:
@@ -73,22 +73,22 @@ def next_state_index(terms: FactoryTerms, state_index: int) -> int:
         raise AdvanceRefused("state_index", f"at most {state_index}", state_index + 1) from error
 
 
-def channel_poison_fee_sat(terms: FactoryTerms) -> int:
+def channel_poison_fee_sat(terms: GeneralTerms) -> int:
     """Return the fee of a channel's poison: of one input and one output, without an anchor."""
     return _poison_fee_sat(terms, n_outputs=1)
 
 
-def stock_poison_fee_sat(terms: FactoryTerms, *, n_clients: int) -> int:
+def stock_poison_fee_sat(terms: GeneralTerms, *, n_clients: int) -> int:
     """Return the fee of an L-stock's poison: as if each client of the leaf had an output."""
     return _poison_fee_sat(terms, n_outputs=n_clients)
 
 
-def _poison_fee_sat(terms: FactoryTerms, *, n_outputs: int) -> int:
+def _poison_fee_sat(terms: GeneralTerms, *, n_outputs: int) -> int:
     vsize = keypath_tx_vsize(n_p2tr_outputs=n_outputs, n_anchors=0)
     return fee_sat_of(vsize=vsize, feerate_sat_per_kw=terms.tree_feerate_sat_per_kw)
 
 
-def lstock_sat_min(terms: FactoryTerms, *, n_clients: int) -> int:
+def lstock_sat_min(terms: GeneralTerms, *, n_clients: int) -> int:
     """Return the least that an L-stock may hold if it is not 0: its poison's fee, and an output.
 
     With less there is no poison of it, so nobody could be protected from this state, and no
@@ -97,7 +97,7 @@ def lstock_sat_min(terms: FactoryTerms, *, n_clients: int) -> int:
     return P2TR_DUST_SAT + stock_poison_fee_sat(terms, n_clients=n_clients)
 
 
-def sales_in_stock(allocation: Allocation, terms: FactoryTerms) -> int:
+def sales_in_stock(allocation: Allocation, terms: GeneralTerms) -> int:
     """Return how many sales an L-stock can be split into at most, whatever indices are left."""
     least_sat = lstock_sat_min(terms, n_clients=len(allocation.capacities_sat))
     # Each takes a satoshi, and the last all that is left.
@@ -105,7 +105,7 @@ def sales_in_stock(allocation: Allocation, terms: FactoryTerms) -> int:
 
 
 def after_sale(
-    before: Allocation, purchase: Purchase, *, clients: Sequence[int], terms: FactoryTerms
+    before: Allocation, purchase: Purchase, *, clients: Sequence[int], terms: GeneralTerms
 ) -> Allocation:
     """Return what the next state of a leaf pays.
 
@@ -136,7 +136,7 @@ def after_sale(
 
 
 def sale_between(
-    before: Allocation, after: Allocation, *, clients: Sequence[int], terms: FactoryTerms
+    before: Allocation, after: Allocation, *, clients: Sequence[int], terms: GeneralTerms
 ) -> Purchase:
     """Return the one sale that leads from one state to another, checked in full.
 
@@ -182,7 +182,7 @@ def sale_between(
     return purchase
 
 
-def _check_sold(before: Allocation, sold_sat: int, terms: FactoryTerms) -> None:
+def _check_sold(before: Allocation, sold_sat: int, terms: GeneralTerms) -> None:
     least_sat = lstock_sat_min(terms, n_clients=len(before.capacities_sat))
     if before.lstock_sat < least_sat:
         raise AdvanceRefused("lstock_sat", f"at least {least_sat} to sell of", before.lstock_sat)
@@ -193,7 +193,7 @@ def _check_sold(before: Allocation, sold_sat: int, terms: FactoryTerms) -> None:
         raise AdvanceRefused("amount_sat", f"{part}all {before.lstock_sat}", sold_sat)
 
 
-def _check_capacities(before: Allocation, clients: Sequence[int], terms: FactoryTerms) -> None:
+def _check_capacities(before: Allocation, clients: Sequence[int], terms: GeneralTerms) -> None:
     """Refuse to supersede a channel output that no relayed transaction could take to its client."""
     least_sat = P2TR_DUST_SAT + channel_poison_fee_sat(terms)
     for client, capacity_sat in zip(clients, before.capacities_sat, strict=True):

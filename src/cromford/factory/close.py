@@ -6,7 +6,7 @@ a large, cheap child would pin every exit from the same output (BIP 431).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -20,6 +20,7 @@ from cromford.bitcoin.fees import (
 from cromford.bitcoin.script import ANCHOR_SCRIPT, is_usual_segwit
 from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxIn, TxOut
+from cromford.crypto.musig2 import KeyAgg
 from cromford.factory.key_path import InvalidSignature
 from cromford.factory.outputs import SignersOutput
 from cromford.factory.vertices import TreeNode
@@ -38,6 +39,8 @@ class CannotClose(ValueError):
     def __init__(self, field: str, *, expected: object, received: object) -> None:
         super().__init__(f"{field}: expected {expected}, received {received}")
         self.field = field
+        self.expected = expected
+        self.received = received
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class CloseScope:
         name: The name of what spends it otherwise: a transaction of the tree, or `channel N`.
         outpoint: Where it is.
         amount_sat: What it holds.
-        output: Whose it is: all signers together, by key path.
+        output: Whose it is: all signers together, by key path. They need not be known.
         clients: The participant indices of the clients whose channels are below it, or it is, in
             placement order.
     """
@@ -68,6 +71,23 @@ class CloseScope:
     def vsize_max(self) -> int:
         """The most virtual bytes of a signed close of this scope whose payouts are all taproot."""
         return keypath_tx_vsize(n_p2tr_outputs=len(self.clients) + 1, n_anchors=1)
+
+    def signed_by(self, pubkeys: Sequence[bytes]) -> "CloseScope":
+        """Return the scope with the keys of its signers, which its output key commits to.
+
+        Who finds other keys that add up to the same could forge any signature of these (BIP 327).
+
+        Raises:
+            CannotClose: If a key is no point or is there twice, or they add up to something else.
+        """
+        expected = self.output.key_agg.internal_key.hex()
+        try:
+            key_agg = KeyAgg(pubkeys)
+        except ValueError as error:
+            raise CannotClose("signers", expected=expected, received=error) from error
+        if key_agg.internal_key.hex() != expected:
+            raise CannotClose("signers", expected=expected, received=key_agg.internal_key.hex())
+        return replace(self, output=SignersOutput(key_agg=key_agg, tapleaf=self.output.tapleaf))
 
     def task(self, tx: Tx) -> SigningTask:
         """Return what has to be signed of a transaction whose one input spends this."""

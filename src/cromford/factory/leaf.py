@@ -4,7 +4,6 @@ Everything follows from one vertex, as an LSP has it of its tree and a client of
 from the factory keys: scripts never change, so a client needs of its neighbours' channels no more.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,8 +21,8 @@ from cromford.factory.allocation import (
     stock_poison_fee_sat,
 )
 from cromford.factory.outputs import OutputKind
-from cromford.factory.poison import Poison, poison_of, shares_of
-from cromford.factory.terms import FactoryTerms
+from cromford.factory.poison import Poison, Pubkeys, poison_of, shares_of
+from cromford.factory.terms import GeneralTerms
 from cromford.factory.vertices import TreeNode, Vertex, state_of
 
 _hash_advance: Final = TaggedHash("cromford/advance")
@@ -35,13 +34,13 @@ class Leaf:
 
     Attributes:
         terms: The agreement.
-        factory_pubkeys: One per participant, the LSP's first.
+        factory_pubkeys: By participant index, those of the LSP and of its clients.
         kickoff: What all its states spend.
         states: Index 0 first. The last is live; each of the others is superseded by the next.
     """
 
-    terms: FactoryTerms
-    factory_pubkeys: Sequence[bytes]
+    terms: GeneralTerms
+    factory_pubkeys: Pubkeys
     kickoff: TreeNode
     states: tuple[TreeNode, ...]
 
@@ -183,13 +182,13 @@ class Leaf:
         return changed(self, states=(*self.states, state))
 
 
-def opening_leaf(vertex: Vertex, *, terms: FactoryTerms, factory_pubkeys: Sequence[bytes]) -> Leaf:
+def opening_leaf(vertex: Vertex, *, terms: GeneralTerms, factory_pubkeys: Pubkeys) -> Leaf:
     """Return a leaf of which nothing was sold yet.
 
     Args:
         vertex: Its vertex, of a whole tree or of a client's branch.
         terms: The agreement.
-        factory_pubkeys: One per participant, the LSP's first.
+        factory_pubkeys: By participant index, those of the LSP and of its clients.
 
     Raises:
         ValueError: If the vertex is no leaf, or its state was advanced.

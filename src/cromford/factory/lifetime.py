@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from cromford.factory.kinds import VertexKind
-from cromford.factory.terms import FactoryTerms
+from cromford.factory.terms import GeneralTerms
 
 
 class Period(IntEnum):
@@ -80,7 +80,7 @@ class Lifetime:
         return self.dying_height + self.blocks_of(percent)
 
 
-def lifetime_of(terms: FactoryTerms, kinds: Sequence[VertexKind]) -> Lifetime:
+def lifetime_of(terms: GeneralTerms, kinds: Sequence[VertexKind]) -> Lifetime:
     """Return when a path through a factory's tree dies, whatever of it is published.
 
     Whoever publishes a part of the path makes its exit shorter and its exit deadline later; that

@@ -16,7 +16,7 @@ from cromford.bitcoin.taproot import tapleaf_hash, taproot_output, tweaked_key_a
 from cromford.bitcoin.timelocked import LockKind, Timelock
 from cromford.bitcoin.tx import TxOut
 from cromford.crypto.keys import xonly_of
-from cromford.crypto.musig2 import KeyAgg
+from cromford.crypto.musig2 import AggregateKey, KeyAgg
 
 ANCHOR_DESCRIPTOR: Final = with_checksum(f"raw({ANCHOR_SCRIPT.hex()})")
 
@@ -70,11 +70,11 @@ class SignersOutput:
     """An output of MuSig2 signers, with at most one tapleaf. Amounts are elsewhere.
 
     Args:
-        key_agg: The untweaked aggregate of the signers.
+        key_agg: The untweaked aggregate of the signers, who need not be known.
         tapleaf: The script path, or None for key path only.
     """
 
-    key_agg: KeyAgg
+    key_agg: AggregateKey
     tapleaf: Tapleaf | None = None
 
     @property
@@ -83,7 +83,7 @@ class SignersOutput:
         return None if self.tapleaf is None else self.tapleaf.merkle_root
 
     @cached_property
-    def spending_key_agg(self) -> KeyAgg:
+    def spending_key_agg(self) -> AggregateKey:
         """The tweaked aggregate, which signs for the key path."""
         return tweaked_key_agg(self.key_agg, self.merkle_root)
 
@@ -99,10 +99,25 @@ class SignersOutput:
         return output.control_block()
 
     @property
+    def signers(self) -> tuple[bytes, ...]:
+        """The pubkeys of its signers, in `KeySort` order.
+
+        Raises:
+            ValueError: If they are not known.
+        """
+        if not isinstance(self.key_agg, KeyAgg):
+            raise ValueError("it is not known who signs for this output")
+        return self.key_agg.pubkeys
+
+    @property
     def descriptor(self) -> str:
-        """The output descriptor with checksum (BIP 386, BIP 390)."""
+        """The output descriptor with checksum (BIP 386; BIP 390 if the signers are known)."""
+        if isinstance(self.key_agg, KeyAgg):
+            internal = musig_expression(self.key_agg.pubkeys)
+        else:
+            internal = self.key_agg.internal_key.hex()
         return tr_descriptor(
-            musig_expression(self.key_agg.pubkeys),
+            internal,
             None if self.tapleaf is None else self.tapleaf.miniscript,
         )
 

@@ -19,6 +19,9 @@ from cromford.factory.key_path import KeyPathTx
 from cromford.factory.outputs import OutputKind, SignersOutput
 from cromford.factory.vertices import TreeNode
 
+# Factory keys by participant index: of a whole factory, or of some of it.
+Pubkeys = Mapping[int, bytes] | Sequence[bytes]
+
 
 class PoisonKind(StrEnum):
     """Which output a poison spends. The value begins its name."""
@@ -110,7 +113,7 @@ def shares_of(payable_sat: int, growths_sat: Sequence[int]) -> tuple[int, ...]:
 
 
 def poison_of(
-    state: TreeNode, *, vout: int, shares_sat: Mapping[int, int], factory_pubkeys: Sequence[bytes]
+    state: TreeNode, *, vout: int, shares_sat: Mapping[int, int], factory_pubkeys: Pubkeys
 ) -> Poison:
     """Return the poison that spends one output of a superseded state.
 
@@ -118,7 +121,7 @@ def poison_of(
         state: The superseded state.
         vout: A channel's place in it, or the L-stock's.
         shares_sat: What it pays, by client in placement order.
-        factory_pubkeys: One per participant, the LSP's first.
+        factory_pubkeys: By participant index, those of whom it pays.
 
     Raises:
         ValueError: If only the output's script is known, so that it cannot be signed for, or a

@@ -15,7 +15,13 @@ from cromford.factory.kinds import (
     VertexKind,
     exit_delay_blocks_of,
 )
-from cromford.factory.terms import N_INNER_LEVELS_MAX, FactoryTerms, InvalidTerms, check_levels
+from cromford.factory.terms import (
+    N_INNER_LEVELS_MAX,
+    FactoryTerms,
+    GeneralTerms,
+    InvalidTerms,
+    check_levels,
+)
 
 LSP_INDEX = 0  # Participant 0 is the LSP; clients count from 1 in placement order.
 
@@ -86,6 +92,11 @@ class ShapeVertex:
         return tuple(vertex.kind for vertex in self.path_to(client))
 
 
+# A shape is looked at by whoever plans it, and by whoever finds its own branch in it.
+SHAPES_CACHED: Final = 4
+
+
+@lru_cache(maxsize=SHAPES_CACHED)
 def shape_of(n_clients: int, *, leaf_arity: int, inner: InnerLevels) -> ShapeVertex:
     """Return the tree of vertices for `n_clients`.
 
@@ -264,6 +275,11 @@ class PlannedVertex:
         return len(self.shape.path)
 
     @property
+    def last_label(self) -> str:
+        """What its last transaction is called: the beginning of its name."""
+        return "static" if self.shape.kind is VertexKind.STATIC else "state"
+
+    @property
     def is_leaf(self) -> bool:
         """Whether channels hang from it."""
         return not self.children
@@ -316,14 +332,7 @@ def plan_of(terms: FactoryTerms) -> PlannedVertex:
     n_leaves = sum(1 for _ in shape.leaves())
     if len(terms.lstock_sat) != n_leaves:
         raise InvalidTerms("lstock_sat", f"{n_leaves} leaves", len(terms.lstock_sat))
-    check_exit_delay(
-        shape,
-        delay_max_blocks=terms.odometer.delay_max_blocks,
-        max_exit_delay_blocks=terms.max_exit_delay_blocks,
-    )
-    expiry_min = terms.expiry_height_min(shape.slowest_kinds)
-    if terms.expiry_height < expiry_min:
-        raise InvalidTerms("expiry_height", f"at least {expiry_min}", terms.expiry_height)
+    check_times(shape, terms)
     lstocks = iter(terms.lstock_sat)
 
     def plan(vertex: ShapeVertex) -> PlannedVertex:
@@ -342,7 +351,7 @@ def plan_of(terms: FactoryTerms) -> PlannedVertex:
             children=children,
             capacities_sat=capacities,
             lstock_sat=lstock_sat,
-            txs=_planned_txs(vertex.kind, amounts, terms),
+            txs=planned_txs(vertex.kind, amounts, terms),
         )
 
     root = plan(shape)
@@ -371,18 +380,18 @@ def replanned(
             planned,
             capacities_sat=capacities,
             lstock_sat=lstock_sat,
-            txs=_planned_txs(planned.shape.kind, amounts, terms),
+            txs=planned_txs(planned.shape.kind, amounts, terms),
         )
     children = tuple(replanned(child, allocations, terms) for child in planned.children)
     amounts = [child.input_sat for child in children]
-    txs = _planned_txs(planned.shape.kind, amounts, terms)
+    txs = planned_txs(planned.shape.kind, amounts, terms)
     return changed(planned, children=children, txs=txs)
 
 
-def _planned_txs(
-    kind: VertexKind, amounts_sat: Sequence[int], terms: FactoryTerms
+def planned_txs(
+    kind: VertexKind, amounts_sat: Sequence[int], terms: GeneralTerms
 ) -> tuple[PlannedTx, ...]:
-    """Return the transactions of a vertex that pays these amounts, its first one first."""
+    """Return the transactions of a vertex that pays these amounts, in sat, its first one first."""
 
     def spending(amounts_sat: Sequence[int]) -> PlannedTx:
         fee_sat = terms.fee_sat(n_p2tr_outputs=len(amounts_sat))
@@ -390,6 +399,22 @@ def _planned_txs(
 
     last = spending(amounts_sat)
     return (last,) if kind is VertexKind.STATIC else (spending([last.input_sat]), last)
+
+
+def check_times(shape: ShapeVertex, terms: GeneralTerms) -> None:
+    """Refuse a shape whose slowest path takes longer than the terms allow, or than there is time.
+
+    Raises:
+        InvalidTerms: Naming the term.
+    """
+    check_exit_delay(
+        shape,
+        delay_max_blocks=terms.odometer.delay_max_blocks,
+        max_exit_delay_blocks=terms.max_exit_delay_blocks,
+    )
+    expiry_min = terms.expiry_height_min(shape.slowest_kinds)
+    if terms.expiry_height < expiry_min:
+        raise InvalidTerms("expiry_height", f"at least {expiry_min}", terms.expiry_height)
 
 
 def check_exit_delay(

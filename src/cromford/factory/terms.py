@@ -4,10 +4,11 @@ The hash of the terms is echoed in every message of the ceremony, so two partici
 different terms notice before anything is signed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Final
 
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT, P2TR_DUST_SAT, fee_sat_of, keypath_tx_vsize
@@ -53,11 +54,11 @@ class InvalidTerms(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FactoryTerms:
-    """The agreement. Heights and delays in blocks, amounts in sat, lists in placement order.
+class GeneralTerms:
+    """What of the agreement is the same for every client. Heights and delays in blocks.
 
-    The order of the fields is the order of their TLV types: 0, 2, 4, and so on. What is only of a
-    channel (dust limit, HTLCs) is within the channel's own limits, checked where channels are made.
+    What is only of a channel (dust limit, HTLCs) is within the channel's own limits, checked where
+    channels are made.
 
     `inner_arities` and `inner_kinds` are of each level above the leaves, the root first. Where
     every level is `dw` no kinds are said, so that one tree has one hash.
@@ -87,20 +88,7 @@ class FactoryTerms:
     dust_limit_sat: int
     max_accepted_htlcs: int
     max_in_flight_msat: int
-    capacity_sat: tuple[int, ...]
-    lstock_sat: tuple[int, ...]
     inner_kinds: tuple[VertexKind, ...] = ()
-
-    def __post_init__(self) -> None:
-        _check_encodable(self)
-        _check_numbers(self)
-        _check_delays(self)
-        _check_amounts(self)
-
-    @property
-    def n_clients(self) -> int:
-        """How many clients the factory has."""
-        return len(self.capacity_sat)
 
     @property
     def inner_levels(self) -> InnerLevels:
@@ -170,17 +158,52 @@ class FactoryTerms:
         """
         return max(1, self.step_blocks // 2)
 
+
+@dataclass(frozen=True, kw_only=True)
+class BranchTerms(GeneralTerms):
+    """What a client keeps of the agreement: all but what is of one client, or one leaf, each.
+
+    Those amounts of them that concern it are in the transactions of its branch.
+    """
+
+    n_clients: int
+
+    def encode(self) -> bytes:
+        """Return the TLV stream of all but the number of clients, as `FactoryTerms` has it."""
+        return _encoded(self, [name for name in TLV_TYPES if name not in _OF_EACH])
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactoryTerms(GeneralTerms):
+    """The agreement. Amounts in sat, lists in placement order."""
+
+    capacity_sat: tuple[int, ...]
+    lstock_sat: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_encodable(self)
+        _check_numbers(self)
+        _check_delays(self)
+        _check_amounts(self)
+
+    @property
+    def n_clients(self) -> int:
+        """How many clients the factory has."""
+        return len(self.capacity_sat)
+
+    @cached_property
+    def of_branch(self) -> BranchTerms:
+        """What a client keeps of them."""
+        common = {field.name: getattr(self, field.name) for field in fields(GeneralTerms)}
+        return BranchTerms(**common, n_clients=self.n_clients)
+
     def encode(self) -> bytes:
         """Return the TLV stream of the terms."""
         return self._encoded
 
     @cached_property
     def _encoded(self) -> bytes:
-        return encode_tlv_stream(
-            (2 * place, _encode_value(getattr(self, name)))
-            for place, name in enumerate(_NAMES)
-            if name != _KINDS or self.inner_kinds
-        )
+        return _encoded(self, TLV_TYPES)
 
     @cached_property
     def terms_hash(self) -> bytes:
@@ -188,10 +211,26 @@ class FactoryTerms:
         return _hash_terms(self.encode())
 
 
-_NAMES: Final = tuple(field.name for field in fields(FactoryTerms))
 _BYTES_FIELDS: Final = ("attempt_id", "network")
 _LIST_FIELDS: Final = ("inner_arities", "capacity_sat", "lstock_sat")
 _KINDS: Final = "inner_kinds"
+_OF_EACH: Final = ("capacity_sat", "lstock_sat")  # One number for each client, or for each leaf.
+_NAMES: Final = (
+    *(field.name for field in fields(GeneralTerms) if field.name != _KINDS),
+    *_OF_EACH,
+    _KINDS,
+)
+TLV_TYPES: Final[Mapping[str, int]] = MappingProxyType(
+    {name: 2 * place for place, name in enumerate(_NAMES)}
+)
+
+
+def _encoded(terms: GeneralTerms, names: Iterable[str]) -> bytes:
+    return encode_tlv_stream(
+        (TLV_TYPES[name], _encode_value(getattr(terms, name)))
+        for name in names
+        if name != _KINDS or terms.inner_kinds
+    )
 
 
 def decode_terms(data: bytes) -> FactoryTerms:
@@ -201,7 +240,23 @@ def decode_terms(data: bytes) -> FactoryTerms:
         MalformedBytes: If it is no such stream, or a field is missing.
         InvalidTerms: If no factory can have these terms.
     """
-    known = {2 * place: name for place, name in enumerate(_NAMES)}
+    return FactoryTerms(**_decoded(data, TLV_TYPES))
+
+
+def decode_branch_terms(data: bytes, *, n_clients: int) -> BranchTerms:
+    """Return what a client kept of terms that were checked once.
+
+    Raises:
+        MalformedBytes: If it is no such stream, or a field is missing.
+        InvalidTerms: If a term is none.
+    """
+    names = [name for name in TLV_TYPES if name not in _OF_EACH]
+    return BranchTerms(**_decoded(data, names), n_clients=n_clients)
+
+
+def _decoded(data: bytes, names: Iterable[str]) -> dict[str, Any]:
+    """Return the terms of these names, all that a TLV stream has."""
+    known = {TLV_TYPES[name]: name for name in names}
     values = decode_tlv_stream(data, known=known)
     missing = [
         name for tlv_type, name in known.items() if tlv_type not in values and name != _KINDS
@@ -225,7 +280,7 @@ def decode_terms(data: bytes) -> FactoryTerms:
         decoded["fee_policy"] = FeePolicy(decoded["fee_policy"])
     except ValueError:
         raise InvalidTerms("fee_policy", "0 or 1", decoded["fee_policy"]) from None
-    return FactoryTerms(**decoded)
+    return decoded
 
 
 def _encode_value(value: object) -> bytes:

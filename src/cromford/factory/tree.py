@@ -79,6 +79,11 @@ class Tree:
         return (node for node in self.nodes if node is not self.root_node)
 
     @cached_property
+    def vertex_by_path(self) -> dict[tuple[int, ...], Vertex]:
+        """The vertices by their paths."""
+        return {vertex.first.shape.path: vertex for vertex in self.vertices}
+
+    @cached_property
     def node_by_name(self) -> dict[str, TreeNode]:
         """The transactions by name."""
         return {node.name: node for node in self.nodes}

@@ -26,12 +26,13 @@ from cromford.factory.outputs import (
     expiry_tapleaf,
     lstock_tapleaf,
 )
-from cromford.factory.shape import LSP_INDEX, PlannedVertex, ShapeVertex
-from cromford.factory.terms import FactoryTerms
+from cromford.factory.shape import LSP_INDEX, PlannedTx, PlannedVertex, ShapeVertex
+from cromford.factory.terms import GeneralTerms
 
 STATE_VOUT: Final = 0  # A kickoff has exactly one child output, its own state's.
 # At the opening no state has been replaced: every index is 0.
 OPENING_STATES: Final[Mapping[tuple[int, ...], int]] = MappingProxyType({})
+NOTHING_GIVEN: Final[Mapping[tuple[int, ...], bytes]] = MappingProxyType({})
 
 
 class NodeKind(StrEnum):
@@ -106,7 +107,7 @@ class ChannelFundingPubkeys:
     lsp_funding_pubkey: bytes
 
 
-def funding_output_of(factory_pubkeys: Sequence[bytes], terms: FactoryTerms) -> SignersOutput:
+def funding_output_of(factory_pubkeys: Sequence[bytes], terms: GeneralTerms) -> SignersOutput:
     """Return the factory's output on chain: all signers, or the LSP after the expiry.
 
     Raises:
@@ -122,12 +123,13 @@ def funding_output_of(factory_pubkeys: Sequence[bytes], terms: FactoryTerms) -> 
 def build_vertices(
     planned: Iterable[PlannedVertex],
     *,
-    terms: FactoryTerms,
+    terms: GeneralTerms,
     factory_pubkeys: Sequence[bytes],
     channels: Mapping[int, ChannelFundingPubkeys | SignersOutput | bytes],
     spends: SignersOutput,
     outpoint: OutPoint,
     state_indices: Mapping[tuple[int, ...], int],
+    given: Mapping[tuple[int, ...], bytes] = NOTHING_GIVEN,
 ) -> tuple[Vertex, ...]:
     """Return the transactions of these vertices, in their order.
 
@@ -142,11 +144,12 @@ def build_vertices(
         outpoint: Where that is.
         state_indices: By the vertex's path, which version of its state to build; those not named
             have never been replaced, and get index 0.
+        given: By their paths, the scripts of child vertices that are not computed.
 
     Raises:
         InvalidContribution: If a pubkey is not a point.
         ValueError: If two participants hold one key, there is no such version of a state, or a
-            channel's script is not taproot.
+            script that is given is not taproot.
         KeyError: If nothing is known of a channel.
     """
     vertices: list[Vertex] = []
@@ -156,14 +159,21 @@ def build_vertices(
         if not vertices:
             spent[path] = spends, outpoint
         own, own_outpoint = spent.pop(path)
-        children = [_child_output(child, factory_pubkeys, terms) for child in vertex.children]
         if vertex.is_leaf:
-            lstock = _lstock_output(vertex, own, factory_pubkeys[LSP_INDEX], terms)
-            outputs = (*_channel_outputs(vertex, channels), *lstock)
+            outputs = leaf_outputs(
+                vertex.shape,
+                vertex.capacities_sat,
+                vertex.lstock_sat,
+                channels=channels,
+                spends=own,
+                lsp_pubkey=factory_pubkeys[LSP_INDEX],
+                terms=terms,
+            )
         else:
-            outputs = _child_tree_outputs(vertex, children)
-        built = _build_vertex(
-            vertex,
+            outputs = _child_outputs(vertex, factory_pubkeys, terms, given)
+        built = vertex_of(
+            vertex.shape,
+            vertex.txs,
             terms=terms,
             spends=own,
             outpoint=own_outpoint,
@@ -171,35 +181,67 @@ def build_vertices(
             state_index=state_indices.get(path, 0),
         )
         vertices.append(built)
-        for vout, (child, output) in enumerate(zip(vertex.children, children, strict=True)):
-            spent[child.shape.path] = output, built.last.tx.outpoint(vout)
+        for vout, (child, output) in enumerate(zip(vertex.children, outputs, strict=False)):
+            if output.signers_output is not None:
+                spent[child.shape.path] = output.signers_output, built.last.tx.outpoint(vout)
     return tuple(vertices)
 
 
-def _child_output(
-    planned: PlannedVertex, factory_pubkeys: Sequence[bytes], terms: FactoryTerms
+def _child_outputs(
+    planned: PlannedVertex,
+    factory_pubkeys: Sequence[bytes],
+    terms: GeneralTerms,
+    given: Mapping[tuple[int, ...], bytes],
+) -> tuple[TreeOutput, ...]:
+    """Return what an inner vertex pays to its child vertices: to those given, by their script."""
+    return tuple(
+        child_output(
+            child.shape,
+            child.input_sat,
+            given.get(child.shape.path) or _shared_with(child, factory_pubkeys, terms),
+        )
+        for child in planned.children
+    )
+
+
+def _shared_with(
+    planned: PlannedVertex, factory_pubkeys: Sequence[bytes], terms: GeneralTerms
 ) -> SignersOutput:
-    """Return what a vertex pays for one child vertex."""
+    """Return what a vertex pays for one child vertex: to the LSP and all clients below it."""
     signers = [factory_pubkeys[LSP_INDEX], *(factory_pubkeys[i] for i in planned.shape.clients)]
     return funding_output_of(signers, terms)
 
 
-def _build_vertex(
-    planned: PlannedVertex,
+def vertex_of(
+    shape: ShapeVertex,
+    txs: Sequence[PlannedTx],
     *,
-    terms: FactoryTerms,
+    terms: GeneralTerms,
     spends: SignersOutput,
     outpoint: OutPoint,
     paid: tuple[TreeOutput, ...],
     state_index: int,
 ) -> Vertex:
-    """Return a vertex's transactions: two, or the one of a static vertex."""
-    first_tx, last_tx = planned.txs[0], planned.txs[-1]
+    """Return a vertex's transactions: two, or the one of a static vertex.
+
+    Args:
+        shape: The vertex.
+        txs: What its transactions spend, and pay as a fee.
+        terms: The agreement.
+        spends: What the first of them spends.
+        outpoint: Where that is.
+        paid: What the last of them pays, but for the anchor.
+        state_index: Which version of its state, if it has one.
+
+    Raises:
+        ValueError: If there is no such version of a state, or what is paid is not as planned.
+    """
+    first_tx, last_tx = txs[0], txs[-1]
     anchor = anchor_output(terms.anchor_sat)
-    if planned.shape.kind is VertexKind.STATIC:
+    if shape.kind is VertexKind.STATIC:
         static = TreeNode(
             kind=NodeKind.STATIC,
-            shape=planned.shape,
+            shape=shape,
             tx=_tree_tx(outpoint, NSEQUENCE_FINAL, (*paid, anchor)),
             spends=spends,
             input_amount_sat=first_tx.input_sat,
@@ -220,7 +262,7 @@ def _build_vertex(
     )
     kickoff = TreeNode(
         kind=NodeKind.KICKOFF,
-        shape=planned.shape,
+        shape=shape,
         tx=_tree_tx(outpoint, NSEQUENCE_FINAL, kickoff_outputs),
         spends=spends,
         input_amount_sat=first_tx.input_sat,
@@ -232,7 +274,7 @@ def _build_vertex(
 
 
 def state_of(
-    kickoff: TreeNode, *, terms: FactoryTerms, paid: Sequence[TreeOutput], state_index: int
+    kickoff: TreeNode, *, terms: GeneralTerms, paid: Sequence[TreeOutput], state_index: int
 ) -> TreeNode:
     """Return one version of the state that spends a kickoff.
 
@@ -269,11 +311,41 @@ def state_of(
     return state
 
 
+def leaf_outputs(
+    shape: ShapeVertex,
+    capacities_sat: Sequence[int],
+    lstock_sat: int,
+    *,
+    channels: Mapping[int, ChannelFundingPubkeys | SignersOutput | bytes],
+    spends: SignersOutput,
+    lsp_pubkey: bytes,
+    terms: GeneralTerms,
+) -> tuple[TreeOutput, ...]:
+    """Return what a leaf's state pays, but for the anchor: its channels, and then the L-stock.
+
+    Args:
+        shape: The leaf.
+        capacities_sat: Of its channels.
+        lstock_sat: Of its L-stock; 0 where that is used up.
+        channels: As `build_vertices` takes them.
+        spends: What is spent by the leaf's signers.
+        lsp_pubkey: The LSP's factory key.
+        terms: The agreement.
+
+    Raises:
+        InvalidContribution: If a pubkey is not a point.
+        ValueError: If a channel's script is not taproot.
+        KeyError: If nothing is known of a channel.
+    """
+    paid = tuple(_channel_outputs(shape, capacities_sat, channels))
+    return (*paid, *_lstock_output(lstock_sat, spends, lsp_pubkey, terms))
+
+
 def _lstock_output(
-    planned: PlannedVertex, spends: SignersOutput, lsp_pubkey: bytes, terms: FactoryTerms
+    lstock_sat: int, spends: SignersOutput, lsp_pubkey: bytes, terms: GeneralTerms
 ) -> tuple[TreeOutput, ...]:
     """Return a leaf's L-stock output, or nothing where the L-stock is used up."""
-    if planned.lstock_sat == 0:
+    if lstock_sat == 0:
         return ()
     output = SignersOutput(
         key_agg=spends.key_agg, tapleaf=lstock_tapleaf(lsp_pubkey, terms.lstock_csv_blocks)
@@ -281,46 +353,59 @@ def _lstock_output(
     return (
         TreeOutput(
             kind=OutputKind.LSTOCK,
-            amount_sat=planned.lstock_sat,
+            amount_sat=lstock_sat,
             script_pubkey=output.script_pubkey,
             signers_output=output,
         ),
     )
 
 
-def _child_tree_outputs(
-    planned: PlannedVertex, children: Sequence[SignersOutput]
-) -> tuple[TreeOutput, ...]:
-    """Return an inner vertex's outputs to its child vertices."""
-    return tuple(
-        TreeOutput(
-            kind=OutputKind.CHILD,
-            amount_sat=child.input_sat,
-            script_pubkey=output.script_pubkey,
-            signers_output=output,
-        )
-        for child, output in zip(planned.children, children, strict=True)
+def child_output(shape: ShapeVertex, amount_sat: int, known: SignersOutput | bytes) -> TreeOutput:
+    """Return an inner vertex's output to a child vertex.
+
+    Args:
+        shape: The child.
+        amount_sat: What it holds.
+        known: Whose it is, or only its script.
+
+    Raises:
+        ValueError: If the script is not taproot.
+    """
+    output, script_pubkey = _known_script(known, f"child {shape.name}")
+    return TreeOutput(
+        kind=OutputKind.CHILD,
+        amount_sat=amount_sat,
+        script_pubkey=script_pubkey,
+        signers_output=output,
     )
 
 
+def _known_script(known: SignersOutput | bytes, name: str) -> tuple[SignersOutput | None, bytes]:
+    """Return whose an output is, as far as that is known, and its script.
+
+    Raises:
+        ValueError: If the script is not taproot.
+    """
+    if isinstance(known, SignersOutput):
+        return known, known.script_pubkey
+    # Any other script could make a whole transaction too odd for a mempool, and so keep everybody
+    # who needs it from leaving.
+    if not is_p2tr(known):
+        raise ValueError(f"{name}: expected a taproot script, received {known.hex()}")
+    return None, known
+
+
 def _channel_outputs(
-    planned: PlannedVertex,
+    shape: ShapeVertex,
+    capacities_sat: Sequence[int],
     channels: Mapping[int, ChannelFundingPubkeys | SignersOutput | bytes],
 ) -> Iterator[TreeOutput]:
     """Yield a leaf's channels."""
-    for client, amount_sat in zip(planned.shape.clients, planned.capacities_sat, strict=True):
+    for client, amount_sat in zip(shape.clients, capacities_sat, strict=True):
         known = channels[client]
-        output: SignersOutput | None
         if isinstance(known, ChannelFundingPubkeys):
             known = channel_output((known.client_funding_pubkey, known.lsp_funding_pubkey))
-        if isinstance(known, SignersOutput):
-            output, script_pubkey = known, known.script_pubkey
-        # Any other script could make the whole leaf too odd for a mempool, and so keep everybody
-        # in it from leaving.
-        elif is_p2tr(known):
-            output, script_pubkey = None, known
-        else:
-            raise ValueError(f"channel {client}: expected a taproot script, received {known.hex()}")
+        output, script_pubkey = _known_script(known, f"channel {client}")
         yield TreeOutput(
             kind=OutputKind.CHANNEL,
             amount_sat=amount_sat,

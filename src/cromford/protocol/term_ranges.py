@@ -10,7 +10,7 @@ from typing import Final
 
 from cromford.bitcoin.network import REGTEST, Network
 from cromford.factory.kinds import VertexKind
-from cromford.factory.terms import FactoryTerms
+from cromford.factory.terms import FactoryTerms, GeneralTerms
 from cromford.protocol.faults import Refusal
 from cromford.protocol.policy import ClientPolicy, LspPolicy, least_depth
 from cromford.protocol.refusing import check_range
@@ -30,13 +30,20 @@ RANGES: Final = (
 )
 
 
-def check_term_ranges(terms: FactoryTerms, policy: ClientPolicy, *, tip_height: int) -> None:
+def check_term_ranges(
+    terms: GeneralTerms,
+    policy: ClientPolicy,
+    *,
+    tip_height: int,
+    capacities_sat: Sequence[int],
+) -> None:
     """Check each term against a client's policy.
 
     Args:
         terms: What is proposed.
         policy: The client's.
         tip_height: Of its chain.
+        capacities_sat: Of the channels, as far as they are known.
 
     Raises:
         Refusal: Naming the term.
@@ -55,7 +62,7 @@ def check_term_ranges(terms: FactoryTerms, policy: ClientPolicy, *, tip_height: 
     for name in ("to_self_delay_lsp", "to_self_delay_client"):
         check_range(name, policy.to_self_delay_blocks, getattr(terms, name))
     least, most = policy.min_depth
-    least = least_depth(least, terms.capacity_sat, candidates=terms.candidates)
+    least = least_depth(least, capacities_sat, candidates=terms.candidates)
     check_range("min_depth", (least, most), terms.min_depth)
     check_range(
         "max_exit_delay_blocks", (0, policy.exit_delay_blocks_max), terms.max_exit_delay_blocks
@@ -122,4 +129,6 @@ def check_usual_client_signs(
     check_layers(client, slowest_kinds)
     check_range("max_cltv_blocks", client.max_cltv_blocks, terms.max_cltv_blocks)
     if network != REGTEST:
-        check_term_ranges(terms, client, tip_height=terms.build_height)
+        check_term_ranges(
+            terms, client, tip_height=terms.build_height, capacities_sat=terms.capacity_sat
+        )

@@ -55,6 +55,14 @@ class _Binding(NamedTuple):
     aggnonce: bytes
 
 
+class _Bound(NamedTuple):
+    """What a nonce signs, and its partial signature once it has."""
+
+    binding: _Binding
+    task: SigningTask
+    partial_sig: bytes | None = None
+
+
 class NoncePool:
     """Secret nonces of one seckey. Each signs one thing; asked again, the same bytes come back.
 
@@ -67,11 +75,22 @@ class NoncePool:
         if not 1 <= size <= POOL_SIZE_MAX:
             raise ValueError(f"a pool of 1..{POOL_SIZE_MAX} nonces, received {size}")
         self._secnonces = [SecNonce(keypair) for _ in range(size)]
-        self._bound: dict[int, tuple[_Binding, bytes]] = {}
+        self._bound: dict[int, _Bound] = {}
         self.public = PublicPool(
             pubkey=keypair.pubkey,
             pubnonces=tuple(secnonce.pubnonce for secnonce in self._secnonces),
         )
+
+    def bind(self, index: int, task: SigningTask, aggnonce: bytes) -> None:
+        """Bind the nonce at `index` to `task`, which it signs when it is asked to.
+
+        From then on whoever asks need not know the other signers. The same call again does nothing.
+
+        Raises:
+            NonceFault: If the index is bound to anything else, or there is no such index.
+            ValueError: If it is not known who signs.
+        """
+        self._bound_to(index, task, aggnonce)
 
     def partial_sign(self, index: int, task: SigningTask, aggnonce: bytes) -> bytes:
         """Return the 32-byte partial signature of `task` with the nonce at `index`.
@@ -81,31 +100,45 @@ class NoncePool:
 
         Raises:
             NonceFault: If the index is bound to anything else, or there is no such index.
-            ValueError: If the aggregate nonce is malformed. The nonce is then still unspent.
+            ValueError: If the aggregate nonce is malformed, or it is not known who signs. The nonce
+                is then still unspent.
         """
+        bound = self._bound_to(index, task, aggnonce)
+        if bound.partial_sig is not None:
+            return bound.partial_sig
+        secnonce = self._secnonces[index]
+        try:
+            partial_sig = secnonce.sign(bound.task.session(aggnonce))
+        except ValueError:
+            if not secnonce.is_spent:
+                del self._bound[index]
+            raise
+        self._bound[index] = bound._replace(partial_sig=partial_sig)
+        return partial_sig
+
+    def _bound_to(self, index: int, task: SigningTask, aggnonce: bytes) -> "_Bound":
+        """Return what an index is bound to: this, now, unless it was bound to the same before."""
         if not 0 <= index < len(self._secnonces):
             raise NonceFault(f"nonce {index} of a pool of {len(self._secnonces)}")
-        if self.public.pubkey not in task.signers:
-            raise NonceFault(f"session {task.name} is not for this pool's key")
         binding = _Binding(task.name, task.sighash, task.key_agg.output_key, aggnonce)
         bound = self._bound.get(index)
-        if bound is not None:
-            if bound[0] != binding:
-                raise NonceFault(f"nonce {index} is bound to session {bound[0].session_name}")
-            return bound[1]
-        partial_sig = self._secnonces[index].sign(task.session(aggnonce))
-        self._bound[index] = (binding, partial_sig)
-        return partial_sig
+        if bound is not None and bound.binding != binding:
+            raise NonceFault(f"nonce {index} is bound to session {bound.binding.session_name}")
+        if bound is None:
+            if self.public.pubkey not in task.signers:
+                raise NonceFault(f"session {task.name} is not for this pool's key")
+            bound = self._bound[index] = _Bound(binding, task)
+        return bound
 
     @property
     def n_used(self) -> int:
         """How many nonces have signed."""
-        return len(self._bound)
+        return sum(bound.partial_sig is not None for bound in self._bound.values())
 
     @property
     def n_left(self) -> int:
         """How many have not."""
-        return len(self._secnonces) - len(self._bound)
+        return len(self._secnonces) - self.n_used
 
     def drop(self) -> None:
         """Forget every secret. What was signed before is no longer returned either."""

@@ -105,17 +105,31 @@ class Signer:
         if pool is not None:
             pool.drop()
 
-    def partial_sign(self, pool_id: bytes, index: int, task: SigningTask, aggnonce: bytes) -> bytes:
-        """Return a 32-byte partial signature; the same request again returns the same bytes.
+    def bind(self, pool_id: bytes, index: int, task: SigningTask, aggnonce: bytes) -> None:
+        """Bind a nonce to what it is going to sign, and remember who else signs that.
 
         Raises:
             NonceFault: If the pool is gone, or the index is bound to anything else.
-            ValueError: If the aggregate nonce is malformed.
+            ValueError: If it is not known who signs.
         """
+        self._pool(pool_id).bind(index, task, aggnonce)
+
+    def partial_sign(self, pool_id: bytes, index: int, task: SigningTask, aggnonce: bytes) -> bytes:
+        """Return a 32-byte partial signature; the same request again returns the same bytes.
+
+        Of what the nonce was bound to by `bind` the task need not say who signs.
+
+        Raises:
+            NonceFault: If the pool is gone, or the index is bound to anything else.
+            ValueError: If the aggregate nonce is malformed, or it is not known who signs.
+        """
+        return self._pool(pool_id).partial_sign(index, task, aggnonce)
+
+    def _pool(self, pool_id: bytes) -> NoncePool:
         pool = self._pools.get(pool_id)
         if pool is None:
             raise NonceFault("the nonce pool was dropped")
-        return pool.partial_sign(index, task, aggnonce)
+        return pool
 
     # Keys of clients that moved out
 

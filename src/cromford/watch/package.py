@@ -218,7 +218,7 @@ def package_of(
     tapleaf, channel = branch.funding_output.tapleaf, branch.channel.signers_output
     if tapleaf is None or channel is None:
         raise ValueError("a package is made by the client whose branch it is")
-    first, second = sorted(channel.key_agg.pubkeys)
+    first, second = sorted(channel.signers)
     return ExitPackage(
         network=network,
         funding_outpoint=branch.funding_outpoint,

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from cromford.crypto.musig2 import PARTIAL_SIG_SIZE, PUBNONCE_SIZE
+from cromford.factory.close import CLOSE_CLIENTS_MAX
 from cromford.factory.terms import HASH_SIZE
 from cromford.wire.fields import fixed, fixed_list, struct, struct_list, text, u64, varbytes
 from cromford.wire.pool import Pool
-from cromford.wire.sizes import REASON_SIZE_MAX, SCRIPT_SIZE_MAX
+from cromford.wire.sizes import PUBKEY_SIZE, REASON_SIZE_MAX, SCRIPT_SIZE_MAX
 
 OUTPOINT_SIZE: Final = 36
 N_CLOSE_OPTIONS_MAX: Final = 2  # One that is cheap, and one for a day when that does not confirm.
@@ -61,9 +62,14 @@ class CloseProposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosePropose:
-    """LSP to client: the transactions, one for each option; session k takes nonce k of the pool."""
+    """LSP to client: the transactions, one for each option; session k takes nonce k of the pool.
+
+    `signers` are the keys of all who sign, in `KeySort` order: a client remembers what they add up
+    to.
+    """
 
     close_id: bytes = fixed(HASH_SIZE)
+    signers: tuple[bytes, ...] = fixed_list(PUBKEY_SIZE, CLOSE_CLIENTS_MAX + 1)
     proposals: tuple[CloseProposal, ...] = struct_list(CloseProposal, N_CLOSE_OPTIONS_MAX)
 
 

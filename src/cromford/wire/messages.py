@@ -227,7 +227,6 @@ class BranchVertex:
     Of a static vertex `state_tx` is its one transaction, and `kickoff_tx` is empty.
     """
 
-    signers: tuple[bytes, ...] = fixed_list(PUBKEY_SIZE, N_CLIENTS_MAX + 1)
     kickoff_tx: bytes = varbytes(TX_SIZE_MAX)
     state_tx: bytes = varbytes(TX_SIZE_MAX)
 
@@ -254,13 +253,18 @@ class CandidateProposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Propose:
-    """LSP to client: the terms and your own branch, for the join that had this factory key."""
+    """LSP to client: the terms and your own branch, for the join that had this factory key.
+
+    `factory_pubkeys` are one per participant, the LSP's first: who signs which vertex follows from
+    the terms.
+    """
 
     factory_pubkey: bytes = fixed(PUBKEY_SIZE)
     attempt_id: bytes = fixed(HASH_SIZE)
     terms_hash: bytes = fixed(HASH_SIZE)
     terms: bytes = varbytes(MESSAGE_SIZE_MAX)
     client: int = u64()
+    factory_pubkeys: tuple[bytes, ...] = fixed_list(PUBKEY_SIZE, N_CLIENTS_MAX + 1)
     candidates: tuple[CandidateProposal, ...] = struct_list(CandidateProposal, N_CANDIDATES_MAX)
 
 

@@ -5,6 +5,7 @@ from typing import get_args
 
 from cromford.answers.closes import ClosePhase
 from cromford.answers.export import (
+    ExportedBranchTerms,
     ExportedTerms,
     FeePolicyWord,
     NodeWord,
@@ -16,7 +17,7 @@ from cromford.answers.fundings import ShapeWord
 from cromford.factory.kinds import VertexKind
 from cromford.factory.lifetime import Period
 from cromford.factory.outputs import OutputKind
-from cromford.factory.terms import FactoryTerms, FeePolicy
+from cromford.factory.terms import BranchTerms, FactoryTerms, FeePolicy
 from cromford.factory.vertices import NodeKind
 from cromford.protocol.dying.outlook import MoveStatus
 from cromford.protocol.journal.closing import Agreeing, Signing
@@ -40,3 +41,5 @@ def test_each_set_of_words_is_what_it_is_of() -> None:
 
 def test_terms_are_exported_under_their_own_names() -> None:
     assert list(ExportedTerms.__annotations__) == [term.name for term in fields(FactoryTerms)]
+    kept = [term.name for term in fields(BranchTerms)]
+    assert list(ExportedBranchTerms.__annotations__) == kept

@@ -16,7 +16,7 @@ from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.closes import own_close
 from cromford.daemon.views.closing import client_close, finished_closes
 from cromford.daemon.views.dying import UNKNOWN, show_moving, show_period
-from cromford.daemon.views.export import export_funding, export_nodes, export_terms
+from cromford.daemon.views.export import export_branch_terms, export_funding, export_nodes
 from cromford.daemon.views.ladder import client_candidates, overtaken_as
 from cromford.daemon.views.market import liquidity_of, receipts_of
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
@@ -110,7 +110,7 @@ def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> OwnFact
         "factory_id": attempt.attempt_id.hex(),
         "status": status_of(state, attempt),
         "stage": stage_of(attempt),
-        "client": attempt.propose.client,
+        "client": attempt.client,
         **(_once_checked(state, attempt, facts) if attempt.is_checked else _UNCHECKED),
         "aborted": attempt.aborted,
         "given_up": attempt.given_up,
@@ -284,7 +284,7 @@ def show(state: ClientState, attempt: ClientAttempt, facts: Facts) -> OwnFactory
         signatures |= attempt.newer_signatures
     return {
         **summary(state, attempt, facts),
-        "terms": export_terms(attempt.terms),
+        "terms": export_branch_terms(attempt.terms),
         "transactions": export_nodes(list(branch.nodes), signatures),
         "funding": export_funding(
             attempt.funding_tx,

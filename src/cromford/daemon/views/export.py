@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any, Final, cast
 
 from cromford.answers.export import (
+    ExportedBranchTerms,
     ExportedFunding,
     ExportedOutput,
     ExportedTerms,
@@ -23,7 +24,7 @@ from cromford.bitcoin.tx import Tx, Txid
 from cromford.daemon.views.words import policy_word, vertex_word
 from cromford.factory.outputs import OutputKind, TreeOutput
 from cromford.factory.shape import LSP_INDEX
-from cromford.factory.terms import FactoryTerms, FeePolicy
+from cromford.factory.terms import BranchTerms, FactoryTerms, FeePolicy, GeneralTerms
 from cromford.factory.tree import FACTORY_VOUT, Tree
 from cromford.factory.vertices import TreeNode
 from cromford.protocol.journal.lsp_attempt import LspAttempt
@@ -33,6 +34,15 @@ EXPORT_VERSION: Final = 1
 
 def export_terms(terms: FactoryTerms) -> ExportedTerms:
     """Return the terms under their own names."""
+    return cast("ExportedTerms", _exported(terms))  # Their names are compared by a test.
+
+
+def export_branch_terms(terms: BranchTerms) -> ExportedBranchTerms:
+    """Return what a client keeps of the terms, under their own names."""
+    return cast("ExportedBranchTerms", _exported(terms))  # As above.
+
+
+def _exported(terms: GeneralTerms) -> dict[str, Any]:
     exported: dict[str, Any] = {}
     for field in fields(terms):
         value = getattr(terms, field.name)
@@ -48,7 +58,7 @@ def export_terms(terms: FactoryTerms) -> ExportedTerms:
             exported[field.name] = list(value)
         else:
             exported[field.name] = value
-    return cast("ExportedTerms", exported)  # Their names are compared by a test.
+    return exported
 
 
 def export_output(output: TreeOutput) -> ExportedOutput:

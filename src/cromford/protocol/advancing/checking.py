@@ -49,7 +49,7 @@ def check_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> Advanci
         Refusal: If we take no part in it; names the field.
     """
     attempt, link = _channel(turn, message.attempt_id)
-    _check("terms_hash", message.terms_hash, attempt.terms.terms_hash)
+    _check("terms_hash", message.terms_hash, attempt.terms_hash)
     _check_link(turn, attempt, link)
     leaf = attempt.leaf
     _check_race(leaf)

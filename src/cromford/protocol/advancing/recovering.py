@@ -55,9 +55,7 @@ def on_told(turn: Turn[ClientState], message: m.LeafStates) -> None:
     except PeerViolation as violation:
         end_updates(turn, link, str(violation))
         return
-    after = states_after(
-        attempt.leaf_states, message, client=attempt.propose.client, leaf=attempt.leaf
-    )
+    after = states_after(attempt.leaf_states, message, client=attempt.client, leaf=attempt.leaf)
     if attempt.awaits_states or after != attempt.leaf_states:
         turn.remember(
             ar.LeafStatesTold(attempt_id=attempt.attempt_id, message=encode_message(message))
@@ -76,7 +74,7 @@ def _check(attempt: ClientAttempt, message: m.LeafStates) -> None:
         (),
         attempt.candidate.branch.vertices[-1],
         terms=attempt.terms,
-        factory_pubkeys=attempt.factory_pubkeys,
+        factory_pubkeys=attempt.leaf_pubkeys,
     )
     for told in message.states:
         try:

@@ -53,7 +53,7 @@ def _seat_key(factory: Factory, scope: CloseScope, client: int) -> SeatKey:
 def key_of(factory: Factory, scope: CloseScope, client: int) -> bytes:
     """Return the key of a client that signs for an output: its factory key, or a funding key."""
     seat = factory.attempt.seats[client - 1]
-    is_tree = seat.factory_pubkey in scope.output.key_agg.pubkeys
+    is_tree = seat.factory_pubkey in scope.output.signers
     return seat.factory_pubkey if is_tree else seat.channel.funding_pubkey
 
 

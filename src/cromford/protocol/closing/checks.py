@@ -3,7 +3,7 @@
 Nothing the LSP says is believed: scope, amounts and balance are the client's own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT, TRUC_VSIZE_MAX, fee_sat_of
 from cromford.bitcoin.script import ANCHOR_SCRIPT, is_usual_segwit
@@ -142,10 +142,17 @@ def check_proposals(
 ) -> tuple[Closable, tuple[Tx, ...]]:
     """Check the transactions of a close, one for each option; the balance is compared again.
 
+    What comes back knows who signs: all whose keys add up to what we remember of the output.
+
     Raises:
         Refusal: If one is not to be signed; names the field.
     """
     found = check_still(turn, closing)
+    try:
+        scope = found.scope.signed_by(message.signers)
+    except CannotClose as error:
+        raise Refusal(error.field, expected=error.expected, received=error.received) from error
+    found = replace(found, scope=scope)
     feerates = closing.feerates_sat_per_kw
     if len(message.proposals) != len(feerates):
         raise Refusal("proposals", expected=len(feerates), received=len(message.proposals))

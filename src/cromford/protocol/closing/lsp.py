@@ -269,6 +269,7 @@ def _propose_if_all_agreed(turn: Turn[Factory]) -> None:
     sessions = sessions_of(scope, signing)
     propose = m.ClosePropose(
         close_id=proposed.close_id,
+        signers=scope.output.signers,
         proposals=tuple(
             m.CloseProposal(tx=tx.serialize(), aggnonce=session.aggnonce)
             for tx, session in zip(txs, sessions, strict=True)

@@ -170,7 +170,7 @@ def start_exit(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> 
         turn.remember(
             xr.ExitStarted(
                 attempt_id=attempt.attempt_id,
-                client=attempt.propose.client,
+                client=attempt.client,
                 reason=reason,
             )
         )

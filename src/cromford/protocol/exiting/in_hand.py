@@ -9,7 +9,7 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.channel.content import Htlc
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.branch import SignedBranch
-from cromford.factory.terms import SAFETY_BLOCKS, FactoryTerms
+from cromford.factory.terms import SAFETY_BLOCKS, GeneralTerms
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.htlc_blocks import CLAIM_BLOCKS
 from cromford.protocol.journal.known_chain import KnownChain
@@ -61,7 +61,7 @@ class InHand:
     """
 
     link: Link
-    terms: FactoryTerms
+    terms: GeneralTerms
     signed: SignedBranch
     preimages: Mapping[bytes, bytes]
     payout_script: bytes

@@ -42,7 +42,7 @@ def poisons_held_of(attempt: ClientAttempt, state_index: int) -> tuple[SignedPoi
     signatures = poisons_of(attempt.leaf_states, state_index)
     if signatures is None:
         return ()
-    client = attempt.propose.client
+    client = attempt.client
     return signed_poisons(
         attempt.leaf,
         state_index,

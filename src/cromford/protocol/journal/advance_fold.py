@@ -211,7 +211,7 @@ def _with_told(attempt: ClientAttempt, record: ar.LeafStatesTold) -> ClientAttem
     states = attempt.leaf_states
     if record.message:
         told = decoded(record.message, m.LeafStates)
-        states = states_after(states, told, client=attempt.propose.client, leaf=attempt.leaf)
+        states = states_after(states, told, client=attempt.client, leaf=attempt.leaf)
     return replace(attempt, leaf_states=states, awaits_states=False)
 
 

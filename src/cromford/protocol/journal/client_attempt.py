@@ -3,16 +3,19 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.channel.commitment import Funding
 from cromford.factory.branch import Branch, SignedBranch
 from cromford.factory.leaf import Leaf, state_in
 from cromford.factory.lifetime import Lifetime, Period
-from cromford.factory.terms import FactoryTerms
+from cromford.factory.terms import BranchTerms
 from cromford.factory.vertices import TreeNode, Vertex
+from cromford.protocol.journal import older
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.first_commitments import ChannelSetting, funding_in
+from cromford.protocol.journal.kept import KeptJoin, KeptProposal, kept_join
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.leaf_states import (
     AgreedStates,
@@ -20,17 +23,26 @@ from cromford.protocol.journal.leaf_states import (
     leaf_with,
 )
 from cromford.protocol.journal.opening_records import FundingInput
-from cromford.wire.messages import Join, Propose
+from cromford.protocol.journal.state_classes import Older
+from cromford.wire.messages import Join
+
+
+def _received(*, claim: older.OlderClaim) -> "Received":
+    """Return what a checkpoint of an older version held: with all of the proposal."""
+    return Received(kept=older.kept_of(claim.propose, kept_join(claim.join)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
     """A proposal arrived; nothing in it is believed.
 
-    `claim` is what would follow from it: for the checks, and for nobody else.
+    What would follow from it is remembered once it is accepted. Older journals had it before:
+    `kept` is what is kept of it, if it is accepted.
     """
 
-    claim: ClientCandidate
+    kept: KeptProposal | None = None
+
+    older = Older({"claim": ClientCandidate}, _received)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +110,36 @@ class Unchecked(ValueError):
     """A proposal that did not pass every check has no terms, branch or channel."""
 
 
+def _as_kept(
+    *,
+    join: Join,
+    propose: older.OlderPropose,
+    stage: Any,  # noqa: ANN401 - a stage, in which is an older candidate
+    other_stages: tuple[Any, ...] = (),
+    **held: Any,  # noqa: ANN401 - the other fields
+) -> "ClientAttempt":
+    """Return an attempt as a checkpoint of an older version held it: with the whole proposal."""
+    own = kept_join(join)
+    proposal = None if isinstance(stage, Received) else older.kept_of(propose, own)
+
+    def today(one: Any) -> Any:  # noqa: ANN401 - a stage
+        if proposal is None:
+            return one
+        rung = one.candidate.rung
+        return replace(one, candidate=ClientCandidate(join=own, proposal=proposal, rung=rung))
+
+    return ClientAttempt(
+        join=own,
+        attempt_id=propose.attempt_id,
+        client=propose.client,
+        terms_hash=propose.terms_hash,
+        stage=today(stage),
+        # One that is only received has all candidates in it.
+        other_stages=() if proposal is None else tuple(map(today, other_stages)),
+        **held,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClientAttempt:
     """What a client remembers of one attempt. Aborted is a word of the LSP's, not an erasure.
@@ -106,12 +148,16 @@ class ClientAttempt:
     the first; and once it was ready, for ever the one that its channel is in. `other_stages` are
     those of the others, lowest feerate first, and always of the same kind. `ready_rung` is the
     candidate that the LSP found ready.
+
+    `attempt_id`, `client`, our participant index, and `terms_hash` are what the proposal says.
     """
 
     lsp_node_id: bytes
     key_attempt: int
-    join: Join
-    propose: Propose
+    join: KeptJoin
+    attempt_id: bytes
+    client: int
+    terms_hash: bytes
     stage: Stage
     inputs: tuple[FundingInput, ...] = ()
     aborted: str | None = None
@@ -129,6 +175,8 @@ class ClientAttempt:
     awaits_states: bool = False  # of our leaf: our store may lack some, and the LSP is asked
     other_stages: tuple[Stage, ...] = ()
     ready_rung: int = 0
+
+    older = Older({"join": Join, "propose": older.OlderPropose}, _as_kept)
 
     @property
     def rung(self) -> int:
@@ -203,11 +251,6 @@ class ClientAttempt:
         return self.ready_sent and self.ready_received and self.ready_rung == self.rung
 
     @property
-    def attempt_id(self) -> bytes:
-        """The id in the terms."""
-        return self.propose.attempt_id
-
-    @property
     def is_retired(self) -> bool:
         """Whether we moved out and gave our keys away: then nothing is signed or published here."""
         return self.retired_height is not None
@@ -240,8 +283,8 @@ class ClientAttempt:
         return _accepted(self.stage, self.attempt_id)
 
     @property
-    def terms(self) -> FactoryTerms:
-        """The agreement; raises `Unchecked` as `candidate` does."""
+    def terms(self) -> BranchTerms:
+        """What is kept of the agreement; raises `Unchecked` as `candidate` does."""
         return self.candidate.terms
 
     @property
@@ -311,13 +354,13 @@ class ClientAttempt:
             self.leaf_states,
             self.candidate.branch.vertices[-1],
             terms=self.terms,
-            factory_pubkeys=self.factory_pubkeys,
+            factory_pubkeys=self.leaf_pubkeys,
         )
 
     @property
-    def factory_pubkeys(self) -> tuple[bytes, ...]:
-        """One per participant, the LSP's first, as the proposal names them."""
-        return self.propose.candidates[0].vertices[0].signers
+    def leaf_pubkeys(self) -> dict[int, bytes]:
+        """The factory keys of the LSP and of our leaf's clients; raises as `candidate` does."""
+        return self.candidate.leaf_pubkeys
 
     @property
     def may_lack_states(self) -> bool:
@@ -355,8 +398,7 @@ class ClientAttempt:
         opened = self.candidate.setting.funding
         if not self.leaf_states:
             return (opened,)
-        client = self.propose.client
-        return tuple(funding_in(state, opened, client=client) for state in self.leaf.states)
+        return tuple(funding_in(state, opened, client=self.client) for state in self.leaf.states)
 
     @property
     def funding_tx(self) -> Tx:
@@ -425,4 +467,4 @@ def _accepted(stage: Stage, attempt_id: bytes) -> ClientCandidate:
 
 
 def _rung_of(stage: Stage) -> int:
-    return stage.claim.rung if isinstance(stage, Received) else stage.candidate.rung
+    return 0 if isinstance(stage, Received) else stage.candidate.rung

@@ -1,8 +1,4 @@
-"""One funding transaction that is proposed to a client, and what it computes for itself of it.
-
-Until the checks have passed this is a claim, which only they may read (`Received.claim`). What they
-computed is kept: whoever accepts a branch does not build it a second time.
-"""
+"""One funding transaction that a client accepted: its branch, its channel, and who signed them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,39 +10,73 @@ from cromford.channel.finished import finish_commitment
 from cromford.channel.terms import Party
 from cromford.crypto.musig2 import InvalidContribution
 from cromford.effects import SignRequest
-from cromford.factory.branch import Branch
+from cromford.factory.branch import Branch, known_branch
 from cromford.factory.key_path import InvalidSignature
 from cromford.factory.lifetime import Lifetime, lifetime_of
-from cromford.factory.terms import FactoryTerms, decode_terms
+from cromford.factory.shape import LSP_INDEX
+from cromford.factory.terms import BranchTerms
 from cromford.factory.tree import FACTORY_VOUT
-from cromford.factory.vertices import TreeNode
+from cromford.factory.vertices import ChannelFundingPubkeys, TreeNode
 from cromford.protocol.faults import FaultyLsp
-from cromford.protocol.journal.first_commitments import ChannelSetting
-from cromford.protocol.journal.proposal import own_channel, rebuild_branch
-from cromford.signing.nonces import PublicPool
-from cromford.wire.messages import Join, Pool, Propose
+from cromford.protocol.journal import older
+from cromford.protocol.journal.first_commitments import ChannelSetting, channel_setting
+from cromford.protocol.journal.kept import (
+    KeptCandidate,
+    KeptJoin,
+    KeptProposal,
+    offer_in,
+)
+from cromford.protocol.journal.state_classes import Older
+from cromford.wire.messages import Join
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientCandidate:
-    """A client's branch and channel under one funding transaction, and its signing sessions.
+    """A client's branch and channel under one funding transaction.
 
     `rung` is its place in the fee ladder, the lowest feerate first.
     """
 
-    join: Join
-    propose: Propose
+    join: KeptJoin
+    proposal: KeptProposal
     rung: int = 0
 
+    older = Older({"join": Join, "propose": older.OlderPropose}, older.OlderClaim)
+
+    @property
+    def kept(self) -> KeptCandidate:
+        """What was kept of it."""
+        return self.proposal.candidates[self.rung]
+
     @cached_property
-    def terms(self) -> FactoryTerms:
-        """The agreement."""
-        return decode_terms(self.propose.terms)
+    def terms(self) -> BranchTerms:
+        """What was kept of the agreement."""
+        return self.proposal.decoded_terms()
+
+    @cached_property
+    def leaf_pubkeys(self) -> dict[int, bytes]:
+        """The factory keys of the LSP and of our leaf's clients, by participant index.
+
+        A client's own key is among them, so that its place says which clients they are.
+        """
+        lsp, *clients = self.proposal.leaf_pubkeys
+        first = self.proposal.client - clients.index(self.join.factory_pool.pubkey)
+        return {LSP_INDEX: lsp, **dict(enumerate(clients, start=first))}
 
     @cached_property
     def branch(self) -> Branch:
-        """The client's branch, recomputed."""
-        return rebuild_branch(self.propose, terms=self.terms, join=self.join, rung=self.rung)
+        """The client's branch, as it was opened."""
+        return known_branch(
+            self.terms,
+            client=self.proposal.client,
+            vertices=[vertex.known for vertex in self.kept.vertices],
+            leaf_pubkeys=self.leaf_pubkeys,
+            channel_keys=ChannelFundingPubkeys(
+                client_funding_pubkey=self.join.candidates[self.rung].channel.funding_pubkey,
+                lsp_funding_pubkey=offer_in(self.kept.channel).funding_pubkey,
+            ),
+            funding_outpoint=self.funding_outpoint,
+        )
 
     @cached_property
     def lifetime(self) -> Lifetime:
@@ -55,10 +85,16 @@ class ClientCandidate:
 
     @cached_property
     def setting(self) -> ChannelSetting:
-        """The client's channel."""
-        return own_channel(self.propose, join=self.join, branch=self.branch, rung=self.rung)
+        """The client's channel: the output at the end of its branch, both sides' keys."""
+        return channel_setting(
+            self.terms,
+            outpoint=self.branch.channel_outpoint,
+            capacity_sat=self.branch.channel.amount_sat,
+            lsp=offer_in(self.kept.channel),
+            client=self.join.candidates[self.rung].channel,
+        )
 
-    @cached_property
+    @property
     def first_commitments(self) -> tuple[Commitment, Commitment]:
         """The LSP's first commitment and the client's."""
         first = self.setting.first_commitment
@@ -67,7 +103,7 @@ class ClientCandidate:
     @cached_property
     def funding_tx(self) -> Tx:
         """The agreed funding transaction, unsigned."""
-        return Tx.parse(self.propose.candidates[self.rung].funding_tx)
+        return Tx.parse(self.kept.funding_tx)
 
     @property
     def funding_outpoint(self) -> OutPoint:
@@ -84,25 +120,14 @@ class ClientCandidate:
         """What the transactions of the client's branch spend."""
         return frozenset(node.tx.inputs[0].outpoint for node in self.branch.nodes)
 
-    def request_for(self, node: TreeNode) -> SignRequest:
-        """Return the request for our partial signature of one transaction."""
-        position = [other.name for other in self.branch.nodes].index(node.name)
-        use = self.propose.candidates[self.rung].nonces[position]
+    @property
+    def root_request(self) -> SignRequest:
+        """The request for our partial signature of the root: its nonce was bound to it before."""
         return SignRequest(
-            pool_id=pool_id_of(self.join),
-            nonce_index=use.index,
-            task=node.task,
-            aggnonce=use.aggnonce,
-        )
-
-    def commitment_request(self, holder: Party) -> SignRequest:
-        """Return the request for our half of a first commitment."""
-        use = self.propose.candidates[self.rung].commitment_nonces[holder]
-        return SignRequest(
-            pool_id=channel_pool_id_of(self.join, self.rung),
-            nonce_index=use.index,
-            task=self.first_commitments[holder].signing_task,
-            aggnonce=use.aggnonce,
+            pool_id=self.join.factory_pool.pool_id,
+            nonce_index=self.kept.root.index,
+            task=self.branch.root_node.task,
+            aggnonce=self.kept.root.aggnonce,
         )
 
     def commitment_signature(self, *, own_partial_sig: bytes, lsp_partial_sig: bytes) -> bytes:
@@ -111,9 +136,8 @@ class ClientCandidate:
         Raises:
             FaultyLsp: If the LSP's half is malformed or spoils the whole.
         """
-        commitment = self.first_commitments[Party.ACCEPTER]
-        use = self.propose.candidates[self.rung].commitment_nonces[Party.ACCEPTER]
-        session = commitment.signing_task.session(use.aggnonce)
+        commitment = self.setting.first_commitment(Party.ACCEPTER)
+        session = commitment.signing_task.session(self.kept.commitment_aggnonce)
         try:
             signature = session.partial_sig_agg([own_partial_sig, lsp_partial_sig])
             finish_commitment(commitment, signature=signature)
@@ -154,20 +178,6 @@ def check_signature(node: TreeNode, signature: bytes) -> None:
         raise FaultyLsp(str(error)) from error
 
 
-def pool_id_of(join: Join) -> bytes:
-    """Return the id of the pool that goes with a join's factory key."""
-    return _id_of(join.factory_pool)
-
-
-def channel_pool_id_of(join: Join, rung: int = 0) -> bytes:
-    """Return the id of the pool that goes with a join's channel funding key of one candidate."""
-    return _id_of(join.candidates[rung].pool)
-
-
-def pool_ids_of(join: Join) -> tuple[bytes, ...]:
+def pool_ids_of(join: KeptJoin) -> tuple[bytes, ...]:
     """Return the ids of every pool that was made for a join, the factory key's first."""
-    return (pool_id_of(join), *(_id_of(candidate.pool) for candidate in join.candidates))
-
-
-def _id_of(pool: Pool) -> bytes:
-    return PublicPool(pubkey=pool.pubkey, pubnonces=pool.pubnonces).pool_id
+    return (join.factory_pool.pool_id, *(one.pool.pool_id for one in join.candidates))

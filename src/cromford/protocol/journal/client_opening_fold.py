@@ -15,6 +15,7 @@ from cromford.protocol.journal.client_attempt import (
     RootSent,
     Stage,
 )
+from cromford.protocol.journal.client_candidate import ClientCandidate
 
 Step = (
     op.ProposalAccepted
@@ -31,7 +32,7 @@ def with_client_opening(attempt: ClientAttempt, record: Step) -> ClientAttempt:
     """Return an attempt after remembering one thing of its ceremony, or of its funding."""
     match record:
         case op.ProposalAccepted(inputs=inputs):
-            return replace(attempt.with_stages(_checked(attempt.ladder)), inputs=inputs)
+            return replace(attempt.with_stages(_checked(attempt, record)), inputs=inputs)
         case op.BelowPartialsMade():
             return attempt.with_stages(
                 BelowSent(
@@ -69,11 +70,14 @@ def with_client_opening(attempt: ClientAttempt, record: Step) -> ClientAttempt:
             assert_never(record)
 
 
-def _checked(stages: Iterable[Stage]) -> Iterator[Stage]:
-    for stage in stages:
-        if not isinstance(stage, Received):
-            raise AssertionError("a proposal was accepted twice")
-        yield Checked(candidate=stage.claim)
+def _checked(attempt: ClientAttempt, record: op.ProposalAccepted) -> Iterator[Stage]:
+    if not isinstance(attempt.stage, Received):
+        raise AssertionError("a proposal was accepted twice")
+    proposal = record.kept or attempt.stage.kept
+    if proposal is None:
+        raise AssertionError("a proposal was accepted of which nothing was kept")
+    for rung in range(len(proposal.candidates)):
+        yield Checked(candidate=ClientCandidate(join=attempt.join, proposal=proposal, rung=rung))
 
 
 def _root_sent(stages: Iterable[Stage], partial_sigs: tuple[bytes, ...]) -> Iterator[Stage]:

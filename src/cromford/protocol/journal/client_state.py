@@ -18,6 +18,7 @@ from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import market_records as mk
+from cromford.protocol.journal import older
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal import spending_records as sr
@@ -33,7 +34,6 @@ from cromford.protocol.journal.client_attempt import (
     Received,
     RootSent,
 )
-from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.client_opening_fold import with_client_opening
 from cromford.protocol.journal.close_fold import (
     ClientCloses,
@@ -44,6 +44,7 @@ from cromford.protocol.journal.closes import FinishedClose
 from cromford.protocol.journal.closing import ClientClosing
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.intents import IntentKey, check_intents
+from cromford.protocol.journal.kept import KeptJoin, kept_join
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.mark import Restored
 from cromford.protocol.journal.marking import after_restore, marked, unmarked
@@ -67,10 +68,11 @@ from cromford.protocol.journal.purchases import (
 from cromford.protocol.journal.purses import with_lent, with_settled
 from cromford.protocol.journal.quotes import WantedQuotes, with_wanted_record
 from cromford.protocol.journal.spent import with_spending_record
+from cromford.protocol.journal.state_classes import Older
 from cromford.protocol.policy import ClientPolicy
 from cromford.wallet.account import Account
 from cromford.wallet.coins import Purse, Wallet, new_wallet
-from cromford.wire.messages import Join, Lobby, Propose
+from cromford.wire.messages import Join, Lobby
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +104,10 @@ class Joining:
     """A wish that went out on the present connection, with fresh keys and pools."""
 
     attempt: int
-    join: Join
+    join: KeptJoin
     is_accepted: bool = False
+
+    older = Older({"join": Join}, lambda join, **held: Joining(join=kept_join(join), **held))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,14 +261,19 @@ def apply(state: ClientState, record: r.AnyRecord, at: int = 0) -> ClientState:
             return replace(state, wish=wish, refusal=None)
         case lr.WishWithdrawn():
             return replace(state, wish=None, joining=None)
-        case lr.JoinSent(attempt=number, message=message):
-            joining = Joining(attempt=number, join=decoded(message, Join))
+        case lr.JoinSent(attempt=number):
+            joining = Joining(attempt=number, join=_join_in(record))
             heights = (*state.join_heights, state.chain.height)[-ABORTS_TO_PAUSE:]
             return replace(state, joining=joining, next_attempt=number + 1, join_heights=heights)
         case lr.JoinAnswered():
             return _with_answer(state, record)
         case _:
             return _apply_to_attempt(state, record)
+
+
+def _join_in(record: lr.JoinSent) -> KeptJoin:
+    """Return what is kept of a join: in older journals it is there with its nonces."""
+    return record.join or kept_join(decoded(record.message, Join))
 
 
 def _with_close(
@@ -438,8 +447,8 @@ def _apply_to_attempt(
     | op.ClientOpeningRecord,
 ) -> ClientState:
     match record:
-        case op.ProposalReceived(message=message):
-            return _with_proposal(state, decoded(message, Propose))
+        case op.ProposalReceived():
+            return _with_proposal(state, record)
         case op.ReadySent(attempt_id=attempt_id):
             return _with_channel(_with_opening(state, record), attempt_id)
         case xr.TreePublished():
@@ -495,21 +504,23 @@ def _with_answer(state: ClientState, record: lr.JoinAnswered) -> ClientState:
     return replace(state, joining=None, wish=None, refusal=record.refusal)
 
 
-def _with_proposal(state: ClientState, propose: Propose) -> ClientState:
+def _with_proposal(state: ClientState, record: op.ProposalReceived) -> ClientState:
     joining = state.joining
     if joining is None:
         raise AssertionError("a proposal without a join")
-    first, *higher = (
-        Received(claim=ClientCandidate(join=joining.join, propose=propose, rung=rung))
-        for rung in range(max(1, len(propose.candidates)))
-    )
+    said: op.ProposalReceived | older.OlderPropose = record
+    stage = Received()
+    if record.message:
+        said = older.decode_propose(record.message)
+        stage = Received(kept=older.kept_of(said, joining.join))
     attempt = ClientAttempt(
         lsp_node_id=state.lsp_node_id,
         key_attempt=joining.attempt,
         join=joining.join,
-        propose=propose,
-        stage=first,
-        other_stages=tuple(higher),
+        attempt_id=said.attempt_id,
+        client=said.client,
+        terms_hash=said.terms_hash,
+        stage=stage,
     )
     return replace(state, attempts={**state.attempts, attempt.attempt_id: attempt}, joining=None)
 

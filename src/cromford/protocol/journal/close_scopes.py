@@ -51,7 +51,7 @@ def lsp_scope(attempt: LspAttempt, outpoint: OutPoint) -> CloseScope:
 
 def client_scope(attempt: ClientAttempt, outpoint: OutPoint) -> CloseScope | None:
     """Return the scope of an output on a client's own path, or its channel's; None of any other."""
-    channel = _channel_scope(attempt.fundings, attempt.propose.client, outpoint)
+    channel = _channel_scope(attempt.fundings, attempt.client, outpoint)
     return channel or _tree_scope(attempt.branch.nodes, outpoint)
 
 

@@ -16,7 +16,7 @@ from cromford.channel.state import ChannelState, open_channel
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms, Party
 from cromford.crypto.keys import sha256
 from cromford.factory.outputs import OutputKind
-from cromford.factory.terms import FactoryTerms
+from cromford.factory.terms import GeneralTerms
 from cromford.factory.vertices import TreeNode
 from cromford.signing.keychain import ChannelPubkeys
 from cromford.wire.messages import N_FIRST_COMMITMENTS, ChannelOffer
@@ -94,7 +94,7 @@ class ChannelSetting:
         return commitment
 
 
-def channel_terms_of(terms: FactoryTerms) -> ChannelTerms:
+def channel_terms_of(terms: GeneralTerms) -> ChannelTerms:
     """Return the numbers of every channel of a factory."""
     return ChannelTerms(
         feerate_per_kw=terms.tree_feerate_sat_per_kw,
@@ -116,7 +116,7 @@ def least_capacity_sat(terms: ChannelTerms) -> int:
 
 
 def channel_setting(
-    terms: FactoryTerms,
+    terms: GeneralTerms,
     *,
     outpoint: OutPoint,
     capacity_sat: int,

@@ -3,14 +3,15 @@
 Only what was agreed and signed is kept; transactions follow from it, and from the opening vertex.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from immutables import Map
 
 from cromford.factory.allocation import Allocation
 from cromford.factory.leaf import Leaf, advance_id_of, opening_leaf
-from cromford.factory.terms import FactoryTerms
+from cromford.factory.poison import Pubkeys
+from cromford.factory.terms import GeneralTerms
 from cromford.factory.vertices import Vertex
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.wire.seldom import LeafState, LeafStates
@@ -52,7 +53,7 @@ NOTHING_AGREED: AgreedStates = ()
 
 
 def leaf_with(
-    states: AgreedStates, vertex: Vertex, *, terms: FactoryTerms, factory_pubkeys: Sequence[bytes]
+    states: AgreedStates, vertex: Vertex, *, terms: GeneralTerms, factory_pubkeys: Pubkeys
 ) -> Leaf:
     """Return a leaf with all the states that were agreed for it.
 
@@ -60,7 +61,7 @@ def leaf_with(
         states: Beyond the opening one.
         vertex: The leaf, as it was opened.
         terms: The factory's.
-        factory_pubkeys: One per participant, the LSP's first.
+        factory_pubkeys: By participant index, those of the LSP and of its clients.
     """
     leaf = opening_leaf(vertex, terms=terms, factory_pubkeys=factory_pubkeys)
     for state in states:

@@ -1,5 +1,6 @@
 """What is remembered of the lobby: wishes, joins, and builds that begin or end there."""
 
+from cromford.protocol.journal.kept import KeptJoin
 from cromford.protocol.journal.mail import Ordered, PayAsked
 from cromford.protocol.journal.record import Record
 
@@ -23,10 +24,14 @@ class WishWithdrawn(Record, frozen=True, kw_only=True, tag="wish_withdrawn"):
 
 
 class JoinSent(Record, frozen=True, kw_only=True, tag="join_sent"):
-    """A wish went out with fresh keys; `attempt` is their index."""
+    """A wish went out with fresh keys; `attempt` is their index.
+
+    `join` is what is kept of it. In older journals `message` is all of it: today that is empty.
+    """
 
     attempt: int
-    message: bytes
+    message: bytes = b""
+    join: KeptJoin | None = None
 
 
 class JoinAnswered(Record, frozen=True, kw_only=True, tag="join_answered"):

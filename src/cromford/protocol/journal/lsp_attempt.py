@@ -519,6 +519,7 @@ class LspAttempt:
             terms_hash=self.terms.terms_hash,
             terms=self.terms.encode(),
             client=client,
+            factory_pubkeys=self.blueprint.factory_pubkeys,
             candidates=tuple(one.proposal_for(client) for one in self.candidates),
         )
 

@@ -101,12 +101,10 @@ class LspCandidate:
     def proposal_for(self, client: int) -> m.CandidateProposal:
         """Return what is proposed to one client: its own branch and channel."""
         branch = self.blueprint.branch(client)
-        pubkeys = self.blueprint.factory_pubkeys
         return m.CandidateProposal(
             funding_tx=self.blueprint.funding_tx.serialize(),
             vertices=tuple(
                 m.BranchVertex(
-                    signers=tuple(pubkeys[i] for i in vertex.first.signers),
                     kickoff_tx=b"" if vertex.is_static else vertex.first.tx.serialize(),
                     state_tx=vertex.last.tx.serialize(),
                 )

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
+from cromford.protocol.journal.kept import KeptProposal
 from cromford.protocol.journal.record import Record
 
 
@@ -87,16 +88,27 @@ class FundingInput(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class ProposalReceived(Record, frozen=True, kw_only=True, tag="proposal_received"):
-    """The LSP proposed a factory; nothing is believed yet."""
+    """The LSP proposed a factory; nothing is believed yet.
 
-    message: bytes
+    `client` is the participant index that it says is ours. In older journals `message` is all of
+    the proposal, and the rest is empty: today it is empty.
+    """
+
+    message: bytes = b""
+    attempt_id: bytes = b""
+    client: int = 0
+    terms_hash: bytes = b""
 
 
 class ProposalAccepted(Record, frozen=True, kw_only=True, tag="proposal_accepted"):
-    """Every check passed. The inputs are kept, because a chain forgets spent coins."""
+    """Every check passed. The inputs are kept, because a chain forgets spent coins.
+
+    `kept` is what is kept of the proposal; in older journals that follows from what was received.
+    """
 
     attempt_id: bytes
     inputs: tuple[FundingInput, ...]
+    kept: KeptProposal | None = None
 
 
 class OwnHalves(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

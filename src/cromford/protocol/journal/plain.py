@@ -173,6 +173,7 @@ class PlainReader:
     Args:
         kinds: The classes and enumerations in it, as they are now.
         names: The fields they had.
+        makers: What makes a value of those fields; None for an enumeration.
         references: What is written as a name, by name.
         shelf: Returns the shelf whose rows lie beside the snapshot, by its name and its keys' type.
     """
@@ -181,11 +182,13 @@ class PlainReader:
         self,
         kinds: list[StateClass | list[Enum]],
         names: list[list[str]],
+        makers: list[Callable[..., object] | None],
         references: Mapping[str, object],
         shelf: Callable[[str, str, RowSum], Shelf[Any, Any]] | None = None,
     ) -> None:
         self._kinds = kinds
         self._names = names
+        self._makers = makers
         self._references = references
         self._shelf = shelf
         self._bytes: list[bytes] = []
@@ -221,13 +224,14 @@ class PlainReader:
         if tag < _FIRST_CLASS:
             return self._readers[tag](node)
         known = self._kinds[tag - _FIRST_CLASS]
-        if isinstance(known, list):
+        make = self._makers[tag - _FIRST_CLASS]
+        if isinstance(known, list) or make is None:
             raise ValueError("an enumeration where a class was expected")
         held = dict(zip(self._names[tag - _FIRST_CLASS], self._all(node), strict=True))
         for name, key_type in known.shelves.items():
             if name in held:
                 held[name] = self._as_shelf(shelf_name(known.cls, name), key_type, held[name])
-        value = known.cls(**held)
+        value = make(**held)
         self._values.append(value)
         return value
 

@@ -231,6 +231,7 @@ class Snapshots(Generic[S]):
         self, described: Iterable[Any], written_by: str, shelf: OpenShelf | None
     ) -> Callable[[], PlainReader]:
         kinds: list[StateClass | list[Enum]] = []
+        described = list(described)
         for name, content in described:
             problem = (
                 problem_with_enum(self._enums[name], content)
@@ -248,7 +249,11 @@ class Snapshots(Generic[S]):
             else:
                 kinds.append(self._classes[name])
         names = [list(content) for _, content in described]
-        return lambda: PlainReader(kinds, names, self._references, shelf)
+        makers = [
+            kind.reader_of(content) if isinstance(kind, StateClass) else None
+            for kind, (_, content) in zip(kinds, described, strict=True)
+        ]
+        return lambda: PlainReader(kinds, names, makers, self._references, shelf)
 
 
 def _decompressed(packed: bytes) -> bytes:

@@ -4,8 +4,8 @@ A snapshot describes the classes of its values in these words. Whether it can be
 whose classes have changed is decided here, and nowhere guessed.
 """
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
@@ -19,18 +19,42 @@ Shape = str | list[Any]  # A type in plain data: its name, or a name and the typ
 
 
 @dataclass(frozen=True, slots=True)
+class Older:
+    """How a class reads what it was once written as. It stands in the class as `older`.
+
+    Attributes:
+        fields: By name, with the type that they had: those that are gone, or have another now.
+        read: Makes a value of what the fields held. Whatever holds such a value may have to go on
+            from what this returns.
+        name: What the class was called, where another is called so now.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    read: Callable[..., object] | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class StateClass:
     """A class whose values may appear: its fields' types, and those that may be absent.
 
-    `shelves` are the fields that are shelves, with the name of the type of their keys.
+    `shelves` are the fields that are shelves, with the name of the type of their keys. `older` are
+    the types of the fields that older versions wrote, if they wrote others.
     """
 
     cls: type[Any]
     fields: dict[str, Shape]
     defaulted: frozenset[str]
     shelves: dict[str, str]
+    older: Mapping[str, Shape]
+
+    def reader_of(self, before: Mapping[str, Shape]) -> Callable[..., object]:
+        """Return what makes a value of fields of these types."""
+        older = _older_of(self.cls)
+        return older.read if older.read is not None and _is_older(self, before) else self.cls
 
 
+_ALWAYS_THE_SAME: Final = Older()
 _MAPS: Final = {"Map", "dict"}
 Classes = tuple[dict[str, StateClass], dict[str, type[Enum]]]
 _KNOWN: Final[dict[tuple[type[Any], frozenset[type[Any]]], Classes]] = {}  # walked once each
@@ -56,10 +80,10 @@ def classes_of(root: type[Any], outside: frozenset[type[Any]] = frozenset()) -> 
             return
         elif issubclass(kind, Enum):
             _put(enums, kind.__name__, kind, kind)
-        elif kind.__name__ not in classes or classes[kind.__name__].cls is not kind:
+        elif (name := _name_of(kind)) not in classes or classes[name].cls is not kind:
             described = _described(kind)
-            _put(classes, kind.__name__, described, kind)
-            for inner in get_type_hints(kind).values():
+            _put(classes, name, described, kind)
+            for inner in (*get_type_hints(kind).values(), *_older_of(kind).fields.values()):
                 visit(inner)
 
     visit(root)
@@ -76,11 +100,11 @@ def _described(cls: type[Any]) -> StateClass:
     if is_dataclass(cls):
         of_class = fields(cls)
         defaulted = {
-            field.name
-            for field in of_class
-            if field.default is not MISSING or field.default_factory is not MISSING
+            one.name
+            for one in of_class
+            if one.default is not MISSING or one.default_factory is not MISSING
         }
-        names = [field.name for field in of_class]
+        names = [one.name for one in of_class]
     elif issubclass(cls, msgspec.Struct):
         names = list(cls.__struct_fields__)
         n_required = len(names) - len(cls.__struct_defaults__)
@@ -93,7 +117,27 @@ def _described(cls: type[Any]) -> StateClass:
         for name in names
         if get_origin(hints[name]) is Shelf
     }
-    return StateClass(cls, shapes, frozenset(defaulted), shelves)
+    older = {name: shape_of(one) for name, one in _older_of(cls).fields.items()}
+    return StateClass(cls, shapes, frozenset(defaulted), shelves, older)
+
+
+def _older_of(cls: type[Any]) -> Older:
+    """Return what a class says of what it was once written as."""
+    older = cls.__dict__.get("older")
+    return older if isinstance(older, Older) else _ALWAYS_THE_SAME
+
+
+def _name_of(cls: type[Any]) -> str:
+    """Return the name by which a class is written."""
+    return _older_of(cls).name or cls.__name__
+
+
+def _is_older(known: StateClass, before: Mapping[str, Shape]) -> bool:
+    """Say whether a class was written with a field that it has no more, or not of that type."""
+    return any(
+        before.get(name) == shape and known.fields.get(name) != shape
+        for name, shape in known.older.items()
+    )
 
 
 def shape_of(kind: Any) -> Shape:  # noqa: ANN401 - any annotation
@@ -106,7 +150,7 @@ def shape_of(kind: Any) -> Shape:  # noqa: ANN401 - any annotation
     if origin in {Union, UnionType}:
         return ["|", *sorted((shape_of(one) for one in inner), key=str)]
     if origin is None:
-        return str(kind.__name__)
+        return _name_of(kind)
     name = "dict" if origin in {dict, Mapping} else str(origin.__name__)
     return [name, *(shape_of(one) for one in inner)]
 
@@ -138,13 +182,16 @@ def problem_with_class(
     """Return why values of a class cannot be read whose fields were these, or None."""
     if known is None:
         return f"there is no {name} any more"
-    for field, shape in before.items():
-        now = known.fields.get(field)
+    is_older = _is_older(known, before)
+    for held, shape in before.items():
+        if is_older and known.older.get(held) == shape:
+            continue
+        now = known.fields.get(held)
         if now is None:
-            return f"{name} has no {field} any more"
+            return f"{name} has no {held} any more"
         if not accepts(now, shape):
-            return f"{name}.{field}: was {shape}, is {now}"
-    added = known.fields.keys() - before.keys() - known.defaulted
+            return f"{name}.{held}: was {shape}, is {now}"
+    added = set() if is_older else known.fields.keys() - before.keys() - known.defaulted
     return f"{name} needs {min(added)}, which was unknown" if added else None
 
 

@@ -387,15 +387,14 @@ def proposal_size(terms: FactoryTerms, shape: ShapeVertex) -> int:
     """Return the bytes of the largest proposal, estimated from above: all of its candidates."""
     deepest = max(
         sum(
-            m.PUBKEY_SIZE * (vertex.n_clients + 1)
-            + P2TR_OUTPUT_VSIZE * (len(vertex.children) or vertex.n_clients + 1)
-            + VERTEX_FRAME_SIZE
+            P2TR_OUTPUT_VSIZE * (len(vertex.children) or vertex.n_clients + 1) + VERTEX_FRAME_SIZE
             for vertex in shape.path_to(leaf.first_client)
         )
         for leaf in shape.leaves()
     )
     each = deepest + FUNDING_INPUT_SIZE * N_INPUTS_MAX + PROPOSAL_FRAME_SIZE
-    return len(terms.encode()) + terms.candidates * each
+    pubkeys_size = m.PUBKEY_SIZE * (terms.n_clients + 1)
+    return len(terms.encode()) + pubkeys_size + terms.candidates * each
 
 
 def _check_nonces(terms: FactoryTerms, pool_size: int) -> None:

@@ -12,6 +12,7 @@ from cromford.protocol.journal.client_attempt import Complete
 from cromford.protocol.journal.client_candidate import pool_ids_of
 from cromford.protocol.journal.client_state import ClientState, Joining
 from cromford.protocol.journal.first_commitments import offer_of
+from cromford.protocol.journal.kept import kept_join
 from cromford.protocol.lobby.join_size import join_fits
 from cromford.protocol.lobby.move import move_statement
 from cromford.protocol.turn import Turn
@@ -191,7 +192,7 @@ def on_join_prepared(turn: Turn[ClientState], event: ev.JoinPrepared) -> None:
     )
     turn.remember(
         sr.AddressIssued(change=RECEIVE),
-        lr.JoinSent(attempt=event.asked.attempt, message=encode_message(join)),
+        lr.JoinSent(attempt=event.asked.attempt, join=kept_join(join)),
     )
     turn.send(state.config.lsp_node_id, join)
 

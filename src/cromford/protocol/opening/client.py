@@ -6,7 +6,6 @@ from typing import Final, assert_never
 from cromford import effects as fx
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx
-from cromford.channel.terms import Party
 from cromford.protocol import events as ev
 from cromford.protocol.channels.client import begin
 from cromford.protocol.faults import FaultyLsp, Refusal
@@ -25,12 +24,12 @@ from cromford.protocol.journal.client_attempt import (
 from cromford.protocol.journal.client_candidate import ClientCandidate, pool_ids_of
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.intents import intent_of, intent_of_commitment
+from cromford.protocol.journal.proposal import ClaimedCandidate, claims_of, kept_proposal
 from cromford.protocol.lobby.client import part, prepare_join
 from cromford.protocol.opening.verification import ClientFacts, check_ladder
 from cromford.protocol.turn import Turn
 from cromford.watch.feerates import SWEEP_BLOCKS
 from cromford.wire import messages as m
-from cromford.wire.messages import encode_message
 
 # A ceremony waits for the slowest client in each of its steps.
 DEADLINES_PER_CEREMONY = 4
@@ -89,7 +88,11 @@ def on_propose(turn: Turn[ClientState], propose: m.Propose) -> None:
         return  # It answers another join, one that we have left.
     if propose.attempt_id in turn.state.attempts:
         return  # of another attempt: dropped, never a fault
-    turn.remember(op.ProposalReceived(message=encode_message(propose)))
+    turn.remember(
+        op.ProposalReceived(
+            attempt_id=propose.attempt_id, client=propose.client, terms_hash=propose.terms_hash
+        )
+    )
     if not turn.facts.may_risk:
         abort(turn, propose.attempt_id, _why_no_risk(turn))
         return
@@ -103,7 +106,7 @@ def on_propose(turn: Turn[ClientState], propose: m.Propose) -> None:
     seconds = DEADLINES_PER_CEREMONY * turn.state.config.policy.deadline_seconds
     deadline = fx.AttemptDeadline(attempt_id=propose.attempt_id)
     turn.ask(
-        fx.LookUpCoins(attempt_id=propose.attempt_id, outpoints=outpoints),
+        fx.LookUpCoins(attempt_id=propose.attempt_id, outpoints=outpoints, propose=propose),
         fx.SetDeadline(deadline=deadline, seconds=seconds),
     )
 
@@ -115,9 +118,11 @@ def _why_no_risk(turn: Turn[ClientState]) -> str:
 def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
     """Check everything; then sign below the root, or refuse by name."""
     state, attempt_id, coins = turn.state, event.asked.attempt_id, dict(event.coins)
-    attempt = state.attempts.get(attempt_id)
+    attempt, propose = state.attempts.get(attempt_id), event.asked.propose
     if attempt is None or attempt.aborted is not None or not isinstance(attempt.stage, Received):
         return
+    if propose is None:
+        raise AssertionError("coins were looked up for no proposal")
     if not turn.facts.may_risk:
         abort(turn, attempt_id, _why_no_risk(turn))
         return
@@ -137,45 +142,40 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
             for candidate in other.candidates
         ),
     )
+    claims = claims_of(attempt.join, propose)
     try:
-        check_ladder(_claims(attempt), facts, coins)
+        check_ladder(claims, facts, coins)
     except Refusal as refusal:
         abort(turn, attempt_id, f"refused: {refusal}")
         turn.remember(lr.WishWithdrawn())
         return
-    turn.remember(op.ProposalAccepted(attempt_id=attempt_id, inputs=_inputs(coins)))
-    _sign_below(turn, turn.state.attempts[attempt_id])
+    turn.remember(
+        op.ProposalAccepted(
+            attempt_id=attempt_id, inputs=_inputs(coins), kept=kept_proposal(claims)
+        )
+    )
+    _sign_below(turn, claims)
 
 
-def _claims(attempt: ClientAttempt) -> tuple[ClientCandidate, ...]:
-    return tuple(stage.claim for stage in attempt.ladder if isinstance(stage, Received))
-
-
-def _sign_below(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
+def _sign_below(turn: Turn[ClientState], claims: Sequence[ClaimedCandidate]) -> None:
     """Ask for our halves of the branch below the root, of the LSP's first commitment and ours.
 
-    Of all candidates at once: each spends another outpoint, so none of them is signed twice.
+    Of all candidates at once: each spends another outpoint, so none of them is signed twice. The
+    root is signed last, when nobody but the signer remembers any more who else signs it.
     """
     intents: list[op.Intent] = []
-    requests: list[fx.SignRequest] = []
-    for candidate in attempt.candidates:
-        nodes = tuple(candidate.branch.nodes_below_root)
-        intents += (intent_of(node) for node in nodes)
-        intents += (intent_of_commitment(one) for one in candidate.first_commitments)
-        requests += (candidate.request_for(node) for node in nodes)
-        requests += (candidate.commitment_request(holder) for holder in Party)
-    _sign(turn, attempt, tuple(intents), tuple(requests))
-
-
-def _sign(
-    turn: Turn[ClientState],
-    attempt: ClientAttempt,
-    intents: tuple[op.Intent, ...],
-    requests: tuple[fx.SignRequest, ...],
-) -> None:
-    """Ask for partial signatures, after writing down what they are for."""
-    turn.remember(op.SigningIntended(attempt_id=attempt.attempt_id, intents=intents))
-    turn.ask(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests))
+    for claim in claims:
+        intents += (intent_of(node) for node in claim.branch.nodes_below_root)
+        intents += (intent_of_commitment(one) for one in claim.first_commitments)
+    attempt_id = claims[0].propose.attempt_id
+    turn.remember(op.SigningIntended(attempt_id=attempt_id, intents=tuple(intents)))
+    turn.ask(
+        fx.PartialSign(
+            attempt_id=attempt_id,
+            requests=tuple(request for claim in claims for request in claim.below_requests()),
+            bound=tuple(claim.root_request for claim in claims),
+        )
+    )
 
 
 def _inputs(coins: Mapping[OutPoint, Coin | None]) -> tuple[op.FundingInput, ...]:
@@ -198,7 +198,7 @@ def on_partial_signed(turn: Turn[ClientState], event: ev.PartialSigned) -> None:
     if attempt.aborted is not None:
         return
     partial_sigs = tuple(partial_sig for _, partial_sig in event.partial_sigs)
-    ids = {"attempt_id": attempt_id, "terms_hash": attempt.propose.terms_hash}
+    ids = {"attempt_id": attempt_id, "terms_hash": attempt.terms_hash}
     lsp = attempt.lsp_node_id
     match attempt.stage:
         case Checked():
@@ -245,11 +245,7 @@ def _halves(partial_sigs: Sequence[bytes], *, n_candidates: int) -> Iterator[op.
 def on_signatures(turn: Turn[ClientState], message: m.SignedBelow | m.SignedRoot) -> None:
     """Take finished signatures; a bad one ends the attempt."""
     attempt = _attempt_of(turn, message.attempt_id)
-    if (
-        attempt is None
-        or attempt.aborted is not None
-        or message.terms_hash != attempt.propose.terms_hash
-    ):
+    if attempt is None or attempt.aborted is not None or message.terms_hash != attempt.terms_hash:
         return
     try:
         if isinstance(message, m.SignedBelow):
@@ -283,10 +279,10 @@ def _on_signed_below(
             higher=tuple(higher),
         )
     )
-    roots = [(stage.candidate, stage.candidate.branch.root_node) for stage in sent]
-    intents = tuple(intent_of(root) for _, root in roots)
-    requests = tuple(candidate.request_for(root) for candidate, root in roots)
-    _sign(turn, attempt, intents, requests)
+    intents = tuple(intent_of(stage.candidate.branch.root_node) for stage in sent)
+    turn.remember(op.SigningIntended(attempt_id=attempt.attempt_id, intents=intents))
+    requests = tuple(stage.candidate.root_request for stage in sent)
+    turn.ask(fx.PartialSign(attempt_id=attempt.attempt_id, requests=requests))
 
 
 def _held_exit(stage: BelowSent, received: m.BranchSignatures) -> op.HeldExit:
@@ -391,7 +387,7 @@ def void_connection(turn: Turn[ClientState], record: r.AnyRecord) -> None:
 
 def after_reconnect(attempt: ClientAttempt) -> tuple[m.Message, ...]:
     """Return what is said of an attempt in a new connection: the question, or the last word."""
-    ids = {"attempt_id": attempt.attempt_id, "terms_hash": attempt.propose.terms_hash}
+    ids = {"attempt_id": attempt.attempt_id, "terms_hash": attempt.terms_hash}
     if isinstance(attempt.stage, RootSent) and attempt.aborted is None:
         return (m.Resume(**ids),)
     if not isinstance(attempt.stage, Complete) or attempt.keys_taken:
@@ -424,7 +420,7 @@ def channel_ready(attempt: ClientAttempt) -> m.ChannelReady:
 def _channel_ready(attempt: ClientAttempt, candidate: ClientCandidate) -> m.ChannelReady:
     return m.ChannelReady(
         attempt_id=attempt.attempt_id,
-        terms_hash=attempt.propose.terms_hash,
+        terms_hash=attempt.terms_hash,
         funding_txid=candidate.funding_tx.txid,
     )
 

@@ -1,7 +1,8 @@
 """What a client checks before it signs anything: every rule a refusal with its own name.
 
 The client rebuilds its branch from the terms and the keys and compares, field by field, with
-what the LSP sent. It signs the bytes it computed, never the bytes it was sent.
+what the LSP sent. It signs the bytes it computed, never the bytes it was sent. Of what leads to
+others it takes the scripts as given, if they are taproot, and neither the amounts nor their number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +19,12 @@ from cromford.codec.reader import MalformedBytes
 from cromford.crypto.keys import is_pubkey
 from cromford.factory.branch import Branch
 from cromford.factory.funding import CHANGE_MIN_SAT, CHANGE_VOUT, FUNDING_VERSION
-from cromford.factory.shape import LSP_INDEX, PlannedVertex, plan_of
+from cromford.factory.shape import plan_of
 from cromford.factory.terms import FactoryTerms, InvalidTerms, decode_terms
 from cromford.factory.tree import FACTORY_VOUT
 from cromford.factory.vertices import TreeNode
 from cromford.protocol.faults import Refusal
-from cromford.protocol.journal.client_candidate import ClientCandidate
-from cromford.protocol.journal.proposal import parse_tree_tx
+from cromford.protocol.journal.proposal import ClaimedCandidate, parse_tree_tx
 from cromford.protocol.opening.verification_channel import (
     check_burns,
     check_capacity,
@@ -45,9 +45,6 @@ from cromford.protocol.policy import ClientPolicy
 from cromford.protocol.refusing import check_equal, check_range
 from cromford.protocol.term_ranges import check_layers, check_term_ranges
 from cromford.watch.feerates import OwnFees
-from cromford.wire.messages import (
-    BranchVertex,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +68,7 @@ class ClientFacts:
     coins_sat: int | None = None
 
 
-def check_terms(claim: ClientCandidate, facts: ClientFacts) -> FactoryTerms:
+def check_terms(claim: ClaimedCandidate, facts: ClientFacts) -> FactoryTerms:
     """Return the terms, if they are possible and within the client's own policy.
 
     Raises:
@@ -90,7 +87,9 @@ def check_terms(claim: ClientCandidate, facts: ClientFacts) -> FactoryTerms:
     check_range("client", (1, terms.n_clients), propose.client)
     check_range("clients", (1, facts.policy.max_clients), terms.n_clients)
     check_range("candidates", (1, facts.policy.candidates_max), terms.candidates)
-    check_term_ranges(terms, facts.policy, tip_height=facts.tip_height)
+    check_term_ranges(
+        terms, facts.policy, tip_height=facts.tip_height, capacities_sat=terms.capacity_sat
+    )
     capacity_sat = terms.capacity_sat[propose.client - 1]
     check_range(
         "capacity_sat", (claim.join.capacity_least_sat, claim.join.capacity_sat), capacity_sat
@@ -103,7 +102,7 @@ def check_terms(claim: ClientCandidate, facts: ClientFacts) -> FactoryTerms:
 
 
 def check_ladder(
-    claims: Sequence[ClientCandidate], facts: ClientFacts, coins: Mapping[OutPoint, Coin | None]
+    claims: Sequence[ClaimedCandidate], facts: ClientFacts, coins: Mapping[OutPoint, Coin | None]
 ) -> tuple[Branch, ...]:
     """Return the client's branch under each candidate, if everything proposed agrees with them.
 
@@ -139,15 +138,14 @@ def check_ladder(
 
 
 def _check_candidate(
-    claim: ClientCandidate,
+    claim: ClaimedCandidate,
     terms: FactoryTerms,
     facts: ClientFacts,
     coins: Mapping[OutPoint, Coin | None],
     known_funding_outpoints: AbstractSet[OutPoint],
 ) -> Branch:
     """Return the client's branch under one candidate, recomputed, if all of it agrees with it."""
-    propose, join = claim.propose, claim.join
-    candidate = propose.candidates[claim.rung]
+    propose, join, candidate = claim.propose, claim.join, claim.candidate
     funding_tx = check_funding_tx(candidate.funding_tx, coins)
     funding_outpoint = funding_tx.outpoint(FACTORY_VOUT)
     if funding_outpoint in known_funding_outpoints:
@@ -164,8 +162,12 @@ def _check_candidate(
         terms, kinds=plan.shape.kinds_to(propose.client), slowest_kinds=plan.shape.slowest_kinds
     )
     check_equal("vertices", expected=len(path), received=len(candidate.vertices))
-    own_pubkey = join.factory_pool.pubkey
-    check_signers(path, candidate.vertices, client=propose.client, own_pubkey=own_pubkey)
+    check_signers(
+        propose.factory_pubkeys,
+        n_clients=terms.n_clients,
+        client=propose.client,
+        own_pubkey=join.factory_pool.pubkey,
+    )
     own_offer = join.candidates[claim.rung].channel
     check_channel_offer(candidate.channel, own=own_offer)
     branch = claim.branch
@@ -184,7 +186,7 @@ def _check_candidate(
         "commitment_nonces",
         [f"commitment_{holder.name.lower()}" for holder in Party],
         candidate.commitment_nonces,
-        len(join.candidates[claim.rung].pool.pubnonces),
+        join.candidates[claim.rung].pool.size,
     )
     return branch
 
@@ -244,36 +246,20 @@ def check_funding_tx(data: bytes, coins: Mapping[OutPoint, Coin | None]) -> Tx:
 
 
 def check_signers(
-    path: Sequence[PlannedVertex],
-    vertices: Sequence[BranchVertex],
-    *,
-    client: int,
-    own_pubkey: bytes,
+    everybody: Sequence[bytes], *, n_clients: int, client: int, own_pubkey: bytes
 ) -> None:
-    """Check that every vertex is signed by the LSP and exactly the clients below it.
-
-    The root's list holds everybody's keys; each list below must be the part of it that the
-    shape says, and the client's own key must be in its own place.
+    """Check everybody's factory keys: who signs which vertex of them, the shape says.
 
     Raises:
-        Refusal: Naming the vertex.
+        Refusal: Naming the key.
     """
-    everybody = vertices[0].signers
-    check_equal("root.signers", expected=path[0].shape.n_clients + 1, received=len(everybody))
-    check_equal("root.signers[own]", expected=own_pubkey, received=everybody[client])
+    check_equal("factory_pubkeys", expected=n_clients + 1, received=len(everybody))
+    check_equal("factory_pubkeys[own]", expected=own_pubkey, received=everybody[client])
     if len(set(everybody)) != len(everybody):
-        raise Refusal("root.signers", expected="different keys", received="one key twice")
+        raise Refusal("factory_pubkeys", expected="different keys", received="one key twice")
     for i, pubkey in enumerate(everybody):
         if not is_pubkey(pubkey):
-            raise Refusal(f"root.signers[{i}]", expected="a pubkey", received=pubkey)
-    for planned, vertex in zip(path, vertices, strict=True):
-        expected = (everybody[LSP_INDEX], *(everybody[i] for i in planned.shape.clients))
-        if vertex.signers != expected:
-            raise Refusal(
-                f"{planned.shape.name}.signers",
-                expected=[pubkey.hex() for pubkey in expected],
-                received=[pubkey.hex() for pubkey in vertex.signers],
-            )
+            raise Refusal(f"factory_pubkeys[{i}]", expected="a pubkey", received=pubkey)
 
 
 def check_funding_output(funding_tx: Tx, branch: Branch) -> None:

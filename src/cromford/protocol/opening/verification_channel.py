@@ -11,7 +11,7 @@ from cromford.crypto.keys import is_pubkey
 from cromford.factory.branch import Branch
 from cromford.factory.kinds import VertexKind
 from cromford.factory.shape import PlannedVertex
-from cromford.factory.terms import FactoryTerms, FeePolicy
+from cromford.factory.terms import FeePolicy, GeneralTerms
 from cromford.protocol.faults import Refusal
 from cromford.protocol.htlc_blocks import payment_blocks
 from cromford.protocol.journal.first_commitments import (
@@ -27,7 +27,7 @@ from cromford.watch.sweep import BLANK_SIGNATURE
 from cromford.wire.messages import ChannelOffer
 
 
-def check_capacity(terms: FactoryTerms, capacity_sat: int) -> None:
+def check_capacity(terms: GeneralTerms, capacity_sat: int) -> None:
     """Check that a channel can be used: paid through, and moved out of in one payment.
 
     Raises:
@@ -49,7 +49,7 @@ def check_capacity(terms: FactoryTerms, capacity_sat: int) -> None:
         )
 
 
-def check_feerate(terms: FactoryTerms, *, limit: BurnLimit, fees: OwnFees) -> None:
+def check_feerate(terms: GeneralTerms, *, limit: BurnLimit, fees: OwnFees) -> None:
     """Check that the tree's feerate is not too far above what our own node asks for.
 
     Raises:
@@ -65,7 +65,7 @@ def check_feerate(terms: FactoryTerms, *, limit: BurnLimit, fees: OwnFees) -> No
         )
 
 
-def check_burns(terms: FactoryTerms, capacity_sat: int, *, limit: BurnLimit) -> None:
+def check_burns(terms: GeneralTerms, capacity_sat: int, *, limit: BurnLimit) -> None:
     """Check that leaving burns no more of a channel than our own policy lets it.
 
     Raises:
@@ -83,7 +83,7 @@ def check_burns(terms: FactoryTerms, capacity_sat: int, *, limit: BurnLimit) -> 
 
 
 def check_is_relayed(
-    terms: FactoryTerms, plan: PlannedVertex, *, min_relay_sat_per_kw: int
+    terms: GeneralTerms, plan: PlannedVertex, *, min_relay_sat_per_kw: int
 ) -> None:
     """Check that our own node would relay every transaction whose fee the terms decide.
 
@@ -101,7 +101,7 @@ def check_is_relayed(
 
 
 def check_max_cltv(
-    terms: FactoryTerms, *, kinds: Sequence[VertexKind], slowest_kinds: Sequence[VertexKind]
+    terms: GeneralTerms, *, kinds: Sequence[VertexKind], slowest_kinds: Sequence[VertexKind]
 ) -> None:
     """Check that a payment may last long enough to reach this channel from any other.
 

@@ -11,12 +11,15 @@ from cromford.factory.funding import CHANGE_VOUT, least_higher_fee_sat
 from cromford.factory.tree import FACTORY_VOUT
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_candidate import ClientCandidate
+from cromford.protocol.journal.proposal import ClaimedCandidate
 from cromford.protocol.refusing import check_equal, check_range
 from cromford.wallet.coins import wallet_tx_vsize
 from cromford.wire.messages import ChannelOffer, NonceUse
 
 
-def check_rising(claims: Sequence[ClientCandidate], coins: Mapping[OutPoint, Coin | None]) -> None:
+def check_rising(
+    claims: Sequence[ClaimedCandidate | ClientCandidate], coins: Mapping[OutPoint, Coin | None]
+) -> None:
     """Check that each candidate differs from the first in its fee alone, and that the fees rise.
 
     The same coins, or two could confirm. The same factory output: one set of factory keys signs
@@ -51,7 +54,7 @@ def check_rising(claims: Sequence[ClientCandidate], coins: Mapping[OutPoint, Coi
         least_sat = least_higher_fee_sat(fee_sat, vsize=vsize)
 
 
-def check_keys_of_ladder(claims: Sequence[ClientCandidate]) -> None:
+def check_keys_of_ladder(claims: Sequence[ClaimedCandidate | ClientCandidate]) -> None:
     """Check that no key of the LSP's channels stands in two candidates.
 
     A commitment of one could else be punished, or paid out, by what was revealed in another.
@@ -74,7 +77,7 @@ def check_keys_of_ladder(claims: Sequence[ClientCandidate]) -> None:
         seen |= {getattr(offer, name) for offer in (own, theirs) for name in names}
 
 
-def check_nonces_of_ladder(claims: Sequence[ClientCandidate], branches: Sequence[Branch]) -> None:
+def check_nonces_of_ladder(claims: Sequence[ClaimedCandidate], branches: Sequence[Branch]) -> None:
     """Check that every session has a nonce of its own in the pool of the client's factory key.
 
     One key signs under all candidates: a nonce for two of them would reveal it.
@@ -87,8 +90,7 @@ def check_nonces_of_ladder(claims: Sequence[ClientCandidate], branches: Sequence
         names = [node.name for node in branch.nodes]
         if claim.rung:
             names = [f"candidates[{claim.rung}].{name}" for name in names]
-        uses = claim.propose.candidates[claim.rung].nonces
-        check_nonces("nonces", names, uses, len(join.factory_pool.pubnonces), seen)
+        check_nonces("nonces", names, claim.candidate.nonces, join.factory_pool.size, seen)
 
 
 def check_nonces(

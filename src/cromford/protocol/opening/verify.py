@@ -15,7 +15,8 @@ from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.opening.client import is_overtaken
-from cromford.protocol.opening.verification import ClientFacts, check_ladder
+from cromford.protocol.opening.verification import ClientFacts
+from cromford.protocol.opening.verification_kept import check_kept
 from cromford.signing.keychain import ChannelPubkeys
 
 
@@ -98,19 +99,16 @@ def _verify_proposal(state: ClientState, attempt: ClientAttempt) -> Verdict:
         for item in attempt.inputs
     }
     try:
-        claims = [
-            ClientCandidate(join=attempt.join, propose=attempt.propose, rung=rung)
-            for rung in range(max(1, len(attempt.propose.candidates)))
-        ]
+        candidates = attempt.candidates
         facts = ClientFacts(
             network=state.config.network,
             policy=state.config.policy,
             # As it was when the proposal came; the present tip has moved on.
-            tip_height=claims[0].terms.build_height,
+            tip_height=candidates[0].terms.build_height,
             known_funding_outpoints=frozenset(),
         )
-        branches = check_ladder(claims, facts, coins)
-    except (Refusal, ValueError) as error:
+        branches = check_kept(candidates, facts, coins)
+    except (Refusal, ValueError, LookupError) as error:
         return Verdict(check="proposal", ok=False, detail=str(error))
     txs = told.counted(sum(1 for branch in branches for _ in branch.nodes), "transaction")
     detail = f"terms, keys, scripts, amounts and delays of {txs} recomputed"
@@ -169,7 +167,7 @@ def _verify_newer_states(attempt: ClientAttempt) -> Iterator[Verdict]:
             continue
         stock = leaf.stock_poison(state_index - 1).name
         for poison in leaf.poisons(state_index - 1):
-            own = agreed.poisons.channels.get(attempt.propose.client, b"")
+            own = agreed.poisons.channels.get(attempt.client, b"")
             signature = agreed.poisons.stock if poison.name == stock else own
             yield _verify_signature(poison, signature)
 

@@ -93,6 +93,14 @@ def test_a_key_with_its_parity_is_not_an_x_only_key(seckey: bytes, message: byte
     assert not schnorr.verify(signature, message, bytes(wallycore.ec_public_key_decompress(pubkey)))
 
 
+def test_a_signature_has_64_bytes_and_nothing_behind_them() -> None:
+    """One byte more is a hash type (BIP 341), and says that something else was signed."""
+    seckey, message = bytes(31) + b"\x01", bytes(32)
+    signature = schnorr.sign(message, seckey)
+    for size in (63, 65):
+        assert not schnorr.verify((signature + b"\x01")[:size], message, pubkey_of(seckey)[1:])
+
+
 @pytest.mark.parametrize(
     ("message", "seckey", "aux_rand"),
     [

@@ -157,6 +157,33 @@ def test_there_are_so_many_followers_and_who_leaves_makes_room(
     play(tmp_path, scenario)
 
 
+def test_who_waits_for_an_event_is_counted_and_who_does_not_wait_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_events, "FOLLOWERS_MAX", 1)
+
+    async def scenario(happen: Happen, _log: EventLog) -> None:
+        async with (
+            raw_connection(tmp_path / SOCKET) as (first, first_writer),
+            raw_connection(tmp_path / SOCKET) as (second, second_writer),
+        ):
+            first_writer.write(got("/v1/events?wait_seconds=60"))
+            while True:
+                second_writer.write(got("/v1/events?wait_seconds=0.01"))
+                status, _, body = await read_one(second)
+                if status == 429:
+                    break
+            assert (body["code"], body["retryable"]) == ("too_many_followers", True)
+            second_writer.write(got("/v1/events"))
+            assert (await read_one(second))[0] == 200
+            happen(1)
+            assert (await read_one(first))[0] == 200
+            second_writer.write(got("/v1/events?wait_seconds=60"))
+            assert (await read_one(second))[0] == 200, "who was answered makes room"
+
+    play(tmp_path, scenario)
+
+
 def test_a_daemon_that_stops_ends_every_stream(tmp_path: Path) -> None:
     async def scenario(_happen: Happen, log: EventLog) -> None:
         async with raw_connection(tmp_path / SOCKET) as (reader, writer):

@@ -16,7 +16,8 @@ from cromford.daemon.event_log import CursorExpired, CursorUnknown, EventLog
 
 EVENTS_WAIT_SECONDS_MAX: Final = 60.0
 HEARTBEAT_SECONDS: Final = 15.0
-FOLLOWERS_MAX: Final = 32  # A fourth of the places on the unix socket, half of those on TCP.
+# Of each kind, streams and questions that wait: a fourth of the places on the unix socket.
+FOLLOWERS_MAX: Final = 32
 
 
 class EventsParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -33,6 +34,7 @@ PARAMS: Final[Params] = {"events": EventsParams}
 
 def events_method(log: EventLog) -> Handler:
     """Return the method `events`."""
+    followers = Followers()
 
     async def events(params: dict[str, Any]) -> EventsAnswer:
         wanted = read_params(params, EventsParams)
@@ -43,7 +45,8 @@ def events_method(log: EventLog) -> Handler:
             )
         told = _filter_of(wanted)
         number = _number_of(log, wanted.after)
-        found, number = await _told_after(log, number, told, seconds=wanted.wait_seconds)
+        with followers.one_more() if wanted.wait_seconds else contextlib.nullcontext():
+            found, number = await _told_after(log, number, told, seconds=wanted.wait_seconds)
         answer: EventsAnswer = {"events": found, "cursor": log.cursor_of(number)}
         return answer
 
@@ -93,7 +96,7 @@ class Followers:
                 "too_many_followers",
                 f"{FOLLOWERS_MAX} callers follow the events, the most there may be",
                 retryable=True,
-                remediation="End one of them, or ask without `Accept: text/event-stream`.",
+                remediation="End one of them, or ask without waiting.",
                 status=TOO_MANY_REQUESTS,
             )
         self._n_now += 1

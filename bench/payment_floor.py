@@ -89,3 +89,11 @@ def forwarded() -> Work:
 def lsp() -> Work:
     """Return what forwarding takes of the LSP: half of each hop, for both sides do the same."""
     return hop()
+
+
+def in_one_process(work: Work) -> Work:
+    """Return what is left of it where all take part in one process: no public nonce is read there.
+
+    Whoever made one keeps it as the library has it, and the other finds it.
+    """
+    return Work({op: n for op, n in work.items() if op is not Op.PUBNONCE_PARSE})

@@ -38,11 +38,11 @@ STAKE_MSAT: Final = 100_000_000  # What each client is given to pay with.
 EXPIRY_SECONDS: Final = 3600
 
 _WORK: Final = {
-    HOP: payment_floor.hop(),
-    FORWARDED: payment_floor.forwarded(),
-    LSP: payment_floor.lsp(),
-    HOP_DURABLE: payment_floor.hop(),
-    FORWARDED_DURABLE: payment_floor.forwarded(),
+    HOP: payment_floor.in_one_process(payment_floor.hop()),
+    FORWARDED: payment_floor.in_one_process(payment_floor.forwarded()),
+    LSP: payment_floor.in_one_process(payment_floor.lsp()),
+    HOP_DURABLE: payment_floor.in_one_process(payment_floor.hop()),
+    FORWARDED_DURABLE: payment_floor.in_one_process(payment_floor.forwarded()),
 }
 
 

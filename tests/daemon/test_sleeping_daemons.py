@@ -172,7 +172,7 @@ def test_a_factory_that_sleeps_is_found_by_the_first_digits_of_its_id(tmp_path: 
                 for digits in (factory_id, factory_id[:9], factory_id[:8].upper()):
                     shown = await t.call("lsp", "factory_show", factory_id=digits)
                     assert shown["factory_id"] == factory_id
-            for digits in (ids[0][:3], "no factory", "f" * 64, "", ids[0] + "00"):
+            for digits in (ids[0][:3], "no factory", "f" * 64, ids[0] + "00"):
                 with pytest.raises(ApiFailure, match="no factory begins with"):
                     await t.call("lsp", "factory_show", factory_id=digits)
 

@@ -391,7 +391,9 @@ def test_one_that_pays_more_and_is_refused_leaves_what_waits_as_it_is() -> None:
     del pump.chain.mempool[first.txid]  # No miner takes it yet.
     pump.chain.mine()
     pump.chain.broadcast(first)
-    pump.sync()  # This chain takes nothing in the place of another that spends its coin.
+    dear = replace(pump.chain.relay, incremental_sat_per_kw=1_000_000)
+    pump.chain.relay = dear  # Nothing takes the place of another that spends its coin.
+    pump.sync()
     again = told(pump, JointSweepWasSigned)[-1]
     (parted,) = told(pump, JointSweepParted)
     assert parted.txid == bytes(Tx.parse(again.tx).txid) != bytes(first.txid)

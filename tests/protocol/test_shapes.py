@@ -208,7 +208,7 @@ def with_the_leafs_kickoff_as_the_root(propose: m.Propose) -> m.Propose:
     [
         (with_kickoff, "kickoff_root"),
         (without_kickoff, "kickoff_0"),
-        (with_the_leafs_kickoff_as_the_root, "static_root.outpoint"),
+        (with_the_leafs_kickoff_as_the_root, "static_root.output[1]"),
     ],
 )
 def test_a_vertex_of_another_kind_than_the_terms_say_is_refused_by_name(

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from cromford.codec.decoders import decoded
 from cromford.daemon.api.application import STREAM_TYPE
 from cromford.daemon.api.calling import JSON_TYPE, ErrorBody
 from cromford.daemon.api.endpoints import Answers, Described, ServedOperation, described
@@ -21,6 +22,7 @@ ERROR: Final = "Error"
 TOKEN: Final = "token"  # noqa: S105 - the name of a scheme
 STREAMED: Final = frozenset({"events"})
 _REF: Final = "#/components/schemas/{name}"
+_DECODER: Final = msgspec.json.Decoder(dict[str, Any])
 _WHAT: Final = """\
 The API of a Cromford daemon: on its unix socket, whose file permissions are the key, and on TCP \
 where `--api-listen` says so, with a bearer token. Amounts carry their unit in their name. \
@@ -70,7 +72,7 @@ def document(role: str, operations: Iterable[Described]) -> dict[str, Any]:
         },
     }
     # As a reader of JSON has it, whatever the types of defaults are here.
-    read: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(whole))
+    read: dict[str, Any] = decoded(_DECODER, msgspec.json.encode(whole))
     return read
 
 

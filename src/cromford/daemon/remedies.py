@@ -1,6 +1,9 @@
-"""What an operator can do about what a role refuses, by the code of the refusal."""
+"""What an operator is told of what a role refuses, and can do about it, by the refusal's code."""
 
 from typing import Final
+
+from cromford.daemon.api.failures import EXIT_NOT_FOUND, ApiFailure
+from cromford.protocol.faults import Rejected
 
 _LOOK_AT_CLOSE: Final = "`lsp factory show` tells how far it is, and for whom it waits."
 _REMEDIES: Final = {
@@ -24,6 +27,13 @@ _REMEDIES: Final = {
 }
 
 
-def remedy_for(code: str) -> str:
-    """Return what can be done about a refusal; empty if nothing is known."""
-    return _REMEDIES.get(code, "")
+def refusal(rejected: Rejected) -> ApiFailure:
+    """Return what whoever asked is told."""
+    not_found = rejected.code.endswith("not_found")
+    return ApiFailure(
+        rejected.code,
+        str(rejected),
+        retryable=rejected.retryable,
+        remediation=_REMEDIES.get(rejected.code, ""),
+        exit_code=EXIT_NOT_FOUND if not_found else 1,
+    )

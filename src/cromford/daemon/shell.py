@@ -26,7 +26,6 @@ from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.changed import changed
 from cromford.daemon.api.endpoints import Answers
-from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.api.handlers import Handler, Params
 from cromford.daemon.api.tokens import Tokens
 from cromford.daemon.api.wallet import wallet_samples, wallet_summary
@@ -51,7 +50,7 @@ from cromford.daemon.pairing import check_factory_keys, open_keychain
 from cromford.daemon.peers import Peers
 from cromford.daemon.record_log import log_record
 from cromford.daemon.refusals import Refusals
-from cromford.daemon.remedies import remedy_for
+from cromford.daemon.remedies import refusal
 from cromford.daemon.safekeeping import UNMARKED, Safekeeping, waits_for_mark
 from cromford.daemon.serving import api_server, shared_methods
 from cromford.daemon.signing import draw, nonce_samples, perform_signing, sign_child
@@ -441,7 +440,7 @@ class Daemon(Generic[S]):
         try:
             self._handle(event)
         except Rejected as rejected:
-            raise _refusal(rejected) from rejected
+            raise refusal(rejected) from rejected
 
     def _handle(self, event: ev.Event) -> None:
         self.driver.facts = self.facts
@@ -485,7 +484,7 @@ class Daemon(Generic[S]):
         try:
             return self.driver.foresee(event)
         except Rejected as rejected:
-            raise _refusal(rejected) from rejected
+            raise refusal(rejected) from rejected
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a task that belongs to the daemon; its failure ends the daemon."""
@@ -586,14 +585,3 @@ class Daemon(Generic[S]):
             case _:
                 return perform_signing(self._signer, draw, effect)
         return ()
-
-
-def _refusal(rejected: Rejected) -> ApiFailure:
-    not_found = rejected.code.endswith("not_found")
-    return ApiFailure(
-        rejected.code,
-        str(rejected),
-        retryable=rejected.retryable,
-        remediation=remedy_for(rejected.code),
-        exit_code=4 if not_found else 1,
-    )

@@ -69,6 +69,19 @@ def test_two_daemons_never_run_in_one_directory(
 
 
 @roles
+def test_webhooks_that_cannot_be_understood_are_said_and_the_journal_is_closed_again(
+    run: Callable[..., tuple[int, str, str, str]], home: Path, role: str
+) -> None:
+    begin(home, role, PHRASE)
+    (home / "webhooks.json").write_text("{")
+    for _ in range(2):
+        exit_code, code, message, remedy = run(role)
+        assert (exit_code, code) == (1, "webhooks_unreadable")
+        assert str(home / "webhooks.json") in message
+        assert "move it away" in remedy
+
+
+@roles
 def test_no_daemon_starts_while_a_seed_is_shown_or_written(
     run: Callable[..., tuple[int, str, str, str]], home: Path, role: str
 ) -> None:

@@ -2,16 +2,21 @@
 
 import asyncio
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.daemon.test_payments import invoice_of, with_money
-from tests.daemon.town import Town, town
+from tests.daemon.town import STEP_SECONDS, Town, town
 
 from cromford import ApiFailure, Client
 from cromford.cli.api_reference import document_of_role
@@ -20,6 +25,7 @@ from cromford.daemon.api.operations import BY_ROLE
 
 PAGE = Path(__file__).parents[2] / "docs" / "using-the-api.md"
 AMOUNT_MSAT = 7_000_000
+RECEIVER_SECONDS = 300.0  # What a receiver may take to start, and what is then waited to try again.
 
 
 def example(language: str) -> str:
@@ -86,6 +92,66 @@ async def serves_what_it_says(t: Town) -> None:
         assert json.loads(body) == document_of_role(role)
 
 
+def cromford(*command: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "cromford", *command)
+
+
+async def posts_events_to_a_receiver(t: Town, tmp_path: Path) -> None:
+    """A receiver that comes up late gets all, over a restart too, and sees who posts."""
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    of_alice = ("--datadir", str(t.base / "alice"), "--network", "regtest")
+    url = f"http://127.0.0.1:{port}/paid"
+    added = await run(
+        *cromford("client", "webhook", "add", "shop", url, "--only", "address_issued", *of_alice)
+    )
+    assert added.returncode == 0, added.stderr
+    secret = added.stdout.split()[0]
+    await t.call("alice", "address")
+    await t.until("alice", "webhooks", lambda answer: answer["webhooks"][0]["failures"])
+    listed = await run(*cromford("client", "webhook", "list", *of_alice, "--json"))
+    assert "Connection refused" in listed.stdout
+    assert secret not in listed.stdout
+    script = tmp_path / "receive.py"
+    script.write_text(example("py"))
+    receiver = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), str(port), env={**os.environ, "SECRET": secret},
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert receiver.stdout is not None
+    try:
+        async with asyncio.timeout(RECEIVER_SECONDS):
+            event_id, event = (await receiver.stdout.readline()).decode().split(" ", 1)
+        told = (await t.call("alice", "events", only=["address_issued"]))["events"][-1]
+        assert json.loads(event) == told
+        assert event_id == f"evt_{told['cursor']}"
+        await t.until("alice", "webhooks", lambda answer: not answer["webhooks"][0]["failures"])
+        forged = urllib.request.Request(
+            url,
+            b"{}",
+            {
+                "webhook-id": "evt_1-1",
+                "webhook-timestamp": str(int(time.time())),
+                "webhook-signature": "v1,AAAA",
+            },
+        )
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            await asyncio.to_thread(urllib.request.urlopen, forged, timeout=STEP_SECONDS)
+        await t.stop("alice")
+        await t.start_client("alice")
+        await t.call("alice", "address")
+        async with asyncio.timeout(RECEIVER_SECONDS):
+            after_restart = (await receiver.stdout.readline()).decode().split(" ", 1)
+        told = (await t.call("alice", "events", only=["address_issued"]))["events"][-1]
+        assert after_restart[0] == f"evt_{told['cursor']}" != event_id
+    finally:
+        receiver.kill()
+        await receiver.wait()
+    removed = await run(*cromford("client", "webhook", "remove", "shop", *of_alice))
+    assert removed.stdout == "shop is removed\n"
+    assert (await t.call("alice", "webhooks"))["webhooks"] == []
+
+
 async def by_tcp(port: int, request: str, token: str) -> tuple[int, Any]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
     head = f"{request} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n"
@@ -136,5 +202,14 @@ def test_the_examples_of_the_documentation_do_what_it_says(tmp_path: Path) -> No
             await follows_events(t)
             await pays_once_with_python(t, tmp_path)
             await pays_once_with_curl(t, tmp_path)
+
+    asyncio.run(main())
+
+
+def test_the_receiver_of_the_documentation_is_told_what_happens(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with town(tmp_path) as t:
+            await t.start_client("alice")
+            await posts_events_to_a_receiver(t, tmp_path)
 
     asyncio.run(main())

@@ -51,6 +51,7 @@ from cromford.answers.wallet import (
     SplitCoins,
     WalletBalance,
 )
+from cromford.answers.webhooks import NewWebhook, WebhookState, WebhookStates
 
 _SHARED: Final[Mapping[str, type]] = {
     "stop": Stopping,
@@ -64,6 +65,9 @@ _SHARED: Final[Mapping[str, type]] = {
     "token_add": NewBearerToken,
     "tokens": BearerTokens,
     "token_revoke": BearerToken,
+    "webhook_add": NewWebhook,
+    "webhooks": WebhookStates,
+    "webhook_remove": WebhookState,
     "address": NewAddress,
     "wallet_balance": WalletBalance,
     "wallet_coins": OwnCoins,

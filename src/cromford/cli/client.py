@@ -32,6 +32,7 @@ from cromford.cli.shown.output import show
 from cromford.cli.stopping import stop_command
 from cromford.cli.tokens import token_group
 from cromford.cli.wallet import wallet_group
+from cromford.cli.webhooks import webhook_group
 from cromford.told import counted
 
 ROLE: Final = "client"
@@ -56,6 +57,7 @@ command.add_command(events_command(ROLE))
 command.add_command(rescan_command(ROLE))
 command.add_command(stop_command(ROLE))
 command.add_command(token_group(ROLE))
+command.add_command(webhook_group(ROLE))
 command.add_command(invoice_command(ROLE))
 command.add_command(invoices_group(ROLE))
 command.add_command(decode_command(ROLE))

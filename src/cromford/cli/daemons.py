@@ -23,6 +23,7 @@ from cromford.daemon.backup.places import PlaceRefused
 from cromford.daemon.home import UnreadableFile
 from cromford.daemon.marks import RecordsLost
 from cromford.daemon.options import ClientOptions, LspOptions
+from cromford.daemon.webhooks.kept import BadWebhooks
 from cromford.listening import API, METRICS, PEERS, CannotListen
 from cromford.open_files import TooFewFiles
 from cromford.ports import CredentialsRefused
@@ -95,6 +96,12 @@ def _startup_failures(role: str) -> Iterator[None]:
             str(error),
             remediation="Put the file back from a backup, or move it away: then there are no "
             "tokens.",
+        ) from error
+    except BadWebhooks as error:
+        raise CommandFailed(
+            "webhooks_unreadable",
+            str(error),
+            remediation="Put a copy of the file back, or move it away: then there are no webhooks.",
         ) from error
     except SocketInUse as error:
         raise CommandFailed(

@@ -33,6 +33,7 @@ from cromford.cli.shown.output import sat, show, write_json
 from cromford.cli.stopping import stop_command
 from cromford.cli.tokens import token_group
 from cromford.cli.wallet import digits, feerate_option, together_option, wallet_group
+from cromford.cli.webhooks import webhook_group
 from cromford.factory.terms import N_CLIENTS_MAX
 
 ROLE: Final = "lsp"
@@ -51,6 +52,7 @@ command.add_command(events_command(ROLE))
 command.add_command(rescan_command(ROLE))
 command.add_command(stop_command(ROLE))
 command.add_command(token_group(ROLE))
+command.add_command(webhook_group(ROLE))
 command.add_command(lsp_pay_command(ROLE))
 command.add_command(payments_group(ROLE, payment_lists.lsp_payments))
 command.add_command(forwards_group(ROLE))

@@ -10,6 +10,7 @@ from cromford.answers.status import Stopping
 from cromford.daemon import safekeeping
 from cromford.daemon.api import events, rescan, wallet
 from cromford.daemon.api import tokens as token_api
+from cromford.daemon.api import webhooks as webhook_api
 from cromford.daemon.api.calling import SOCKET_NAME
 from cromford.daemon.api.document import document_of
 from cromford.daemon.api.endpoints import Answers, endpoints
@@ -18,6 +19,7 @@ from cromford.daemon.api.handlers import Handler, Params, without_params
 from cromford.daemon.api.server import ApiServer, TcpListener
 from cromford.daemon.api.tokens import Tokens
 from cromford.daemon.event_log import EventLog
+from cromford.daemon.webhooks.delivering import Webhooks
 
 SHARED_PARAMS: Final[Params] = {
     **events.PARAMS,
@@ -25,6 +27,7 @@ SHARED_PARAMS: Final[Params] = {
     **safekeeping.PARAMS,
     **token_api.PARAMS,
     **wallet.PARAMS,
+    **webhook_api.PARAMS,
 }
 
 
@@ -36,6 +39,7 @@ class Served(rescan.RescanOwner, wallet.WalletOwner, Protocol):
     events: EventLog
     safe: safekeeping.Safekeeping
     tokens: Tokens
+    webhooks: Webhooks
 
     @property
     def params(self) -> Params:
@@ -77,6 +81,7 @@ def shared_methods(
         **daemon.safe.methods(settled=settled, cover=cover),
         **daemon.tokens.methods(),
         **wallet.wallet_methods(daemon),
+        **webhook_api.webhook_methods(daemon.webhooks),
     }
 
 

@@ -56,6 +56,7 @@ from cromford.daemon.serving import api_server, shared_methods
 from cromford.daemon.signing import draw, nonce_samples, perform_signing, sign_child
 from cromford.daemon.supervisor import supervised
 from cromford.daemon.views.payments import statuses
+from cromford.daemon.webhooks.delivering import Webhooks
 from cromford.listening import CannotListen
 from cromford.ports import BlockRef, Checkpoint, CredentialsRefused
 from cromford.protocol import events as ev
@@ -165,6 +166,7 @@ class Daemon(Generic[S]):
             self.safe = Safekeeping(self._journal, self.home, options, keychain, role=role.name)
             undo.callback(self.safe.close)
             self.events = EventLog(self._journal, journal_number=keychain.journal_number)
+            self.webhooks = Webhooks(self.home, self.events)
             self._signer = Signer(keychain, n_channels=lambda: self.n_channels)
             self.driver = Driver(
                 role,
@@ -321,7 +323,7 @@ class Daemon(Generic[S]):
                     cover=self._cover,
                 )
             await self._first_look()
-            async with self.api, supervised(self, self._settled):
+            async with self.webhooks, self.api, supervised(self, self._settled):
                 self.spawn(self._network_once_it_knows_a_block())
                 _log.info("daemon_started home=%s", self.home)
                 await self._stopping.wait()

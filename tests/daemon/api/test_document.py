@@ -161,7 +161,10 @@ def test_no_answer_has_a_field_for_a_secret() -> None:
 
 def test_a_token_never_does_what_the_socket_alone_may() -> None:
     local = {one.name for one in OPERATIONS.values() if one.scope is None}
-    assert local == {"token_add", "tokens", "token_revoke"}
+    assert local == {
+        *("token_add", "tokens", "token_revoke"),
+        *("webhook_add", "webhooks", "webhook_remove"),
+    }
     scopes = {one.scope for one in OPERATIONS.values()} - {None}
     assert scopes == set(Scope)
 

@@ -99,6 +99,9 @@ _BOTH: Final = (
     _act("token_add", "tokens", None, "Make a bearer token, which is shown this once."),
     _read("tokens", "tokens", "The tokens there are, without what they are.", scope=None),
     _act("token_revoke", "tokens/{name}", None, "Let a token be none.", verb="DELETE"),
+    _act("webhook_add", "webhooks", None, "Post events to an address as they happen, signed."),
+    _read("webhooks", "webhooks", "The webhooks there are, and how each goes.", scope=None),
+    _act("webhook_remove", "webhooks/{name}", None, "Post nothing more there.", verb="DELETE"),
 )  # fmt: skip
 _CLIENT: Final = (
     _act("join", "lobby/join", _OPERATE, "Wait in the LSP's lobby for a factory."),

@@ -1,0 +1,132 @@
+"""The API for webhooks: who is told what happens without asking, and how that goes."""
+
+import asyncio
+import re
+import time
+from typing import Any, Final
+
+import msgspec
+
+from cromford.answers.webhooks import NewWebhook, WebhookState, WebhookStates
+from cromford.daemon.api.failures import EXIT_NOT_FOUND, ApiFailure, InvalidParam
+from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
+from cromford.daemon.event_filter import BadFilter, EventFilter
+from cromford.daemon.webhooks import delivering, kept
+
+WEBHOOKS_MAX: Final = 16  # Each has a thread while it posts.
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+
+
+class _WebhookParams(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    url: str
+    only: list[str] = []
+
+
+class _WebhookName(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+
+
+PARAMS: Final[Params] = {"webhook_add": _WebhookParams, "webhook_remove": _WebhookName}
+
+
+def webhook_methods(webhooks: delivering.Webhooks) -> dict[str, Handler]:
+    """Return the operations, by name."""
+    changing = asyncio.Lock()  # One name is not given twice, nor one webhook removed twice.
+
+    async def add(params: dict[str, Any]) -> NewWebhook:
+        wanted = _checked(read_params(params, _WebhookParams))
+        async with changing:
+            _check_place(webhooks, wanted.name)
+            made = kept.Webhook(
+                name=wanted.name,
+                url=wanted.url,
+                only=tuple(sorted(set(wanted.only))),
+                secret=kept.drawn_secret(),
+                made_at=int(time.time()),
+                cursor=webhooks.newest_cursor,
+            )
+            try:
+                added = await webhooks.add(made)
+            except OSError as error:
+                raise _not_written(error) from error
+        return {**_shown(added), "secret": made.secret}
+
+    async def listed() -> WebhookStates:
+        return {"webhooks": [_shown(delivery) for delivery in webhooks.deliveries]}
+
+    async def remove(params: dict[str, Any]) -> WebhookState:
+        name = read_params(params, _WebhookName).name
+        async with changing:
+            delivery = webhooks.named(name)
+            if delivery is None:
+                raise ApiFailure(
+                    "webhook_not_found",
+                    f"there is no webhook {name!r}",
+                    remediation="`webhook list` shows them.",
+                    exit_code=EXIT_NOT_FOUND,
+                )
+            try:
+                await webhooks.remove(delivery)
+            except OSError as error:
+                raise _not_written(error) from error
+        return _shown(delivery)
+
+    return {
+        "webhook_add": add,
+        "webhooks": without_params(listed),
+        "webhook_remove": remove,
+    }
+
+
+def _checked(wanted: _WebhookParams) -> _WebhookParams:
+    if _NAME.fullmatch(wanted.name) is None:
+        raise InvalidParam(
+            "name",
+            "expected 1..64 letters, digits, dots, underscores and hyphens, received "
+            f"{wanted.name!r}",
+        )
+    try:
+        kept.target_of(wanted.url)
+    except kept.BadUrl as error:
+        raise InvalidParam("url", str(error)) from error
+    try:
+        EventFilter(names=frozenset(wanted.only))
+    except BadFilter as error:
+        raise InvalidParam(error.field, str(error)) from error
+    return wanted
+
+
+def _check_place(webhooks: delivering.Webhooks, name: str) -> None:
+    if webhooks.named(name) is not None:
+        raise ApiFailure(
+            "webhook_exists",
+            f"there is a webhook {name!r} already",
+            remediation="Name another, or remove that one first.",
+        )
+    if len(webhooks.deliveries) >= WEBHOOKS_MAX:
+        raise ApiFailure(
+            "too_many_webhooks",
+            f"there are {WEBHOOKS_MAX} webhooks, the most there may be",
+            remediation="Remove those that nobody needs: `webhook list` shows them.",
+        )
+
+
+def _not_written(error: OSError) -> ApiFailure:
+    return ApiFailure("webhooks_not_written", f"{kept.FILE_NAME}: {error.strerror}", retryable=True)
+
+
+def _shown(delivery: delivering.WebhookWork) -> WebhookState:
+    webhook = delivery.webhook
+    return {
+        "name": webhook.name,
+        "url": webhook.url,
+        "only": list(webhook.only),
+        "made_at": webhook.made_at,
+        "cursor": webhook.cursor,
+        "delivered_at": webhook.delivered_at,
+        "failures": delivery.n_failures,
+        "next_try_at": delivery.next_try_at,
+        "last_error": delivery.last_error or None,
+        "missed_after": webhook.missed_after,
+    }

@@ -2,7 +2,7 @@
 
 A token is 32 drawn bytes in text (RFC 6750). It is shown once, when it is made; the file in the
 daemon's home holds a SHA-256 of it, from which nobody gets it back. What was drawn needs no slow
-hash. A token that is revoked is refused from the next request on.
+hash. A token that is revoked is refused from the next request on, and what it follows ends.
 """
 
 import hashlib

@@ -126,7 +126,14 @@ def test_what_no_token_can_be_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b'{"version":2,"tokens":[]}', b'{"version":1,"tokens":[{}]}']
+    "data",
+    [
+        b"",
+        b"{",
+        b'{"version":2,"tokens":[]}',
+        b'{"version":1,"tokens":[{}]}',
+        b'{"version":1,"tokens":[{"name":"a","scopes":["read"],"sha256":"\xc3\xa9","made_at":1}]}',
+    ],
 )
 def test_a_file_that_cannot_be_understood_lets_nobody_in(tmp_path: Path, data: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(data)

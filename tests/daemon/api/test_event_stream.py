@@ -14,8 +14,8 @@ from cromford.daemon.api import events as api_events
 from cromford.daemon.api.endpoints import endpoints
 from cromford.daemon.api.events import events_method, events_stream
 from cromford.daemon.api.server import ApiServer
-from cromford.daemon.event_log import EventLog
-from cromford.ports import Entry
+from cromford.daemon.event_log import CursorExpired, EventLog
+from cromford.ports import EVENTS_KEPT, Entry
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.records import encode_record
 
@@ -101,15 +101,36 @@ def test_who_comes_back_with_the_last_id_misses_nothing_and_sees_nothing_twice(
 
 
 def test_only_what_is_asked_for_is_told_and_silence_is_no_end(tmp_path: Path) -> None:
-    async def scenario(happen: Happen, _log: EventLog) -> None:
+    async def scenario(happen: Happen, log: EventLog) -> None:
         happen(1)
         async with raw_connection(tmp_path / SOCKET) as (reader, writer):
             writer.write(got("/v1/events?only=peer_connected", STREAM))
             await reader.readuntil(b"cursor\n\n")
+            # Whoever comes back goes on behind what was passed over, which may be gone by then.
+            passed = await reader.readuntil(b"\n\n")
+            assert passed.endswith(f"id: {log.cursor_of(1)}\n\n".encode())
             assert await reader.readuntil(b":\n\n")
             assert await reader.readuntil(b":\n\n")
 
     play(tmp_path, scenario, heartbeat_seconds=0.01)
+
+
+def test_what_is_gone_before_it_was_told_is_never_skipped_in_silence(tmp_path: Path) -> None:
+    async def scenario(happen: Happen, log: EventLog) -> None:
+        happen(1)
+        async with raw_connection(tmp_path / SOCKET) as (reader, writer):
+            writer.write(got("/v1/events?after=7f-1", STREAM))
+            await reader.readuntil(b"cursor\n\n")
+            # All at one moment, in which nobody is told anything.
+            for height in range(2, EVENTS_KEPT + 3):
+                happen(height)
+            # The last chunk (RFC 9112, section 7.1).
+            assert b"data" not in await reader.readuntil(b"\r\n0\r\n\r\n")
+        with pytest.raises(CursorExpired, match="7f-1"):
+            log.after(1)
+        assert log.after(2)[0]["cursor"] == "7f-3"
+
+    play(tmp_path, scenario)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,10 @@ def events_method(log: EventLog) -> Handler:
         told = _filter_of(wanted)
         number = _number_of(log, wanted.after)
         with followers.one_more() if wanted.wait_seconds else contextlib.nullcontext():
-            found, number = await _told_after(log, number, told, seconds=wanted.wait_seconds)
+            try:
+                found, number = await _told_after(log, number, told, seconds=wanted.wait_seconds)
+            except CursorExpired as error:
+                raise _events_expired(error) from error
         answer: EventsAnswer = {"events": found, "cursor": log.cursor_of(number)}
         return answer
 
@@ -57,8 +60,9 @@ def events_stream(log: EventLog, *, heartbeat_seconds: float = HEARTBEAT_SECONDS
     """Return what gives events as they happen, as server-sent events (HTML, section 9.2).
 
     The id of each is its cursor, so that a browser's `EventSource`, which names the last one in
-    `Last-Event-ID` as it comes back, misses nothing and sees nothing twice. A comment comes where
-    nothing else does, so that both sides know that the other is there.
+    `Last-Event-ID` as it comes back, misses nothing and sees nothing twice. A comment, or the id of
+    what was passed over, comes where nothing else does, so that both sides know that the other is
+    there.
     """
     followers = Followers()
 
@@ -68,12 +72,20 @@ def events_stream(log: EventLog, *, heartbeat_seconds: float = HEARTBEAT_SECONDS
         with followers.one_more():
             yield b": the id of an event is its cursor\n\n"
             while not log.is_closed:
+                begun = number
                 try:
                     found, number = await _told_after(log, number, told, seconds=heartbeat_seconds)
                 except CursorExpired:
                     # Whoever reads so slowly is told when it comes back with its last id.
                     return
-                yield b"".join(map(_sent, found)) or b":\n\n"
+                if found:
+                    yield b"".join(map(_sent, found))
+                elif number == begun:
+                    yield b":\n\n"
+                else:
+                    # An id alone is no event, and is where to go on: what was looked at and not
+                    # asked for may be gone by then.
+                    yield f"id: {log.cursor_of(number)}\n\n".encode()
 
     return stream
 
@@ -144,9 +156,13 @@ def _number_of(log: EventLog, cursor: str) -> int:
             remediation="Ask without a cursor: that begins with the oldest event that is kept.",
         ) from error
     except CursorExpired as error:
-        raise ApiFailure(
-            "events_expired",
-            f"after: {error}",
-            remediation="Ask without a cursor, which begins with the oldest event that is kept, "
-            "and take what is owned from `payments`, `factories` and the wallet.",
-        ) from error
+        raise _events_expired(error) from error
+
+
+def _events_expired(error: CursorExpired) -> ApiFailure:
+    return ApiFailure(
+        "events_expired",
+        f"after: {error}",
+        remediation="Ask without a cursor, which begins with the oldest event that is kept, "
+        "and take what is owned from `payments`, `factories` and the wallet.",
+    )

@@ -13,7 +13,8 @@ from cromford.adapters.memory import MemoryJournal
 from cromford.daemon.api import events as api_events
 from cromford.daemon.api.endpoints import endpoints
 from cromford.daemon.api.events import events_method, events_stream
-from cromford.daemon.api.server import ApiServer
+from cromford.daemon.api.operations import Scope
+from cromford.daemon.api.server import ApiServer, TcpListener
 from cromford.daemon.event_log import CursorExpired, EventLog
 from cromford.ports import EVENTS_KEPT, Entry
 from cromford.protocol.journal import records as r
@@ -203,6 +204,54 @@ def test_who_waits_for_an_event_is_counted_and_who_does_not_wait_is_answered(
             assert (await read_one(second))[0] == 200, "who was answered makes room"
 
     play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("held", "asked"),
+    [
+        (got("/v1/events", STREAM), got("/v1/events", STREAM)),
+        (got("/v1/events?wait_seconds=60"), got("/v1/events?wait_seconds=0.01")),
+    ],
+)
+def test_whoever_comes_with_a_token_takes_no_place_of_the_operators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: bytes, asked: bytes
+) -> None:
+    monkeypatch.setattr(api_events, "FOLLOWERS_MAX", 1)
+
+    async def run() -> None:
+        log = EventLog(MemoryJournal(), journal_number=0x7F)
+        tcp = TcpListener(host="127.0.0.1", port=0, gate=lambda _headers: frozenset(Scope))
+        async with (
+            ApiServer(
+                tmp_path / SOCKET,
+                endpoints({"events": events_method(log)}, params=api_events.PARAMS, answers={}),
+                tcp=tcp,
+                streams={"events": events_stream(log)},
+            ) as server,
+            asyncio.timeout(20),
+        ):
+            port = server.tcp_port
+            assert port is not None
+
+            async def first_line(request: bytes) -> bytes:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                try:
+                    writer.write(request)
+                    return await reader.readline()
+                finally:
+                    writer.close()
+
+            _, holder = await asyncio.open_connection("127.0.0.1", port)
+            holder.write(held)
+            while b" 429 " not in await first_line(asked):
+                pass
+            async with raw_connection(tmp_path / SOCKET) as (reader, writer):
+                writer.write(asked)
+                assert b" 200 " in await reader.readline()
+            log.close()
+            holder.close()
+
+    asyncio.run(run())
 
 
 def test_a_daemon_that_stops_ends_every_stream(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_origin
@@ -39,6 +40,9 @@ Gate = Callable[[Headers], frozenset[ops.Scope]]
 Allowed = Callable[[], frozenset[ops.Scope | None]]
 # Gives what is told as it happens, in the form of server-sent events.
 Stream = Callable[[dict[str, Any], str], AsyncGenerator[bytes, None]]
+
+# Whether a request is of the operator's own, on whom no token has a bearing; per request.
+is_operators: Final = ContextVar("is_operators", default=True)
 
 _log = logging.getLogger(__name__)
 _EVERYTHING: Final = frozenset({*ops.Scope, None})
@@ -89,6 +93,7 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; an ASGI application."""
         begun = False
+        is_operators.set(self._gate is None)
 
         async def noting(message: Message) -> None:
             nonlocal begun

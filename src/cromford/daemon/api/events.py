@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from cromford.answers.events import EventAnswer, EventsAnswer
-from cromford.daemon.api.application import Stream
+from cromford.daemon.api.application import Stream, is_operators
 from cromford.daemon.api.failures import TOO_MANY_REQUESTS, ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params
 from cromford.daemon.event_filter import BadFilter, EventFilter
@@ -16,7 +16,8 @@ from cromford.daemon.event_log import CursorExpired, CursorUnknown, EventLog
 
 EVENTS_WAIT_SECONDS_MAX: Final = 60.0
 HEARTBEAT_SECONDS: Final = 15.0
-# Of each kind, streams and questions that wait: a fourth of the places on the unix socket.
+# Of each kind, streams and questions that wait, on either listener: a fourth of the places on the
+# unix socket, and half of those on TCP.
 FOLLOWERS_MAX: Final = 32
 
 
@@ -91,10 +92,13 @@ def events_stream(log: EventLog, *, heartbeat_seconds: float = HEARTBEAT_SECONDS
 
 
 class Followers:
-    """Who is told what happens as it does: no more than leave room for others."""
+    """Who is told what happens as it does: no more than leave room for others.
+
+    Whoever comes with a token takes none of the operator's places.
+    """
 
     def __init__(self) -> None:
-        self._n_now = 0
+        self._n_now = {True: 0, False: 0}
 
     @contextlib.contextmanager
     def one_more(self) -> Iterator[None]:
@@ -103,7 +107,8 @@ class Followers:
         Raises:
             ApiFailure: If there are too many.
         """
-        if self._n_now >= FOLLOWERS_MAX:
+        whose = is_operators.get()
+        if self._n_now[whose] >= FOLLOWERS_MAX:
             raise ApiFailure(
                 "too_many_followers",
                 f"{FOLLOWERS_MAX} callers follow the events, the most there may be",
@@ -111,11 +116,11 @@ class Followers:
                 remediation="End one of them, or ask without waiting.",
                 status=TOO_MANY_REQUESTS,
             )
-        self._n_now += 1
+        self._n_now[whose] += 1
         try:
             yield
         finally:
-            self._n_now -= 1
+            self._n_now[whose] -= 1
 
 
 def _sent(event: Mapping[str, Any]) -> bytes:

@@ -254,6 +254,29 @@ def test_whoever_comes_with_a_token_takes_no_place_of_the_operators(
     asyncio.run(run())
 
 
+def test_who_leaves_while_it_waits_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_events, "FOLLOWERS_MAX", 1)
+    short, long = (got(f"/v1/events?wait_seconds={seconds}") for seconds in (0.01, 60))
+
+    async def scenario(_happen: Happen, _log: EventLog) -> None:
+        async with raw_connection(tmp_path / SOCKET) as (other, other_writer):
+            async with raw_connection(tmp_path / SOCKET) as (leaving, leaving_writer):
+                leaving_writer.write(short)
+                assert (await read_one(leaving))[0] == 200
+                leaving_writer.write(long)
+                status = 200
+                while status != 429:
+                    other_writer.write(short)
+                    status, _, _ = await read_one(other)
+            while status != 200:
+                other_writer.write(short)
+                status, _, _ = await read_one(other)
+
+    play(tmp_path, scenario)
+
+
 def test_a_daemon_that_stops_ends_every_stream(tmp_path: Path) -> None:
     async def scenario(_happen: Happen, log: EventLog) -> None:
         async with raw_connection(tmp_path / SOCKET) as (reader, writer):

@@ -9,7 +9,14 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+)
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -50,7 +57,7 @@ _BODY_DECODER: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 class CallerGone(Exception):
-    """The caller left before it had said what it wants."""
+    """The caller left before it had said what it wants, or while it waited for something."""
 
 
 class Application:
@@ -187,7 +194,10 @@ class _Path:
                 headers={"cache-control": "no-store"},
             )
         else:
-            response = _json(msgspec.json.encode(await endpoint.handler(params)))
+            asked = endpoint.handler(params)
+            # What waits for events changes nothing, so nobody need wait once the caller has left.
+            answer = await (asked if stream is None else _unless_gone(asked, receive))
+            response = _json(msgspec.json.encode(answer))
         await response(scope, receive, send)
 
 
@@ -222,6 +232,29 @@ async def _after(
             if not may_go_on():
                 return
             yield part
+
+
+async def _unless_gone(asked: Awaitable[object], receive: Receive) -> object:
+    """Return an answer, or end what makes it once its caller has left.
+
+    Raises:
+        CallerGone: If it has.
+    """
+
+    async def left() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    answering, leaving = asyncio.ensure_future(asked), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise CallerGone
+        return answering.result()
+    finally:
+        for task in (answering, leaving):
+            task.cancel()
+        await asyncio.gather(answering, leaving, return_exceptions=True)
 
 
 def _still(allowed: Allowed, needed: ops.Scope | None) -> bool:

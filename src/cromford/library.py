@@ -44,6 +44,7 @@ class Client:
         timeout_seconds: float = CALL_TIMEOUT_SECONDS,
     ) -> None:
         path = Path(datadir).expanduser() / network / SOCKET_NAME
+        self._timeout_seconds = timeout_seconds
         self._calls = ApiClient(path, role=ROLE, timeout_seconds=timeout_seconds)
 
     def status(self) -> ClientStatus:
@@ -58,13 +59,27 @@ class Client:
         *,
         description: str = "",
         expiry_seconds: int = INVOICE_EXPIRY_SECONDS,
+        label: str = "",
+        external_id: str = "",
     ) -> PaymentAnswer:
-        """Make an invoice; `invoice` is the text that its payer needs."""
+        """Make an invoice; `invoice` is the text that its payer needs.
+
+        Args:
+            amount_msat: What is to be paid.
+            description: What it is for; the payer reads it.
+            expiry_seconds: How long it can be paid.
+            label: What you call it, at most 256 bytes; it stays on this machine.
+            external_id: What you know it by, at most 128 bytes, for no other invoice. Asked for
+                again with the same id and the same of all else, the same invoice is given: with an
+                id, making an invoice is safe to repeat.
+        """
         answer = self._calls.call(
             "invoice",
             amount_msat=amount_msat,
             description=description,
             expiry_seconds=expiry_seconds,
+            label=label,
+            external_id=external_id,
         )
         return cast("PaymentAnswer", answer)
 
@@ -75,6 +90,7 @@ class Client:
         fee_max_msat: int | None = None,
         wait_seconds: float = WAIT_SECONDS,
         dry_run: bool = False,
+        label: str = "",
     ) -> PaymentAnswer:
         """Pay an invoice and return what became of it: `status` is `paid`, `pending` or `failed`.
 
@@ -83,6 +99,7 @@ class Client:
             fee_max_msat: The most that the fee may be; None for what the policy allows.
             wait_seconds: How long to wait for the outcome.
             dry_run: Only return what paying would take.
+            label: What you call it, at most 256 bytes; it stays on this machine.
         """
         answer = self._calls.call(
             "pay",
@@ -90,12 +107,18 @@ class Client:
             fee_max_msat=fee_max_msat,
             wait_seconds=wait_seconds,
             dry_run=dry_run,
+            label=label,
         )
         return cast("PaymentAnswer", answer)
 
-    def payments(self, *, limit: int = LIMIT) -> PaymentsAnswer:
-        """Return the newest payments."""
-        return cast("PaymentsAnswer", self._calls.call("payments", limit=limit))
+    def payments(self, *, limit: int = LIMIT, after: str = "") -> PaymentsAnswer:
+        """Return a page of payments and invoices, the newest first.
+
+        Args:
+            limit: How many at most. There may be fewer, or none, and more follow all the same.
+            after: `next` of the page before; empty for the first. On the last page it is None.
+        """
+        return cast("PaymentsAnswer", self._calls.call("payments", limit=limit, after=after))
 
     def balance(self) -> OwnBalance:
         """Return what each channel holds."""
@@ -109,8 +132,10 @@ class Client:
         Args:
             after: The `cursor` of the last event that was seen; empty for the oldest that is kept.
         """
+        # The answer that nothing happened has to come before it is given up.
+        wait_seconds = min(FOLLOW_SECONDS, self._timeout_seconds / 2)
         while True:
-            answer = self._calls.call("events", after=after, wait_seconds=FOLLOW_SECONDS)
+            answer = self._calls.call("events", after=after, wait_seconds=wait_seconds)
             yield from answer["events"]
             after = answer["cursor"]
 

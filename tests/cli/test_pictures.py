@@ -80,6 +80,27 @@ def test_a_link_is_not_followed_to_what_it_names(lsp: FakeDaemon, tmp_path: Path
 
 
 @pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_what_is_no_file_is_not_replaced(lsp: FakeDaemon, tmp_path: Path, more: list[str]) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)  # As /dev/stdout is one.
+    for path in (pipe, link):
+        result = CommandLine(lsp.datadir).run(*SHOW, "--svg", str(path), *more)
+        assert result.exit_code == 1
+        assert f"{path}: expected a file, received a pipe or a device" in result.stderr
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("words", [SHOW, ("plan",)])
+def test_to_replace_nothing_is_a_mistake(lsp: FakeDaemon, words: tuple[str, ...]) -> None:
+    datadir = None if words == ("plan",) else lsp.datadir
+    result = CommandLine(datadir).run(*words, "--overwrite")
+    assert result.exit_code == 2
+    assert "--overwrite: expected a file to draw into, received none" in result.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
 def test_a_file_that_cannot_be_written_is_named(
     lsp: FakeDaemon, tmp_path: Path, more: list[str]
 ) -> None:

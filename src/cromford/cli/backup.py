@@ -38,7 +38,7 @@ def backup_group(role: str) -> click.Group:
 def _create(role: str) -> click.Command:
     @click.command()
     @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
-    @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+    @click.option("--overwrite", is_flag=True, help="Replace a backup that is there.")
     @_passphrase_option
     @invocation_options
     @click.pass_obj

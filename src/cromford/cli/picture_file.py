@@ -1,6 +1,7 @@
 """A picture in a file: whole or not at all, and never over one that is there unasked."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -62,7 +63,9 @@ def draw_factory(
 
     Raises:
         CommandFailed: If a file is there already, or cannot be written.
+        UsageError: If no file is named that could be replaced.
     """
+    check_overwrite(svg_file, html_file, overwrites=overwrites)
     # Only these need it, and most answers are none.
     from cromford.picture.factory import factory_picture  # noqa: PLC0415 - see above
     from cromford.picture.page import factory_page  # noqa: PLC0415 - see above
@@ -70,6 +73,16 @@ def draw_factory(
     for path, draw in ((svg_file, factory_picture), (html_file, factory_page)):
         if path is not None:
             write_picture(invocation, path, draw(document), overwrites=overwrites)
+
+
+def check_overwrite(*files: Path | None, overwrites: bool) -> None:
+    """Check that what is to be replaced is named.
+
+    Raises:
+        UsageError: If none of the files is.
+    """
+    if overwrites and not any(files):
+        raise click.UsageError("--overwrite: expected a file to draw into, received none")
 
 
 def write_picture(invocation: Invocation, path: Path, text: str, *, overwrites: bool) -> None:
@@ -93,6 +106,8 @@ def write_picture(invocation: Invocation, path: Path, text: str, *, overwrites: 
 
 
 def _write(path: Path, data: bytes, *, overwrites: bool) -> None:
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "expected a file, received a pipe or a device")
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as file:

@@ -24,7 +24,7 @@ from cromford.cli.configuration.kinds import (
 from cromford.cli.configuration.run_options import vertex_kind_of
 from cromford.cli.failures import EXIT_USAGE, CommandFailed
 from cromford.cli.invocation import Invocation, json_option
-from cromford.cli.picture_file import overwrite_option, svg_option, write_picture
+from cromford.cli.picture_file import check_overwrite, overwrite_option, svg_option, write_picture
 from cromford.cli.shown import plan
 from cromford.cli.shown.output import show
 from cromford.factory.kinds import PICTURE_CLIENTS_MAX, InnerLevels, VertexKind
@@ -216,6 +216,7 @@ def command(
     The formulas and what they assume are in docs/economics.md.
     """
     invocation.refuse("--datadir", "--config", "--network")
+    check_overwrite(svg_file, overwrites=overwrite)
     try:
         document = plan_factory(
             Idea(

@@ -123,15 +123,24 @@ class EventLog:
         if number > self.n_seen:
             raise CursorUnknown(f"{cursor!r} names an event that this journal does not have")
         if number < self._store.oldest - 1:
-            raise CursorExpired(
-                f"only the newest {EVENTS_KEPT} events are kept, and some that followed {cursor!r} "
-                "are gone"
-            )
+            raise self._expired(number)
         return number
 
+    def _expired(self, number: int) -> CursorExpired:
+        return CursorExpired(
+            f"only the newest {EVENTS_KEPT} events are kept, and some that followed "
+            f"{self.cursor_of(number)!r} are gone"
+        )
+
     def after(self, number: int, *, limit: int = EVENTS_PER_ANSWER_MAX) -> list[EventAnswer]:
-        """Return the events after a number, oldest first."""
+        """Return the events after a number, oldest first.
+
+        Raises:
+            CursorExpired: If the next one is gone.
+        """
         kept = self._store.history(after=number, limit=min(limit, EVENTS_PER_ANSWER_MAX))
+        if kept and kept[0].number != number + 1:
+            raise self._expired(number)
         return [
             {"cursor": self.cursor_of(number), **self._shown(decode_dated(record))}
             for number, _, record in kept
@@ -147,7 +156,11 @@ class EventLog:
         return shown
 
     async def wait_after(self, number: int, *, seconds: float) -> list[EventAnswer]:
-        """Return the events after a number, waiting for one if there is none yet."""
+        """Return the events after a number, waiting for one if there is none yet.
+
+        Raises:
+            CursorExpired: If the next one is gone.
+        """
         if not await self.wait_beyond(number, seconds=seconds):
             return []
         # The journal may be busy with a commit: the loop does not wait for its turn.

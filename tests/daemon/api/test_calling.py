@@ -1,5 +1,8 @@
 import asyncio
+import contextlib
 import socket
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,37 @@ def test_a_daemon_that_does_not_answer_is_a_timeout(tmp_path: Path) -> None:
         with pytest.raises(ApiFailure, match=r"no answer in 0\.05 seconds") as failure:
             ApiClient(tmp_path / SOCKET, timeout_seconds=0.05).call("pay")
         assert failure.value.retryable
+
+
+def test_a_queue_that_is_full_is_waited_for_and_is_no_question_of_permissions(
+    tmp_path: Path,
+) -> None:
+    with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as waiting:
+        busy.bind(str(tmp_path / SOCKET))
+        busy.listen(0)
+        waiting.enter_context(socket.socket(socket.AF_UNIX)).connect(str(tmp_path / SOCKET))
+        with pytest.raises(ApiFailure) as failure:
+            ApiClient(tmp_path / SOCKET, timeout_seconds=0.05).call("pay")
+        assert (failure.value.code, failure.value.retryable) == ("daemon_busy", True)
+        asking = threading.Thread(target=waiting.enter_context(_taken_one_by_one(busy)))
+        asking.start()
+        assert ApiClient(tmp_path / SOCKET, timeout_seconds=20).call("pay") == {}
+        asking.join()
+
+
+@contextlib.contextmanager
+def _taken_one_by_one(listener: socket.socket) -> Iterator[Callable[[], None]]:
+    """Give what takes two connections and answers the second."""
+    with contextlib.ExitStack() as taken:
+
+        def take() -> None:
+            taken.enter_context(listener.accept()[0])
+            second = taken.enter_context(listener.accept()[0])
+            second.recv(4096)
+            second.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            second.shutdown(socket.SHUT_WR)
+
+        yield take
 
 
 @pytest.mark.parametrize(

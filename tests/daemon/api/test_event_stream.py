@@ -13,9 +13,10 @@ from cromford.adapters.memory import MemoryJournal
 from cromford.daemon.api import events as api_events
 from cromford.daemon.api.endpoints import endpoints
 from cromford.daemon.api.events import events_method, events_stream
-from cromford.daemon.api.server import ApiServer
-from cromford.daemon.event_log import EventLog
-from cromford.ports import Entry
+from cromford.daemon.api.operations import Scope
+from cromford.daemon.api.server import ApiServer, TcpListener
+from cromford.daemon.event_log import CursorExpired, EventLog
+from cromford.ports import EVENTS_KEPT, Entry
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.records import encode_record
 
@@ -101,15 +102,36 @@ def test_who_comes_back_with_the_last_id_misses_nothing_and_sees_nothing_twice(
 
 
 def test_only_what_is_asked_for_is_told_and_silence_is_no_end(tmp_path: Path) -> None:
-    async def scenario(happen: Happen, _log: EventLog) -> None:
+    async def scenario(happen: Happen, log: EventLog) -> None:
         happen(1)
         async with raw_connection(tmp_path / SOCKET) as (reader, writer):
             writer.write(got("/v1/events?only=peer_connected", STREAM))
             await reader.readuntil(b"cursor\n\n")
+            # Whoever comes back goes on behind what was passed over, which may be gone by then.
+            passed = await reader.readuntil(b"\n\n")
+            assert passed.endswith(f"id: {log.cursor_of(1)}\n\n".encode())
             assert await reader.readuntil(b":\n\n")
             assert await reader.readuntil(b":\n\n")
 
     play(tmp_path, scenario, heartbeat_seconds=0.01)
+
+
+def test_what_is_gone_before_it_was_told_is_never_skipped_in_silence(tmp_path: Path) -> None:
+    async def scenario(happen: Happen, log: EventLog) -> None:
+        happen(1)
+        async with raw_connection(tmp_path / SOCKET) as (reader, writer):
+            writer.write(got("/v1/events?after=7f-1", STREAM))
+            await reader.readuntil(b"cursor\n\n")
+            # All at one moment, in which nobody is told anything.
+            for height in range(2, EVENTS_KEPT + 3):
+                happen(height)
+            # The last chunk (RFC 9112, section 7.1).
+            assert b"data" not in await reader.readuntil(b"\r\n0\r\n\r\n")
+        with pytest.raises(CursorExpired, match="7f-1"):
+            log.after(1)
+        assert log.after(2)[0]["cursor"] == "7f-3"
+
+    play(tmp_path, scenario)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +202,77 @@ def test_who_waits_for_an_event_is_counted_and_who_does_not_wait_is_answered(
             assert (await read_one(first))[0] == 200
             second_writer.write(got("/v1/events?wait_seconds=60"))
             assert (await read_one(second))[0] == 200, "who was answered makes room"
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("held", "asked"),
+    [
+        (got("/v1/events", STREAM), got("/v1/events", STREAM)),
+        (got("/v1/events?wait_seconds=60"), got("/v1/events?wait_seconds=0.01")),
+    ],
+)
+def test_whoever_comes_with_a_token_takes_no_place_of_the_operators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: bytes, asked: bytes
+) -> None:
+    monkeypatch.setattr(api_events, "FOLLOWERS_MAX", 1)
+
+    async def run() -> None:
+        log = EventLog(MemoryJournal(), journal_number=0x7F)
+        tcp = TcpListener(host="127.0.0.1", port=0, gate=lambda _headers: frozenset(Scope))
+        async with (
+            ApiServer(
+                tmp_path / SOCKET,
+                endpoints({"events": events_method(log)}, params=api_events.PARAMS, answers={}),
+                tcp=tcp,
+                streams={"events": events_stream(log)},
+            ) as server,
+            asyncio.timeout(20),
+        ):
+            port = server.tcp_port
+            assert port is not None
+
+            async def first_line(request: bytes) -> bytes:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                try:
+                    writer.write(request)
+                    return await reader.readline()
+                finally:
+                    writer.close()
+
+            _, holder = await asyncio.open_connection("127.0.0.1", port)
+            holder.write(held)
+            while b" 429 " not in await first_line(asked):
+                pass
+            async with raw_connection(tmp_path / SOCKET) as (reader, writer):
+                writer.write(asked)
+                assert b" 200 " in await reader.readline()
+            log.close()
+            holder.close()
+
+    asyncio.run(run())
+
+
+def test_who_leaves_while_it_waits_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_events, "FOLLOWERS_MAX", 1)
+    short, long = (got(f"/v1/events?wait_seconds={seconds}") for seconds in (0.01, 60))
+
+    async def scenario(_happen: Happen, _log: EventLog) -> None:
+        async with raw_connection(tmp_path / SOCKET) as (other, other_writer):
+            async with raw_connection(tmp_path / SOCKET) as (leaving, leaving_writer):
+                leaving_writer.write(short)
+                assert (await read_one(leaving))[0] == 200
+                leaving_writer.write(long)
+                status = 200
+                while status != 429:
+                    other_writer.write(short)
+                    status, _, _ = await read_one(other)
+            while status != 200:
+                other_writer.write(short)
+                status, _, _ = await read_one(other)
 
     play(tmp_path, scenario)
 

@@ -1,12 +1,14 @@
-"""What `pay` says of a payment that was ordered, and that no factory has taken yet."""
+"""What `pay` says of a payment that no factory has taken yet, and `invoice` of what cannot be."""
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
-from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.api.client_payments import ClientPayments
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.payments import Means, pay
 from cromford.protocol import events as ev
 from cromford.protocol.journal.book import Book
@@ -67,3 +69,29 @@ def test_a_payment_that_waits_for_a_stopped_factory_is_told_by_its_name(
     with pytest.raises(ApiFailure) as caught:
         asyncio.run(paying)
     assert (caught.value.code, caught.value.retryable) == ("payment_waits", True)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "param"),
+    [
+        ({"expiry_seconds": -5}, "expiry_seconds"),
+        ({"expiry_seconds": 0}, "expiry_seconds"),
+        ({"expiry_seconds": 2**32}, "expiry_seconds"),
+        ({"expiry_seconds": 60, "hold_seconds": 61}, "hold_seconds"),
+        ({"hold_seconds": -1}, "hold_seconds"),
+        ({"label": "\u00e9" * 129}, "label"),
+        ({"external_id": "a" * 129}, "external_id"),
+    ],
+)
+def test_what_no_invoice_can_have_is_refused_by_its_own_name(
+    wanted: dict[str, Any], param: str
+) -> None:
+    nobody: Any = None
+    invoice = ClientPayments(nobody, lambda _message: b"").methods()["invoice"]
+    with pytest.raises(InvalidParam) as caught:
+        asyncio.run(_answered(invoice({"amount_msat": 1, **wanted})))
+    assert caught.value.param == param
+
+
+async def _answered(asked: Awaitable[object]) -> object:
+    return await asked

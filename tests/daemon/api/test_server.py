@@ -207,6 +207,28 @@ def test_what_is_no_http_is_refused_and_ended(tmp_path: Path, request_: bytes) -
     asyncio.run(run())
 
 
+def test_a_body_that_breaks_off_is_answered_once_and_is_no_error_of_ours(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Nobody waits for the body of what is refused as it is.
+    head = got("/v1/nope", "Transfer-Encoding: chunked", verb="POST")
+
+    async def run() -> None:
+        async with (
+            ApiServer(tmp_path / SOCKET, served()),
+            raw_connection(tmp_path / SOCKET) as (reader, writer),
+            asyncio.timeout(20),
+        ):
+            writer.write(head + b"no size of a chunk\r\n")
+            status, _, body = await read_one(reader)
+            assert (status, body["code"]) == (400, "invalid_request")
+            assert await reader.read() == b""
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(run())
+    assert not caplog.records, "whoever can connect could fill the log"
+
+
 @given(body=st.binary(max_size=200))
 def test_any_body_gets_one_answer(tmp_path_factory: pytest.TempPathFactory, body: bytes) -> None:
     ((status, _, said),) = ask_server(

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from cromford.cli.configuration.run_options import api_listen
 from cromford.cli.failures import CommandFailed
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.gate import TokenGate
+from cromford.daemon.api.handlers import Handler
 from cromford.daemon.api.operations import INCLUDED, OPERATIONS, Scope
 from cromford.daemon.api.server import ApiServer, TcpListener
 from cromford.daemon.api.tokens import FILE_NAME, TOKENS_MAX, BadTokens, Tokens
 from cromford.listening import CannotListen
 
+STREAM = "Accept: text/event-stream"
 Asked = Callable[[bytes], Awaitable[tuple[int, dict[str, str], Any]]]
 
 
@@ -124,7 +126,14 @@ def test_what_no_token_can_be_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b'{"version":2,"tokens":[]}', b'{"version":1,"tokens":[{}]}']
+    "data",
+    [
+        b"",
+        b"{",
+        b'{"version":2,"tokens":[]}',
+        b'{"version":1,"tokens":[{}]}',
+        b'{"version":1,"tokens":[{"name":"a","scopes":["read"],"sha256":"\xc3\xa9","made_at":1}]}',
+    ],
 )
 def test_a_file_that_cannot_be_understood_lets_nobody_in(tmp_path: Path, data: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(data)
@@ -261,3 +270,45 @@ def test_other_machines_are_let_in_only_where_somebody_says_so(
         assert api_listen({"api.listen": (own, 80), "api.beyond_loopback": False}) == (own, 80)
     assert api_listen({"api.listen": None, "api.beyond_loopback": False}) is None
     assert capsys.readouterr().err == ""
+
+
+def test_a_stream_ends_once_its_token_is_revoked_and_tells_nothing_more(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path)
+    made = [add(tokens, name, "read") for name in ("a", "b")]
+    followers: list[asyncio.Queue[bytes]] = []
+
+    async def stream(_params: dict[str, Any], _last_id: str) -> AsyncGenerator[bytes, None]:
+        told: asyncio.Queue[bytes] = asyncio.Queue()
+        followers.append(told)
+        yield b": begun\n\n"
+        while True:
+            yield await told.get()
+
+    async def run() -> None:
+        tcp = TcpListener(host="127.0.0.1", port=0, gate=TokenGate(tokens, host="127.0.0.1"))
+        methods: dict[str, Handler] = {"events": echo}
+        async with (
+            ApiServer(
+                tmp_path / SOCKET, served(methods), tcp=tcp, streams={"events": stream}
+            ) as server,
+            asyncio.timeout(20),
+        ):
+            readers, writers = [], []
+            for token in made:
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.tcp_port)
+                readers.append(reader)
+                writers.append(writer)
+                writer.write(got("/v1/events", bearer(token), STREAM))
+                await reader.readuntil(b"begun\n\n")
+                followers[-1].put_nowait(b": before\n\n")
+                await reader.readuntil(b"before\n\n")
+            await tokens.methods()["token_revoke"]({"name": "a"})
+            for told in followers:
+                told.put_nowait(b": after\n\n")
+            # The last chunk (RFC 9112, section 7.1).
+            assert b"after" not in await readers[0].readuntil(b"\r\n0\r\n\r\n")
+            await readers[1].readuntil(b"after\n\n")
+            for writer in writers:
+                writer.close()
+
+    asyncio.run(run())

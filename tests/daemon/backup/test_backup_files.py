@@ -23,6 +23,7 @@ from cromford.daemon.backup import making
 from cromford.daemon.backup.contents import End, Moment, TableRows, encode_frame
 from cromford.daemon.backup.header import BACKUP, begin_file
 from cromford.daemon.backup.making import NoSpace, create_backup
+from cromford.daemon.backup.places import PlaceRefused
 from cromford.daemon.backup.reading import FoundBackup, load
 from cromford.ports import Entry, StoreFailed
 
@@ -229,16 +230,44 @@ def test_what_is_no_backup_is_refused_by_name(
 
 def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
     path, home = tmp_path / "one", tmp_path / "home"
-    path.write_bytes(b"mine")
     with Journal(home) as store:
         fill(store)
-        with pytest.raises(FileExistsError):
-            backed_up(store, home, path)
-        assert path.read_bytes() == b"mine"
-        create_backup(
-            store, home, path, OWNER, journal_number=NUMBER, unix_time=NOON, overwrites=True
-        )
-    assert read(path).newest == 20
+        backed_up(store, home, path.with_name("before"))
+        for before in (b"", path.with_name("before").read_bytes()):
+            path.write_bytes(before)
+            with pytest.raises(FileExistsError):
+                backed_up(store, home, path)
+            assert path.read_bytes() == before
+            replaced(store, home, path)
+            assert path.read_bytes() != before
+            assert read(path).newest == 20
+    assert sorted(one.name for one in home.iterdir()) == ["journal.lock", JOURNAL_NAME]
+
+
+def replaced(store: Journal, home: Path, path: Path) -> None:
+    create_backup(store, home, path, OWNER, journal_number=NUMBER, unix_time=NOON, overwrites=True)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.write_bytes(b"a key of somebody's"),
+        lambda path: path.write_bytes(MAGIC[:4]),
+        os.mkfifo,
+        lambda path: path.symlink_to("/dev/null"),
+    ],
+)
+def test_what_is_no_backup_is_never_replaced(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    path, home = tmp_path / "one", tmp_path / "home"
+    make(path)
+    before = path.lstat().st_ino
+    with Journal(home) as store:
+        fill(store)
+        with pytest.raises(PlaceRefused, match="is no backup"):
+            replaced(store, home, path)
+    assert path.lstat().st_ino == before
     assert sorted(one.name for one in home.iterdir()) == ["journal.lock", JOURNAL_NAME]
 
 

@@ -1,7 +1,8 @@
 """Lists as comma-separated values (RFC 4180), for whoever keeps books in a spreadsheet.
 
 Amounts are plain integers, in msat and, rounded down, in sat; times are ISO 8601 in UTC. Text that
-a spreadsheet would take for a formula begins with an apostrophe instead.
+a spreadsheet would take for a formula begins with an apostrophe instead, and nothing in it steers
+the terminal that it may be shown in.
 """
 
 import csv
@@ -9,11 +10,13 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
+from unicodedata import category
 
 from cromford.told import MSAT_PER_SAT
 
 Document = dict[str, Any]
-_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
+# The four as they are, and in the full width that some spreadsheets take for the same.
+_FORMULAS: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 class Column(NamedTuple):
@@ -33,8 +36,11 @@ def csv_of(columns: Sequence[Column], entries: Iterable[Document]) -> str:
 
 
 def guarded(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(_FORMULAS) else text
+    """Return text that no spreadsheet takes for a formula, and no terminal for an order."""
+    # No more than what steers: blanks and joiners of other scripts are what somebody wrote.
+    shown = "".join("?" if category(c) == "Cc" and c not in "\n\t" else c for c in text)
+    # Some look behind what is blank.
+    return f"'{shown}" if shown.lstrip().startswith(_FORMULAS) else shown
 
 
 def iso_time(unix_time: int | None) -> str:

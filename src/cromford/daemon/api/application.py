@@ -9,7 +9,16 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+)
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_origin
 from urllib.parse import parse_qsl, unquote
@@ -34,15 +43,21 @@ QUERY_FIELDS_MAX: Final = 128
 
 # Says what the caller may do, by the headers of a request; raises if it may do nothing.
 Gate = Callable[[Headers], frozenset[ops.Scope]]
+# The same of one caller, whenever it is asked.
+Allowed = Callable[[], frozenset[ops.Scope | None]]
 # Gives what is told as it happens, in the form of server-sent events.
 Stream = Callable[[dict[str, Any], str], AsyncGenerator[bytes, None]]
 
+# Whether a request is of the operator's own, on whom no token has a bearing; per request.
+is_operators: Final = ContextVar("is_operators", default=True)
+
 _log = logging.getLogger(__name__)
+_EVERYTHING: Final = frozenset({*ops.Scope, None})
 _BODY_DECODER: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 class CallerGone(Exception):
-    """The caller left before it had said what it wants."""
+    """The caller left before it had said what it wants, or while it waited for something."""
 
 
 class Application:
@@ -85,6 +100,7 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; an ASGI application."""
         begun = False
+        is_operators.set(self._gate is None)
 
         async def noting(message: Message) -> None:
             nonlocal begun
@@ -122,12 +138,20 @@ class Application:
         if path == DOCUMENT_PATH and scope["method"] == "GET" and self._document is not None:
             await _json(self._document())(scope, receive, send)
             return
-        allowed = None if self._gate is None else self._gate(headers)
-        matched = {**scope, "path": path, "root_path": "", "allowed": allowed}
+        matched = {
+            **scope,
+            "path": path,
+            "root_path": "",
+            "allowed": partial(self._allowed, headers),
+        }
         try:
             await self._router(matched, receive, send)
         finally:
             scope["operation"] = matched.get("operation", "")
+
+    def _allowed(self, headers: Headers) -> frozenset[ops.Scope | None]:
+        """Return what a caller may ask for at this moment; raise if that is nothing."""
+        return _EVERYTHING if self._gate is None else self._gate(headers)
 
 
 class _Path:
@@ -146,8 +170,8 @@ class _Path:
         described = endpoint.described
         operation = described.operation
         scope["operation"] = operation.name
-        allowed = scope["allowed"]
-        if allowed is not None and operation.scope not in allowed:
+        allowed: Allowed = scope["allowed"]
+        if operation.scope not in allowed():
             is_local = operation.scope is None
             raise ApiFailure(
                 "scope_missing",
@@ -165,12 +189,15 @@ class _Path:
             told = stream(params, headers.get("last-event-id", ""))
             # Whatever is wrong with what was asked for is said before the answer begins.
             response: Response = StreamingResponse(
-                _after(await anext(told), told),
+                _after(await anext(told), told, lambda: _still(allowed, operation.scope)),
                 media_type=STREAM_TYPE,
                 headers={"cache-control": "no-store"},
             )
         else:
-            response = _json(msgspec.json.encode(await endpoint.handler(params)))
+            asked = endpoint.handler(params)
+            # What waits for events changes nothing, so nobody need wait once the caller has left.
+            answer = await (asked if stream is None else _unless_gone(asked, receive))
+            response = _json(msgspec.json.encode(answer))
         await response(scope, receive, send)
 
 
@@ -185,6 +212,7 @@ class _WrongVerb(ApiFailure):
 
 
 async def _no_such_path(scope: Scope, _receive: Receive, _send: Send) -> None:
+    scope["allowed"]()  # Who may do nothing does not hear what there is.
     raise ApiFailure(
         "unknown_operation",
         f"this daemon serves no {scope['path']}",
@@ -194,11 +222,47 @@ async def _no_such_path(scope: Scope, _receive: Receive, _send: Send) -> None:
     )
 
 
-async def _after(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def _after(
+    first: bytes, rest: AsyncGenerator[bytes, None], may_go_on: Callable[[], bool]
+) -> AsyncIterator[bytes]:
     async with contextlib.aclosing(rest):
         yield first
         async for part in rest:
+            # The token may have been revoked since the stream began.
+            if not may_go_on():
+                return
             yield part
+
+
+async def _unless_gone(asked: Awaitable[object], receive: Receive) -> object:
+    """Return an answer, or end what makes it once its caller has left.
+
+    Raises:
+        CallerGone: If it has.
+    """
+
+    async def left() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    answering, leaving = asyncio.ensure_future(asked), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise CallerGone
+        return answering.result()
+    finally:
+        for task in (answering, leaving):
+            task.cancel()
+        await asyncio.gather(answering, leaving, return_exceptions=True)
+
+
+def _still(allowed: Allowed, needed: ops.Scope | None) -> bool:
+    """Say whether who was let in would be let in now."""
+    try:
+        return needed in allowed()
+    except ApiFailure:
+        return False
 
 
 async def _params_of(

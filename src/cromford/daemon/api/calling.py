@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,7 @@ REQUEST_SIZE_MAX: Final = 4 * 1024 * 1024
 RESPONSE_SIZE_MAX: Final = 64 * 1024 * 1024
 CALL_TIMEOUT_SECONDS: Final = 120.0
 JSON_TYPE: Final = "application/json"
+_QUEUE_SECONDS: Final = 0.01  # Between two looks whether a full queue has a place.
 _CHUNK_SIZE: Final = 64 * 1024
 _ERROR_STATUS_MIN: Final = 400
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?")
@@ -125,7 +127,14 @@ class ApiClient:
     def _connect(self, stream: socket.socket) -> None:
         try:
             with short_path(self._socket_path) as path:
-                stream.connect(path)
+                self._connect_to(stream, path)
+        except BlockingIOError as error:
+            raise ApiFailure(
+                "daemon_busy",
+                f"the daemon took no connection in {self._timeout_seconds:g} seconds: too many ask",
+                retryable=True,
+                remediation="Nothing was asked of it. Try again.",
+            ) from error
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
             if _is_listened_on(self._socket_path.with_name(OLD_SOCKET_NAME)):
                 raise ApiFailure(
@@ -141,6 +150,24 @@ class ApiClient:
                 f"cannot connect to {self._socket_path}: {error.strerror}",
                 remediation="Run this as the user who runs the daemon.",
             ) from error
+
+    def _connect_to(self, stream: socket.socket, path: str) -> None:
+        """Connect; while as many wait as may, wait, for a unix socket does not by itself.
+
+        Raises:
+            BlockingIOError: If that takes too long.
+            OSError: If it is impossible.
+        """
+        until = time.monotonic() + self._timeout_seconds
+        while True:
+            try:
+                stream.connect(path)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_QUEUE_SECONDS)
+            else:
+                return
 
 
 def _asked(operation: Operation, params: dict[str, object]) -> tuple[str, bytes]:

@@ -41,7 +41,14 @@ from cromford.daemon.views.market import liquidity_of
 from cromford.daemon.views.pages import Spot, page_of
 from cromford.daemon.views.payments import direction_of, own_spots, show_invoice, show_own
 from cromford.invoice.bolt11 import sign_invoice
-from cromford.invoice.invoice import UINT16_MAX, UINT32_MAX, InvalidInvoice, Invoice, RouteHint
+from cromford.invoice.invoice import (
+    EXPIRY_SECONDS_MAX,
+    UINT16_MAX,
+    UINT32_MAX,
+    InvalidInvoice,
+    Invoice,
+    RouteHint,
+)
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_now
 from cromford.protocol.channels.client import is_usable, why_unusable
@@ -152,6 +159,11 @@ class ClientPayments:
 
     async def _invoice(self, params: dict[str, Any]) -> PaymentAnswer:
         wanted = read_params(params, _InvoiceParams)
+        if not 1 <= wanted.expiry_seconds <= EXPIRY_SECONDS_MAX:
+            raise InvalidParam(
+                "expiry_seconds",
+                f"expected 1..{EXPIRY_SECONDS_MAX}, received {wanted.expiry_seconds}",
+            )
         most = min(wanted.expiry_seconds, ANNOUNCED_HOLD_SECONDS_MAX)
         if not 0 <= wanted.hold_seconds <= most:
             raise InvalidParam(

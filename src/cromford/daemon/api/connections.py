@@ -167,6 +167,10 @@ class BoundedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP as any other bad request is answered, and close."""
+        if self.is_busy:
+            # What is being answered is this request: nothing more is said to it.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         error = ErrorBody(code="invalid_request", message=msg)
         body = msgspec.json.encode(error)
         response = h11.Response(

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from cromford.answers.events import EventAnswer, EventsAnswer
-from cromford.daemon.api.application import Stream
+from cromford.daemon.api.application import Stream, is_operators
 from cromford.daemon.api.failures import TOO_MANY_REQUESTS, ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params
 from cromford.daemon.event_filter import BadFilter, EventFilter
@@ -16,7 +16,8 @@ from cromford.daemon.event_log import CursorExpired, CursorUnknown, EventLog
 
 EVENTS_WAIT_SECONDS_MAX: Final = 60.0
 HEARTBEAT_SECONDS: Final = 15.0
-# Of each kind, streams and questions that wait: a fourth of the places on the unix socket.
+# Of each kind, streams and questions that wait, on either listener: a fourth of the places on the
+# unix socket, and half of those on TCP.
 FOLLOWERS_MAX: Final = 32
 
 
@@ -46,7 +47,10 @@ def events_method(log: EventLog) -> Handler:
         told = _filter_of(wanted)
         number = _number_of(log, wanted.after)
         with followers.one_more() if wanted.wait_seconds else contextlib.nullcontext():
-            found, number = await _told_after(log, number, told, seconds=wanted.wait_seconds)
+            try:
+                found, number = await _told_after(log, number, told, seconds=wanted.wait_seconds)
+            except CursorExpired as error:
+                raise _events_expired(error) from error
         answer: EventsAnswer = {"events": found, "cursor": log.cursor_of(number)}
         return answer
 
@@ -57,8 +61,9 @@ def events_stream(log: EventLog, *, heartbeat_seconds: float = HEARTBEAT_SECONDS
     """Return what gives events as they happen, as server-sent events (HTML, section 9.2).
 
     The id of each is its cursor, so that a browser's `EventSource`, which names the last one in
-    `Last-Event-ID` as it comes back, misses nothing and sees nothing twice. A comment comes where
-    nothing else does, so that both sides know that the other is there.
+    `Last-Event-ID` as it comes back, misses nothing and sees nothing twice. A comment, or the id of
+    what was passed over, comes where nothing else does, so that both sides know that the other is
+    there.
     """
     followers = Followers()
 
@@ -68,21 +73,32 @@ def events_stream(log: EventLog, *, heartbeat_seconds: float = HEARTBEAT_SECONDS
         with followers.one_more():
             yield b": the id of an event is its cursor\n\n"
             while not log.is_closed:
+                begun = number
                 try:
                     found, number = await _told_after(log, number, told, seconds=heartbeat_seconds)
                 except CursorExpired:
                     # Whoever reads so slowly is told when it comes back with its last id.
                     return
-                yield b"".join(map(_sent, found)) or b":\n\n"
+                if found:
+                    yield b"".join(map(_sent, found))
+                elif number == begun:
+                    yield b":\n\n"
+                else:
+                    # An id alone is no event, and is where to go on: what was looked at and not
+                    # asked for may be gone by then.
+                    yield f"id: {log.cursor_of(number)}\n\n".encode()
 
     return stream
 
 
 class Followers:
-    """Who is told what happens as it does: no more than leave room for others."""
+    """Who is told what happens as it does: no more than leave room for others.
+
+    Whoever comes with a token takes none of the operator's places.
+    """
 
     def __init__(self) -> None:
-        self._n_now = 0
+        self._n_now = {True: 0, False: 0}
 
     @contextlib.contextmanager
     def one_more(self) -> Iterator[None]:
@@ -91,7 +107,8 @@ class Followers:
         Raises:
             ApiFailure: If there are too many.
         """
-        if self._n_now >= FOLLOWERS_MAX:
+        whose = is_operators.get()
+        if self._n_now[whose] >= FOLLOWERS_MAX:
             raise ApiFailure(
                 "too_many_followers",
                 f"{FOLLOWERS_MAX} callers follow the events, the most there may be",
@@ -99,11 +116,11 @@ class Followers:
                 remediation="End one of them, or ask without waiting.",
                 status=TOO_MANY_REQUESTS,
             )
-        self._n_now += 1
+        self._n_now[whose] += 1
         try:
             yield
         finally:
-            self._n_now -= 1
+            self._n_now[whose] -= 1
 
 
 def _sent(event: Mapping[str, Any]) -> bytes:
@@ -144,9 +161,13 @@ def _number_of(log: EventLog, cursor: str) -> int:
             remediation="Ask without a cursor: that begins with the oldest event that is kept.",
         ) from error
     except CursorExpired as error:
-        raise ApiFailure(
-            "events_expired",
-            f"after: {error}",
-            remediation="Ask without a cursor, which begins with the oldest event that is kept, "
-            "and take what is owned from `payments`, `factories` and the wallet.",
-        ) from error
+        raise _events_expired(error) from error
+
+
+def _events_expired(error: CursorExpired) -> ApiFailure:
+    return ApiFailure(
+        "events_expired",
+        f"after: {error}",
+        remediation="Ask without a cursor, which begins with the oldest event that is kept, "
+        "and take what is owned from `payments`, `factories` and the wallet.",
+    )

@@ -2,7 +2,7 @@
 
 A token is 32 drawn bytes in text (RFC 6750). It is shown once, when it is made; the file in the
 daemon's home holds a SHA-256 of it, from which nobody gets it back. What was drawn needs no slow
-hash. A token that is revoked is refused from the next request on.
+hash. A token that is revoked is refused from the next request on, and what it follows ends.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -51,7 +51,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     name: str
     scopes: tuple[Scope, ...]
-    sha256: str
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     made_at: int
 
 

@@ -4,12 +4,14 @@ import contextlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from cromford.adapters.directories import sync_directory
+from cromford.adapters.sealed import MAGIC
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.adapters.store_copy import heads_of, rows_of
 from cromford.answers.backup import BackupMade
@@ -125,7 +127,8 @@ def create_backup(
         overwrites: Whether a file that is there is replaced.
 
     Raises:
-        PlaceRefused: If it would lie within the store's own directory.
+        PlaceRefused: If it would lie within the store's own directory, or in the place of
+            something that is no backup.
         FileExistsError: If it is there, and is not to be replaced.
         OSError: If it cannot be written.
         StoreFailed: If the journal cannot be read.
@@ -153,6 +156,8 @@ def _named(path: Path, *, overwrites: bool) -> Iterator[Path]:
         is_reserved = True
     elif path.is_dir():
         raise IsADirectoryError(f"{path} is a directory")
+    else:
+        _check_replaceable(path)
     partial = path.with_name(f"{path.name}{PARTIAL}{secrets.token_hex(4)}")
     try:
         yield partial
@@ -161,6 +166,26 @@ def _named(path: Path, *, overwrites: bool) -> Iterator[Path]:
         if is_reserved:
             path.unlink(missing_ok=True)
         raise
+
+
+def _check_replaceable(path: Path) -> None:
+    """Check that what is there is a backup, or empty: whoever may ask for one owns no other file.
+
+    Raises:
+        PlaceRefused: If it is something else.
+        OSError: If it cannot be read.
+    """
+    try:
+        # Whatever it is, it is not waited for: it may be a pipe.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            begins = file.read(len(MAGIC)) if is_file else b"?"
+    except FileNotFoundError:
+        return
+    if begins not in {b"", MAGIC}:
+        raise PlaceRefused(
+            f"{path} is no backup, and only a backup is replaced by one. Expected another file"
+        )
 
 
 def shown_made(made: Made) -> BackupMade:

@@ -1,0 +1,31 @@
+"""`cromford.Client`: what it asks the daemon, and that it waits no longer than it may."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.cli.fake_daemon import FakeDaemon
+
+from cromford import Client
+
+
+def test_what_a_shop_calls_things_reaches_the_daemon(tmp_path: Path) -> None:
+    answers: dict[str, Any] = {"invoice": {}, "pay": {}, "payments": {}}
+    with FakeDaemon(tmp_path, answers, role="client") as daemon:
+        client = Client(tmp_path)
+        client.invoice(1_000, label="table 7", external_id="order-12")
+        client.pay("lnbcrt1", label="rent")
+        client.payments(limit=5, after="p7f-9-1")
+    asked = dict(daemon.calls)
+    assert (asked["invoice"]["label"], asked["invoice"]["external_id"]) == ("table 7", "order-12")
+    assert asked["pay"]["label"] == "rent"
+    assert asked["payments"] == {"limit": 5, "after": "p7f-9-1"}
+
+
+def test_who_follows_asks_for_an_answer_before_it_gives_up(tmp_path: Path) -> None:
+    event = {"event": "peer_connected", "cursor": "7f-1"}
+    told = {"events": [event], "cursor": "7f-1"}
+    with FakeDaemon(tmp_path, {"events": told}, role="client") as daemon:
+        for timeout_seconds in (10.0, 120.0):
+            events = Client(tmp_path, timeout_seconds=timeout_seconds).events()
+            assert next(events) == event
+    assert [asked["wait_seconds"] for _, asked in daemon.calls] == [5.0, 30.0]

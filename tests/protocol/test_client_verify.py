@@ -19,8 +19,10 @@ from tests.simulation.commitments import client_first_commitment
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx
+from cromford.codec.tlv import U64_MAX, decode_tlv_stream, encode_tlv_stream
 from cromford.crypto.keys import xonly_of
 from cromford.daemon.signing import derive_keys
+from cromford.factory.terms import TLV_TYPES
 from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
@@ -343,6 +345,12 @@ def one_sat_more(data: bytes) -> bytes:
     return with_output(tx, 0, amount_sat=tx.outputs[0].amount_sat + 1).serialize()
 
 
+def with_number(terms: bytes, name: str, number: int) -> bytes:
+    """Return kept terms in which one number is another."""
+    values = decode_tlv_stream(terms, known={place: known for known, place in TLV_TYPES.items()})
+    return encode_tlv_stream({**values, TLV_TYPES[name]: number.to_bytes(8, "big")}.items())
+
+
 def other_keys(data: bytes) -> bytes:
     return encode_fields(replace(offer_in(data), funding_pubkey=stranger()))
 
@@ -350,6 +358,7 @@ def other_keys(data: bytes) -> bytes:
 SPOILED: Final[dict[str, SpoilKept]] = {
     "an amount in state_root": with_vertex(0, amounts_sat=lambda sat: (sat[0] + 1, *sat[1:])),
     "an amount in state_0": with_vertex(1, amounts_sat=lambda sat: (sat[0] + 1, *sat[1:])),
+    "an amount that no output has": with_vertex(0, amounts_sat=lambda sat: (-1, *sat[1:])),
     "an output of state_root": with_vertex(
         0, amounts_sat=lambda sat: sat[:-1], scripts=lambda scripts: scripts[:-1]
     ),
@@ -361,6 +370,9 @@ SPOILED: Final[dict[str, SpoilKept]] = {
     "its neighbour's key": of_proposal(leaf_pubkeys=lambda keys: (keys[0], stranger(), keys[2])),
     "the LSP's key": of_proposal(leaf_pubkeys=lambda keys: (stranger(), *keys[1:])),
     "a key of its leaf": of_proposal(leaf_pubkeys=lambda keys: keys[:2]),
+    "a feerate that no amount carries": of_proposal(
+        terms=lambda terms: with_number(terms, "tree_feerate_sat_per_kw", U64_MAX)
+    ),
     "terms that are no terms": of_proposal(terms=lambda _: b"\x01"),
     "no terms": of_proposal(terms=lambda _: b""),
     "the client's place": of_proposal(client=lambda client: client - 1),

@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from cromford.bitcoin.tx import OutPoint, Tx, TxOut
+from cromford.bitcoin.tx import MAX_MONEY_SAT, OutPoint, Tx, TxOut
 from cromford.crypto.musig2 import AggregateKey, KeyAgg
 from cromford.factory.kinds import VertexKind
 from cromford.factory.outputs import OutputKind, SignersOutput, TreeOutput, expiry_tapleaf
@@ -255,8 +255,8 @@ def known_branch(
 
     Raises:
         InvalidContribution: If a pubkey is not a point.
-        ValueError: If this is no branch: a list has the wrong length, amounts do not add up, a
-            script is not taproot, or the keys of the leaf are others.
+        ValueError: If this is no branch: a list has the wrong length, amounts do not add up or
+            are none, a script is not taproot, or the keys of the leaf are others.
         KeyError: If a key of the leaf is missing.
     """
     shape = shape_of(terms.n_clients, leaf_arity=terms.leaf_arity, inner=terms.inner_levels)
@@ -275,9 +275,11 @@ def known_branch(
                 lsp_pubkey=leaf_pubkeys[LSP_INDEX],
                 terms=terms,
             )
+        txs = planned_txs(vertex.kind, [output.amount_sat for output in paid], terms)
+        _check_is_money(vertex, (*(output.amount_sat for output in paid), txs[0].input_sat))
         one = vertex_of(
             vertex,
-            planned_txs(vertex.kind, [output.amount_sat for output in paid], terms),
+            txs,
             terms=terms,
             spends=shared[layer],
             outpoint=outpoint,
@@ -323,6 +325,19 @@ def _shared_outputs(
     keys = [*(AggregateKey(vertex.internal_key) for vertex in vertices[:-1]), leaf]
     tapleaf = expiry_tapleaf(leaf_pubkeys[LSP_INDEX], terms.expiry_height)
     return [SignersOutput(key_agg=key, tapleaf=tapleaf) for key in keys]
+
+
+def _check_is_money(vertex: ShapeVertex, amounts_sat: Sequence[int]) -> None:
+    """Check that a transaction can hold what a vertex takes and pays.
+
+    Raises:
+        ValueError: If it cannot; names the vertex, with the amount.
+    """
+    for amount_sat in amounts_sat:
+        if not 0 <= amount_sat <= MAX_MONEY_SAT:
+            raise ValueError(
+                f"{vertex.name}: expected amounts of 0..{MAX_MONEY_SAT} sat, received {amount_sat}"
+            )
 
 
 def _check_amounts(vertices: Sequence[Vertex], places: Sequence[int]) -> None:

@@ -33,12 +33,16 @@ from tests.protocol.refusal import (
     with_unknown_parent,
 )
 
-from cromford.bitcoin.tx import Tx, TxIn
+from cromford import effects as fx
+from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn
+from cromford.crypto.keys import sha256
 from cromford.factory.funding import CHANGE_MIN_SAT
+from cromford.wallet.coins import N_INPUTS_MAX
 from cromford.wire import messages as m
 
 TREE_TXS: Final = ("kickoff_root", "state_root", "kickoff_0", "state_0")
 OTHER_SCRIPT: Final = b"\x51\x20" + b"\x07" * 32
+LONG_SCRIPT: Final = b"\x6a" + bytes(20_000)
 
 
 # The funding transaction
@@ -50,6 +54,14 @@ def _two_coins_spent(tx: Tx) -> Tx:
     free = min(outpoint for outpoint in scene().coins if outpoint not in used)
     extra = TxIn(outpoint=free, nsequence=tx.inputs[0].nsequence)
     return replace(tx, inputs=(*tx.inputs, extra))
+
+
+def _many_coins_spent(tx: Tx, n: int) -> Tx:
+    """Spend so many coins, of which the client's chain has the first alone."""
+    first = tx.inputs[0]
+    parent = Txid(sha256(b"nobody's"))
+    others = (replace(first, outpoint=OutPoint(txid=parent, vout=vout)) for vout in range(1, n))
+    return replace(tx, inputs=(first, *others))
 
 
 def _same_coin_twice(tx: Tx) -> Tx:
@@ -117,6 +129,25 @@ FUNDING = [
         field="funding_tx.change",
         expected=f"at least {CHANGE_MIN_SAT} sat",
         received=CHANGE_MIN_SAT - 1,
+    ),
+    Case(
+        claim="a change that no node relays",
+        change=on_funding(partial(with_output, vout=1, script_pubkey=LONG_SCRIPT)),
+        field="funding_tx.change",
+        expected="P2WPKH, P2WSH or P2TR",
+    ),
+    Case(
+        claim="a funding with more coins than a wallet spends",
+        change=on_funding(partial(_many_coins_spent, n=N_INPUTS_MAX + 1)),
+        field="funding_tx.inputs",
+        expected=f"1..{N_INPUTS_MAX}",
+        received=N_INPUTS_MAX + 1,
+    ),
+    Case(
+        claim="a funding with as many coins as a wallet spends",
+        change=on_funding(partial(_many_coins_spent, n=N_INPUTS_MAX)),
+        field="funding_tx.input[1]",
+        expected="a confirmed coin",
     ),
     Case(
         claim="a funding input that nobody has seen",
@@ -187,6 +218,13 @@ FUNDING = [
 @parametrized(FUNDING)
 def test_a_client_refuses_a_wrong_funding_transaction(case: Case) -> None:
     check(case)
+
+
+def test_a_client_asks_its_node_for_no_more_coins_than_a_wallet_spends() -> None:
+    victim = Victim()
+    victim.hear(on_funding(partial(_many_coins_spent, n=900))(scene().propose))
+    (asked,) = (effect for effect in victim.wished if isinstance(effect, fx.LookUpCoins))
+    assert len(asked.outpoints) == N_INPUTS_MAX
 
 
 @pytest.mark.parametrize(

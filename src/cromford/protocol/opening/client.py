@@ -28,6 +28,7 @@ from cromford.protocol.journal.proposal import ClaimedCandidate, claims_of, kept
 from cromford.protocol.lobby.client import part, prepare_join
 from cromford.protocol.opening.verification import ClientFacts, check_ladder
 from cromford.protocol.turn import Turn
+from cromford.wallet.coins import N_INPUTS_MAX
 from cromford.watch.feerates import SWEEP_BLOCKS
 from cromford.wire import messages as m
 
@@ -102,7 +103,7 @@ def on_propose(turn: Turn[ClientState], propose: m.Propose) -> None:
         # The checks give it its name.
         outpoints: tuple[OutPoint, ...] = ()
     else:
-        outpoints = tuple(tx_in.outpoint for tx_in in funding_tx.inputs)
+        outpoints = tuple(tx_in.outpoint for tx_in in funding_tx.inputs[:N_INPUTS_MAX])
     seconds = DEADLINES_PER_CEREMONY * turn.state.config.policy.deadline_seconds
     deadline = fx.AttemptDeadline(attempt_id=propose.attempt_id)
     turn.ask(

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.network import Network
-from cromford.bitcoin.script import is_native_segwit
+from cromford.bitcoin.script import is_native_segwit, is_usual_segwit
 from cromford.bitcoin.timelock import NSEQUENCE_REPLACEABLE
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.terms import Party
 from cromford.codec.reader import MalformedBytes
 from cromford.crypto.keys import is_pubkey
 from cromford.factory.branch import Branch
+from cromford.factory.close import USUAL_SCRIPTS
 from cromford.factory.funding import CHANGE_MIN_SAT, CHANGE_VOUT, FUNDING_VERSION
 from cromford.factory.shape import plan_of
 from cromford.factory.terms import FactoryTerms, InvalidTerms, decode_terms
@@ -44,6 +45,7 @@ from cromford.protocol.opening.verification_ladder import (
 from cromford.protocol.policy import ClientPolicy
 from cromford.protocol.refusing import check_equal, check_range
 from cromford.protocol.term_ranges import check_layers, check_term_ranges
+from cromford.wallet.coins import N_INPUTS_MAX
 from cromford.watch.feerates import OwnFees
 
 
@@ -214,6 +216,11 @@ def check_funding_tx(data: bytes, coins: Mapping[OutPoint, Coin | None]) -> Tx:
             expected=f"at least {CHANGE_MIN_SAT} sat",
             received=tx.outputs[CHANGE_VOUT].amount_sat,
         )
+    change_script = tx.outputs[CHANGE_VOUT].script_pubkey
+    if not is_usual_segwit(change_script):
+        # It is kept: an LSP must not choose how long it is.
+        raise Refusal("funding_tx.change", expected=USUAL_SCRIPTS, received=change_script)
+    check_range("funding_tx.inputs", (1, N_INPUTS_MAX), len(tx.inputs))
     in_sat = 0
     seen: set[OutPoint] = set()
     for i, tx_in in enumerate(tx.inputs):

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -18,8 +18,9 @@ from cromford.cli.shown import packages
 from cromford.cli.shown.output import sat, show, stdout_console, write_json
 from cromford.ports import ChainUnavailable
 from cromford.told import counted
-from cromford.watch.package import ExitPackage
-from cromford.watch.package_reading import InvalidPackage, read_package
+
+if TYPE_CHECKING:
+    from cromford.watch.package import ExitPackage
 
 ROLE: Final = "client"
 
@@ -60,6 +61,11 @@ def broadcast(
     what it waits for, and until which height; run it again then, from any half-published state, or
     let it go on with --watch. With --watch and --json each line is one JSON document.
     """
+    from cromford.watch.package_reading import (  # noqa: PLC0415 - see `package_file`
+        InvalidPackage,
+        read_package,
+    )
+
     values = invocation.settings_of(ROLE, flags)
     network = allowed_network(values)
     chain = chain_of(values, network)
@@ -95,7 +101,7 @@ def broadcast(
     _check_end(document)
 
 
-def _ask_first(invocation: Invocation, package: ExitPackage, *, yes: bool) -> None:
+def _ask_first(invocation: Invocation, package: "ExitPackage", *, yes: bool) -> None:
     go = counted(len(package.steps), "transaction goes", "transactions go")
     told = f"{go} on chain, down to a channel of {sat(package.channel_txout.amount_sat)}"
     confirm(

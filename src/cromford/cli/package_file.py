@@ -1,9 +1,11 @@
-"""An exit package in a file, read no further than a package can be long."""
+"""An exit package in a file, read no further than a package can be long.
+
+What reads one knows transactions and scripts: a command that needs none does not import it.
+"""
 
 from pathlib import Path
 
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
-from cromford.watch.package_reading import PACKAGE_SIZE_MAX, InvalidPackage
 
 
 def package_bytes(path: Path) -> bytes:
@@ -12,6 +14,8 @@ def package_bytes(path: Path) -> bytes:
     Raises:
         CommandFailed: If it cannot be read.
     """
+    from cromford.watch.package_reading import PACKAGE_SIZE_MAX  # noqa: PLC0415 - see above
+
     try:
         with path.open("rb") as file:
             return file.read(PACKAGE_SIZE_MAX + 1)
@@ -29,6 +33,11 @@ def package_text(path: Path) -> str:
     Raises:
         CommandFailed: If it cannot be read, is too long, or is no text.
     """
+    from cromford.watch.package_reading import (  # noqa: PLC0415 - see above
+        PACKAGE_SIZE_MAX,
+        InvalidPackage,
+    )
+
     data = package_bytes(path)
     if len(data) > PACKAGE_SIZE_MAX:
         too_long = InvalidPackage("package", f"at most {PACKAGE_SIZE_MAX} bytes", "more")
@@ -40,7 +49,7 @@ def package_text(path: Path) -> str:
         raise invalid_package(other) from error
 
 
-def invalid_package(error: InvalidPackage) -> CommandFailed:
+def invalid_package(error: Exception) -> CommandFailed:
     """Return how a file that is no package is refused."""
     return CommandFailed(
         "package_invalid",

@@ -92,18 +92,25 @@ def open_one(scene: Scene) -> None:
     pump.run()
 
 
-def end_opening(scene: Scene) -> str:
-    """Let deadlines pass; whoever forgot a wish makes it again."""
-    pump, n_asked = scene.pump, 0
+def until_funded(pump: Pump, ask: Callable[[], None]) -> str:
+    """Let deadlines pass until there is a factory; whoever forgot a wish makes it again."""
+    n_asked = 0
     outcome = "funded" if pump.is_funded() else "funded when asked again"
     while not pump.is_funded():
         assert n_asked < 4, "an honest ceremony ends in a factory"
         n_asked += 1
         pump.join_again()
         if pump.lsp.state.open_attempt is None and pump.lsp.state.house.build is None:
-            pump.build()
+            ask()
         pump.run()
         pass_deadlines(pump)
+    return outcome
+
+
+def end_opening(scene: Scene) -> str:
+    """Wait for the factory, and bury its funding."""
+    pump = scene.pump
+    outcome = until_funded(pump, pump.build)
     pump.mine(pump.policy.min_depth)
     check_afterwards(pump)
     return outcome
@@ -137,17 +144,9 @@ def replace_funding(pump: Pump) -> None:
 
 
 def end_ladder(scene: Scene) -> str:
-    """Let deadlines pass; whoever forgot a wish makes it again, and what is highest is mined."""
-    pump, n_asked = scene.pump, 0
-    outcome = "funded" if pump.is_funded() else "funded when asked again"
-    while not pump.is_funded():
-        assert n_asked < 4, "an honest ceremony ends in a factory"
-        n_asked += 1
-        pump.join_again()
-        if pump.lsp.state.open_attempt is None and pump.lsp.state.house.build is None:
-            ask_for_ladder(pump)
-        pump.run()
-        pass_deadlines(pump)
+    """Wait for the factory; what is highest of its fundings is mined."""
+    pump = scene.pump
+    outcome = until_funded(pump, lambda: ask_for_ladder(pump))
     while pump.attempt.published < len(FEERATES) - 1:
         replace_funding(pump)
     assert pump.chain.mempool.keys() == {candidates(pump)[-1].txid}

@@ -12,6 +12,7 @@ from tests.protocol.forge import scene
 from tests.protocol.pump import Pump
 from tests.simulation.sim_node import CLIENT_ROLE, LSP_ROLE, SimStore, durable
 
+from cromford.channel.terms import Party
 from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.effects import ClearDeadline, RejoinDeadline
 from cromford.factory.vertices import NodeKind
@@ -203,7 +204,7 @@ def test_every_signature_of_a_ceremony_was_intended_before_it_was_made() -> None
     assert len(pump.lsp.state.intents) == len(tree) + 2 * len(pump.clients)
     for client in pump.clients:
         held = pump.held(client)
-        own = {commitment.signing_task.sighash for commitment in held.candidate.first_commitments}
+        own = {held.setting.first_commitment(party).signing_task.sighash for party in Party}
         intended = set(client.state.intents.values())
         assert intended == {node.task.sighash for node in held.branch.nodes} | own
         assert intended <= tree | commitments

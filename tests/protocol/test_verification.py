@@ -54,7 +54,7 @@ def tree_tx(name: str) -> Tx:
 
 
 def task_of(victim: Victim, holder: Party) -> SigningTask:
-    return victim.attempt.candidate.first_commitments[holder].signing_task
+    return victim.attempt.candidate.setting.first_commitment(holder).signing_task
 
 
 def test_the_unchanged_proposal_is_signed_below_the_root_and_nowhere_else() -> None:
@@ -397,7 +397,7 @@ def test_a_neighbours_other_taproot_script_is_taken_as_given() -> None:
     assert asked.requests[-3].task == leaf.task
     for holder in Party:
         assert (
-            victim.attempt.candidate.first_commitments[holder].tx.inputs[0].outpoint.txid
+            victim.attempt.candidate.setting.first_commitment(holder).tx.inputs[0].outpoint.txid
             == leaf.tx.txid
         )
         assert asked.requests[holder - 2].task == task_of(victim, holder)

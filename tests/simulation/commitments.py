@@ -48,7 +48,7 @@ def lsp_first_commitment(attempt: LspAttempt, client: int) -> FinishedCommitment
 def client_first_commitment(held: ClientAttempt) -> FinishedCommitment:
     """Return the client's own first commitment, finished; raises unless it is valid."""
     assert isinstance(held.stage, HasExit | RootSent | Complete), "not signed yet"
-    commitment = held.candidate.first_commitments[Party.ACCEPTER]
+    commitment = held.candidate.setting.first_commitment(Party.ACCEPTER)
     return finish_commitment(commitment, signature=held.stage.commitment_signature)
 
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
-from cromford.channel.commitment import Commitment
 from cromford.channel.errors import PeerViolation
 from cromford.channel.finished import finish_commitment
 from cromford.channel.terms import Party
@@ -93,12 +92,6 @@ class ClientCandidate:
             lsp=offer_in(self.kept.channel),
             client=self.join.candidates[self.rung].channel,
         )
-
-    @property
-    def first_commitments(self) -> tuple[Commitment, Commitment]:
-        """The LSP's first commitment and the client's."""
-        first = self.setting.first_commitment
-        return first(Party.OPENER), first(Party.ACCEPTER)
 
     @cached_property
     def funding_tx(self) -> Tx:

@@ -21,6 +21,7 @@ _PARAM_PATTERNS: Final = (
     re.compile(r"contains unknown field `(?P<param>[^`]+)`"),
     re.compile(r"at `\$\.(?P<param>[^`]+)`"),
 )
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
 def read_params(params: dict[str, Any], kind: type[_Params]) -> _Params:
@@ -42,6 +43,19 @@ def complaint_of(error: msgspec.ValidationError) -> InvalidParam:
         if match := pattern.search(complaint):
             return InvalidParam(match["param"], complaint)
     return InvalidParam("params", complaint)
+
+
+def check_name(name: str) -> None:
+    """Check what an owner calls something: it stands in paths, in logs and on command lines.
+
+    Raises:
+        InvalidParam: If it cannot be a name.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise InvalidParam(
+            "name",
+            f"expected 1..64 letters, digits, dots, underscores and hyphens, received {name!r}",
+        )
 
 
 def without_params(answer: Callable[[], Awaitable[object]]) -> Handler:

@@ -7,7 +7,6 @@ hash. A token that is revoked is refused from the next request on, and what it f
 
 import hashlib
 import hmac
-import re
 import secrets
 import time
 from collections.abc import Sequence
@@ -18,8 +17,6 @@ import msgspec
 
 from cromford.adapters.directories import replace_file
 from cromford.answers.tokens import BearerToken, BearerTokens, NewBearerToken
-from cromford.codec.decoders import decoded
-from cromford.codec.reader import MalformedBytes
 from cromford.daemon.api.failures import (
     EXIT_AUTHENTICATION,
     EXIT_NOT_FOUND,
@@ -27,8 +24,15 @@ from cromford.daemon.api.failures import (
     ApiFailure,
     InvalidParam,
 )
-from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
+from cromford.daemon.api.handlers import (
+    Handler,
+    Params,
+    check_name,
+    read_params,
+    without_params,
+)
 from cromford.daemon.api.operations import INCLUDED, Scope
+from cromford.daemon.home_file import read_home_file
 
 FILE_NAME: Final = "tokens.json"
 FILE_VERSION: Final = 1
@@ -36,7 +40,6 @@ TOKENS_MAX: Final = 100
 TOKEN_SIZE: Final = 32
 # So that a search for leaked secrets finds it.
 TOKEN_PREFIX: Final = "cromford_"  # noqa: S105 - it begins every token, and is none
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,7 +93,8 @@ class Tokens:
 
     def __init__(self, home: Path) -> None:
         self._path = home / FILE_NAME
-        self._tokens = _read(self._path)
+        read = read_home_file(self._path, _DECODER, version=FILE_VERSION, unreadable=BadTokens)
+        self._tokens = () if read is None else read.tokens
 
     def allowed(self, presented: str) -> frozenset[Scope]:
         """Return what a token may be used for.
@@ -122,12 +126,7 @@ class Tokens:
 
     async def _add(self, params: dict[str, Any]) -> NewBearerToken:
         wanted = read_params(params, _TokenParams)
-        if _NAME.fullmatch(wanted.name) is None:
-            raise InvalidParam(
-                "name",
-                "expected 1..64 letters, digits, dots, underscores and hyphens, received "
-                f"{wanted.name!r}",
-            )
+        check_name(wanted.name)
         if not wanted.scopes:
             raise InvalidParam("scopes", "expected at least one")
         if self._named(wanted.name) is not None:
@@ -185,20 +184,6 @@ class Tokens:
                 "tokens_not_written", f"{self._path}: {error.strerror}", retryable=True
             ) from error
         self._tokens = kept.tokens
-
-
-def _read(path: Path) -> tuple[Token, ...]:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return ()
-    try:
-        read = decoded(_DECODER, data)
-    except MalformedBytes as error:
-        raise BadTokens(f"{path}: {error}") from error
-    if read.version != FILE_VERSION:
-        raise BadTokens(f"{path}: version: expected {FILE_VERSION}, received {read.version}")
-    return read.tokens
 
 
 def _digest(token: str) -> str:

@@ -1,7 +1,6 @@
 """The API for webhooks: who is told what happens without asking, and how that goes."""
 
 import asyncio
-import re
 import time
 from typing import Any, Final
 
@@ -9,12 +8,17 @@ import msgspec
 
 from cromford.answers.webhooks import NewWebhook, WebhookState, WebhookStates
 from cromford.daemon.api.failures import EXIT_NOT_FOUND, ApiFailure, InvalidParam
-from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
+from cromford.daemon.api.handlers import (
+    Handler,
+    Params,
+    check_name,
+    read_params,
+    without_params,
+)
 from cromford.daemon.event_filter import BadFilter, EventFilter
 from cromford.daemon.webhooks import delivering, kept
 
 WEBHOOKS_MAX: Final = 16  # Each has a thread while it posts.
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
 class _WebhookParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -80,12 +84,7 @@ def webhook_methods(webhooks: delivering.Webhooks) -> dict[str, Handler]:
 
 
 def _checked(wanted: _WebhookParams) -> _WebhookParams:
-    if _NAME.fullmatch(wanted.name) is None:
-        raise InvalidParam(
-            "name",
-            "expected 1..64 letters, digits, dots, underscores and hyphens, received "
-            f"{wanted.name!r}",
-        )
+    check_name(wanted.name)
     try:
         kept.target_of(wanted.url)
     except kept.BadUrl as error:

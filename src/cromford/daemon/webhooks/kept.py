@@ -16,10 +16,9 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from cromford.adapters.directories import replace_file
-from cromford.codec.decoders import decoded
-from cromford.codec.reader import MalformedBytes
 from cromford.daemon.api.loopback import is_loopback
 from cromford.daemon.event_filter import BadFilter, EventFilter
+from cromford.daemon.home_file import read_home_file
 
 FILE_NAME: Final = "webhooks.json"
 FILE_VERSION: Final = 1
@@ -166,16 +165,9 @@ def read_webhooks(home: Path) -> tuple[Webhook, ...]:
         OSError: If it cannot be read.
     """
     path = home / FILE_NAME
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+    read = read_home_file(path, _DECODER, version=FILE_VERSION, unreadable=BadWebhooks)
+    if read is None:
         return ()
-    try:
-        read = decoded(_DECODER, data)
-    except MalformedBytes as error:
-        raise BadWebhooks(f"{path}: {error}") from error
-    if read.version != FILE_VERSION:
-        raise BadWebhooks(f"{path}: version: expected {FILE_VERSION}, received {read.version}")
     names = set[str]()
     for webhook in read.webhooks:
         if webhook.name in names:

@@ -333,3 +333,54 @@ def test_a_file_with_an_empty_list_of_steps_or_an_unknown_one_is_refused(
     (key,) = (key for key in LSP_KEYS if key.name == "dying_policy")
     with pytest.raises(ValueError, match=f"^expected {expected}, received "):
         key.kind.of_toml(written)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("--connections-max", "10", "--build-at-clients", "11"),
+            "lsp.build_at_clients: expected at most connections_max, 10, received 11",
+        ),
+        (
+            ("--connections-max", "1"),
+            "lsp.min_clients: expected at most connections_max, 1, received 2",
+        ),
+        (
+            ("--allowed-clients", f"{NODE_ID},{NODE_ID}"),
+            "lsp.allowed_clients: expected at least min_clients, 2, of them",
+        ),
+        (
+            ("--allowed-clients", f"{NODE_ID},03{NODE_ID[2:]}", "--build-at-clients", "3"),
+            "lsp.allowed_clients: expected at least build_at_clients, 3, of them",
+        ),
+    ],
+)
+def test_a_factory_that_could_never_be_built_is_refused_at_the_start(
+    started: Started, words: tuple[str, ...], told: str
+) -> None:
+    refused = started.run("lsp", "run", *words)
+    assert (refused.exit_code, refused.stdout) == (EXIT_USAGE, "")
+    assert told in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("--dying-policy", "move,sweep", "--dying-step-percent", "10"),
+            "lsp.dying_step_percent: expected the default, 50, where dying_policy does not",
+        ),
+        (
+            ("--dying-policy", "sweep", "--dying-wait-percent", "10"),
+            "lsp.dying_wait_percent: expected the default, 25, where dying_policy does not",
+        ),
+        (("--api-beyond-loopback",), "api.beyond_loopback: expected only beside api.listen"),
+    ],
+)
+def test_a_choice_that_would_do_nothing_is_refused(
+    started: Started, words: tuple[str, ...], told: str
+) -> None:
+    refused = started.run("lsp", "run", *words)
+    assert (refused.exit_code, refused.stdout) == (EXIT_USAGE, "")
+    assert told in refused.stderr

@@ -44,9 +44,8 @@ _PROTECTING_DELAYS: Final = {
 _LSP: Final = LspPolicy()
 MAINNET_WARNING: Final = """\
 WARNING: this daemon runs on MAINNET, with bitcoin that can be lost.
-WARNING: this software is alpha and has had no outside review. A factory cannot be closed
-WARNING: cooperatively, and nothing bumps a fee: what goes into a factory may stay there. Use a
-WARNING: test network unless you can lose all of it."""
+WARNING: this software is alpha and has had no outside review: what goes into a factory may stay
+WARNING: there. Use a test network unless you can lose all of it."""
 
 API_WARNING: Final = """\
 WARNING: the API is served to other machines, and HTTP hides nothing: whoever reads along has the
@@ -63,14 +62,33 @@ def lsp_options(values: Values, datadir: Path) -> LspOptions:
         CommandFailed: If mainnet was not allowed.
     """
     host, port = values["lsp.listen"]
+    policy = lsp_policy(values)
+    _check_builds(values)
     return LspOptions(
         listen_host=host,
         listen_port=port,
         announce=values["lsp.announce"],
-        policy=lsp_policy(values),
+        policy=policy,
         limits=connection_limits(values),
         **_shared(values, datadir),
     )
+
+
+def _check_builds(values: Values) -> None:
+    """Check that the clients that a factory is built of can be here at once, or none is ever built.
+
+    Raises:
+        click.UsageError: If they cannot.
+    """
+    of = {path.removeprefix("lsp."): value for path, value in values.items()}
+    least = "min_clients" if of["build_at_clients"] is None else "build_at_clients"
+    _check_order("lsp", of, (least, "connections_max"))
+    allowed = of["allowed_clients"]
+    if allowed is not None and len(set(allowed)) < of[least]:
+        raise click.UsageError(
+            f"lsp.allowed_clients: expected at least {least}, {of[least]}, of them, or no factory "
+            f"is ever built; received {len(set(allowed))}"
+        )
 
 
 def connection_limits(values: Values) -> Limits:
@@ -138,9 +156,14 @@ def api_listen(values: Values) -> tuple[str, int] | None:
     """Return where the API is served by TCP; None where it is not.
 
     Raises:
+        click.UsageError: If other machines may reach it, and it is served nowhere.
         CommandFailed: If other machines could reach it, and nobody said that they may.
     """
     listen: tuple[str, int] | None = values["api.listen"]
+    if listen is None and values["api.beyond_loopback"]:
+        raise click.UsageError(
+            "api.beyond_loopback: expected only beside api.listen, which says where; received none"
+        )
     if listen is None or is_loopback(listen[0]):
         return listen
     if not values["api.beyond_loopback"]:
@@ -188,8 +211,7 @@ def allowed_network(values: Values) -> Network:
     if network == MAINNET and not values["chain.allow_mainnet"]:
         raise CommandFailed(
             "mainnet_not_allowed",
-            "mainnet is refused unless it is allowed: this version has had no outside review, and "
-            "a factory cannot be closed cooperatively yet",
+            "mainnet is refused unless it is allowed: this version has had no outside review",
             remediation="Use regtest, signet or testnet4, or add --allow-mainnet.",
             exit_code=EXIT_USAGE,
         )
@@ -355,7 +377,21 @@ def _dying_policy(of: Values) -> tuple[DyingStep, ...]:
         check_dying_policy(steps)
     except InvalidDyingPolicy as error:
         raise click.UsageError(f"lsp.dying_policy: {error}") from error
+    _check_share(of, steps, "dying_step_percent", (DyingStep.MOVE, DyingStep.CLOSE))
+    _check_share(of, steps, "dying_wait_percent", (DyingStep.MOVE,))
     return steps
+
+
+def _check_share(
+    of: Values, steps: Sequence[DyingStep], name: str, needed: Sequence[DyingStep]
+) -> None:
+    """Check that what was chosen of the dying period is a share for something that is done."""
+    missing = [step.value for step in needed if step not in steps]
+    if missing and of[name] != getattr(_LSP, name):
+        raise click.UsageError(
+            f"lsp.{name}: expected the default, {getattr(_LSP, name)}, where dying_policy does not "
+            f"name {' and '.join(missing)}; received {of[name]}"
+        )
 
 
 def _burn_limit(of: Values) -> BurnLimit:

@@ -12,10 +12,11 @@ from bench.idle import IdleRow
 from bench.op import median_costs
 from bench.operations import measure
 from bench.rows import WALL, Row, repeat
-from bench.sizes import CLIENTS_DEFAULT, CLIENTS_QUICK, Size, sizes_of
+from bench.sizes import BINARY_SHAPE, CLIENTS_DEFAULT, CLIENTS_QUICK, Size, sizes_of
 from rich.console import Console
 
 from bench import (
+    c_program,
     ceremony,
     comparing,
     history,
@@ -84,6 +85,10 @@ def factories_measured(
         yield from repeat(
             size, run_threads, in_process.works_in_threads(size), n_runs=n_runs, clock=WALL
         )
+        in_c = c_program.program()
+        if in_c is not None and size.shape_name == BINARY_SHAPE:
+            run_both = c_program.beside(size, in_c)
+            yield from repeat(size, run_both, c_program.works_beside(size), n_runs=n_runs)
         n_ceremonies = n_runs if size.n_clients < CLIENTS_LARGE else min(n_runs, RUNS_LARGE)
         yield from repeat(
             size,

@@ -21,8 +21,9 @@ from cromford.cli.configuration.kinds import File, Flag, Option
 from cromford.cli.configuration.renamed import RENAMED
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
 
-# What the tests of the program are told: whoever develops it has them set while using it.
-OF_TESTS: Final = frozenset({f"{ENV_PREFIX}_BITCOIND", f"{ENV_PREFIX}_SEED"})
+# What the tests and benchmarks of the program are told: whoever develops it has them set while
+# using it.
+OF_TESTS: Final = frozenset(f"{ENV_PREFIX}_{name}" for name in ("BITCOIND", "SEED", "C_BENCH"))
 OF_EVERY_COMMAND: Final = frozenset(
     f"{ENV_PREFIX}_{name}" for name in ("DATADIR", "CONFIG", "JSON")
 )

@@ -207,6 +207,29 @@ def test_what_is_no_http_is_refused_and_ended(tmp_path: Path, request_: bytes) -
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("content_length", [0, 5, 60])
+def test_a_request_of_two_lengths_is_refused_and_what_follows_is_nobodys(
+    tmp_path: Path, content_length: int
+) -> None:
+    # A proxy that goes by the length would take this for one request; the chunks end before.
+    lengths = ("Transfer-Encoding: chunked", f"Content-Length: {content_length}", JSON)
+    request_ = got("/v1/payments", *lengths, verb="POST") + b"0\r\n\r\n" + got("/v1/status")
+
+    async def run() -> None:
+        async with (
+            ApiServer(tmp_path / SOCKET, served()),
+            raw_connection(tmp_path / SOCKET) as (reader, writer),
+            asyncio.timeout(20),
+        ):
+            writer.write(request_)
+            status, _, body = await read_one(reader)
+            assert (status, body["code"]) == (400, "invalid_request")
+            assert "content-length: expected none" in body["message"]
+            assert await reader.read() == b""
+
+    asyncio.run(run())
+
+
 def test_a_body_that_breaks_off_is_answered_once_and_is_no_error_of_ours(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

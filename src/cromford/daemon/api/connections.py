@@ -2,7 +2,8 @@
 
 The protocol itself is uvicorn's. What is added here: a connection that says nothing ends, so does a
 request that does not come to its end, and an answer that nobody reads; and where there are too
-many, the one that has been idle for longest makes room.
+many, the one that has been idle for longest makes room. And a request of two lengths is refused: a
+proxy before us may go by the other one, and take what follows for somebody else's request.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 import h11
 import msgspec
+from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -44,7 +46,7 @@ class Connections:
         # In the order in which each was last of use.
         self.open: dict[BoundedProtocol, None] = {}
         self._config = Config(
-            app,
+            _of_one_length(app),
             http=BoundedProtocol,
             ws="none",
             lifespan="off",
@@ -95,6 +97,30 @@ class Connections:
         for task in list(self.state.tasks):
             task.cancel()
         await asyncio.gather(*self.state.tasks, return_exceptions=True)
+
+
+def _of_one_length(app: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an application that refuses what has a length twice, and hangs up (RFC 9112, 6.1)."""
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        names = {name for name, _ in scope["headers"]}
+        if not names >= {b"content-length", b"transfer-encoding"}:
+            await app(scope, receive, send)
+            return
+        body = _refused("content-length: expected none beside transfer-encoding, received one")
+        headers = [
+            (b"content-type", JSON_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        await send({"type": "http.response.start", "status": BAD_REQUEST, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return answered
+
+
+def _refused(message: str) -> bytes:
+    return msgspec.json.encode(ErrorBody(code="invalid_request", message=message))
 
 
 class BoundedProtocol(H11Protocol):
@@ -171,8 +197,7 @@ class BoundedProtocol(H11Protocol):
             # What is being answered is this request: nothing more is said to it.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        error = ErrorBody(code="invalid_request", message=msg)
-        body = msgspec.json.encode(error)
+        body = _refused(msg)
         response = h11.Response(
             status_code=BAD_REQUEST,
             headers=[

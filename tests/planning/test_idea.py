@@ -38,6 +38,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("dying_blocks", {"dying_blocks": 143}, "144..4320"),
     ("inner_kind", {"inner_kind": DW, "inner_levels": DEEP}, "none where inner_levels"),
     ("inner_arities", {"inner_levels": NARROW}, "2..1024"),
+    ("inner_levels", {"n_clients": 4, "inner_levels": DEEP}, "1 level for 4 clients"),
+    ("inner_levels", {"n_clients": 2, "inner_levels": DEEP}, "0 levels for 2 clients"),
     ("layers", {"n_clients": 512, "inner_levels": DEEP}, "1..8"),
     ("state_root", {"n_clients": 231, "leaf_arity": 231}, "at most 10000 vB"),
 ]

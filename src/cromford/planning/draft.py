@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
+from cromford import told
 from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, fee_sat_of, keypath_tx_vsize
 from cromford.bitcoin.network import MAINNET
 from cromford.bitcoin.replacement import FeeAndWeight
@@ -217,6 +218,7 @@ def draft_of(idea: Idea) -> Draft:
         )
     try:
         shape, inner = shape_by_policy(policy, idea.n_clients)
+        _check_all_needed(idea, inner)
         terms = terms_by_policy(
             policy,
             (idea.capacity_sat,) * idea.n_clients,
@@ -244,3 +246,18 @@ def draft_of(idea: Idea) -> Draft:
     except (InvalidTerms, Refusal) as error:
         raise InvalidPlan(error.field, expected=error.expected, received=error.received) from error
     return draft
+
+
+def _check_all_needed(idea: Idea, inner: InnerLevels) -> None:
+    """Check that every level that was asked for is one of the tree's.
+
+    An LSP's policy names levels for factories of any size, and a small one is built of the first of
+    them; a plan is of one size.
+    """
+    asked = () if idea.inner_levels is None else idea.inner_levels.arities
+    if len(asked) > len(inner.arities):
+        raise InvalidPlan(
+            "inner_levels",
+            expected=f"{told.counted(len(inner.arities), 'level')} for {idea.n_clients} clients",
+            received=len(asked),
+        )

@@ -153,6 +153,7 @@ def test_a_replica_that_lost_nothing_is_proven_by_the_mark_and_an_older_one_is_n
             await pay(t, "lsp", "alice", AMOUNT_MSAT)
             await safe(t, "alice")
             own_msat = (await t.call("alice", "balance"))["total"]["own_msat"]
+            seen = (await t.call("alice", "events"))["cursor"]
             await t.stop("alice")
 
             await put_back(t, "alice", second)
@@ -162,6 +163,7 @@ def test_a_replica_that_lost_nothing_is_proven_by_the_mark_and_an_older_one_is_n
             assert daemon.safe.marks is not None
             assert daemon.safe.marks.is_proven
             assert (await t.call("alice", "balance"))["total"]["own_msat"] == own_msat
+            assert (await t.call("alice", "events", after=seen))["events"], "nothing was lost"
             await t.stop("alice")
 
             for path, mark in before.items():
@@ -172,6 +174,10 @@ def test_a_replica_that_lost_nothing_is_proven_by_the_mark_and_an_older_one_is_n
             assert daemon.safe.marks is not None
             assert not daemon.safe.marks.is_proven
             assert (await backup_status(t, "alice"))["is_restored"]
+            while (await t.call("alice", "backup_status"))["records"] < int(seen.split("-")[1], 16):
+                await t.mine(1)  # Until it has an event of that number, too.
+            with pytest.raises(ApiFailure, match="put back from a backup"):
+                await t.call("alice", "events", after=seen)
             assert before.items() <= marks_in(places / "alice" / "third").items()
 
     asyncio.run(scenario())

@@ -98,6 +98,28 @@ def test_what_this_journal_never_gave_is_no_cursor(cursor: str, complaint: str) 
         log_of(r.Started()).number_of(cursor)
 
 
+def put_back(*restores: tuple[int, bytes]) -> EventLog:
+    """Return the log of five events; before some of them the journal was put back."""
+    store = MemoryJournal([Entry("client", encode_record(r.Started()))] * 5)
+    return EventLog(store, journal_number=0x7F, restores=lambda: restores)
+
+
+def test_an_event_in_the_place_of_one_that_was_lost_has_another_cursor() -> None:
+    log = put_back((3, bytes.fromhex("01020304")), (5, bytes.fromhex("0a0b0c0d")))
+    cursors = [event["cursor"] for event in log.after(0)]
+    assert cursors == ["7f-1", "7f-2", "7f-01020304-3", "7f-01020304-4", "7f-0a0b0c0d-5"]
+    assert [log.number_of(cursor) for cursor in cursors] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "cursor", ["7f-3", "7f-5", "7f-01020304-5", "7f-0a0b0c0d-4", "7f-01020304-2", "7f-ffffffff-3"]
+)
+def test_a_reader_that_saw_what_was_lost_is_told_so(cursor: str) -> None:
+    log = put_back((3, bytes.fromhex("01020304")), (5, bytes.fromhex("0a0b0c0d")))
+    with pytest.raises(CursorUnknown, match="put back from a backup, which may have lost it"):
+        log.number_of(cursor)
+
+
 async def ask(log: EventLog, **params: object) -> Any:
     return await events_method(log)(params)
 

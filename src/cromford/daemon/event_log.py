@@ -2,7 +2,9 @@
 
 Every record has a place in the journal for ever, and a cursor names it. So a reader that remembers
 the last cursor it saw misses nothing and sees nothing twice, over restarts and checkpoints, as long
-as it comes back within the newest `EVENTS_KEPT` records; one that comes later is told so.
+as it comes back within the newest `EVENTS_KEPT` records; one that comes later is told so. Where a
+store was put back from a backup, others followed in the places of those that were lost: cursors
+of both differ, and a reader with one of the lost is told so, too.
 Signatures, nonces and keys stay in the journal, and so do preimages, payment secrets and the
 invoices that hold them. What an operator calls an invoice is told with what becomes of it.
 """
@@ -10,7 +12,7 @@ invoices that hold them. What an operator calls an invoice is told with what bec
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -38,7 +40,7 @@ _TOLD: Final = frozenset(
         "until_height", "went",
     }
 )  # fmt: skip
-_CURSOR: Final = re.compile(r"([0-9a-f]{1,8})-([0-9a-f]{1,15})", re.ASCII)
+_CURSOR: Final = re.compile(r"([0-9a-f]{1,8})-(?:([0-9a-f]{8})-)?([0-9a-f]{1,15})", re.ASCII)
 
 
 class CursorUnknown(ValueError):
@@ -65,11 +67,20 @@ class EventLog:
     Args:
         store: The journal.
         journal_number: Its number, so that no cursor of another is taken for one of this.
+        restores: Returns, of each restore that may have lost records, in their order, the number of
+            the first one that followed, and four bytes that its events are named by.
     """
 
-    def __init__(self, store: Store, *, journal_number: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        journal_number: int,
+        restores: Callable[[], Sequence[tuple[int, bytes]]] = tuple,
+    ) -> None:
         self._store = store
         self._journal_number = journal_number
+        self._restores = restores
         self._news = asyncio.Event()
         self._is_closed = False
         self.called: Callable[[bytes], Called | None] = lambda _payment_hash: None
@@ -100,7 +111,13 @@ class EventLog:
 
     def cursor_of(self, number: int) -> str:
         """Return what a reader remembers who has seen the events up to a number."""
-        return f"{self._journal_number:x}-{number:x}"
+        named_by = self._named_by(number)
+        return f"{self._journal_number:x}-{f'{named_by}-' if named_by else ''}{number:x}"
+
+    def _named_by(self, number: int) -> str:
+        """Return what an event is named by beside its number: the last restore before it."""
+        before = [name for first, name in self._restores() if first <= number]
+        return before[-1].hex() if before else ""
 
     def number_of(self, cursor: str) -> int:
         """Return the number of the last event that a reader has seen.
@@ -119,7 +136,12 @@ class EventLog:
             raise CursorUnknown(f"{cursor!r} is no cursor")
         if int(named[1], 16) != self._journal_number:
             raise CursorUnknown(f"{cursor!r} is a cursor of another journal")
-        number = int(named[2], 16)
+        number = int(named[3], 16)
+        if (named[2] or "") != self._named_by(number):
+            raise CursorUnknown(
+                f"{cursor!r} names an event of before the journal was put back from a backup, "
+                "which may have lost it"
+            )
         if number > self.n_seen:
             raise CursorUnknown(f"{cursor!r} names an event that this journal does not have")
         if number < self._store.oldest - 1:

@@ -125,7 +125,8 @@ class Marks:
         """
         self.is_current = False
         if self._is_proof_kept and self.memo.source:
-            self._water.change(source="", origins=(), was_proven=True)
+            restores = self.memo.restores_if_proven
+            self._water.change(source="", origins=(), was_proven=True, restores=restores)
         if self._may_try():
             try:
                 self._mark()

@@ -141,6 +141,14 @@ class Safekeeping:
         """What the store knows of its marks; None if it never had any, and was not restored."""
         return self._said if self.marks is None else self.marks.memo
 
+    @property
+    def restores(self) -> tuple[tuple[int, bytes], ...]:
+        """Of each restore that may have lost records, where what followed begins: see `Memo`."""
+        if self.memo is None:
+            return ()
+        is_proven = self.marks is not None and self.marks.is_proven
+        return self.memo.restores_if_proven if is_proven else self.memo.restores
+
     def facts(self, facts: Facts) -> Facts:
         """Return facts with what the mark's place says."""
         unmarkable = None if self.marks is None else self.marks.unmarkable

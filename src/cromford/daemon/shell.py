@@ -165,7 +165,11 @@ class Daemon(Generic[S]):
             )
             self.safe = Safekeeping(self._journal, self.home, options, keychain, role=role.name)
             undo.callback(self.safe.close)
-            self.events = EventLog(self._journal, journal_number=keychain.journal_number)
+            self.events = EventLog(
+                self._journal,
+                journal_number=keychain.journal_number,
+                restores=lambda: self.safe.restores,
+            )
             self.webhooks = Webhooks(self.home, self.events)
             self._signer = Signer(keychain, n_channels=lambda: self.n_channels)
             self.driver = Driver(

@@ -207,12 +207,15 @@ def test_a_restored_store_that_lost_nothing_is_proven_and_goes_on_with_its_line(
     assert len(third.files()) == 1
     marks = third.start(back)  # Until what lifts its marks is durable.
     assert marks.is_proven
+    assert [number for number, _ in marks.memo.restores] == [4]
+    assert not marks.memo.restores_if_proven
     marks.proof_is_kept()
     assert remember(marks, back, b"lifted")
     remember(marks, back, b"and on")
     marks = third.start(back)
     assert marks.is_proven, "and may be told again"
     assert marks.memo.source == ""
+    assert not marks.memo.restores
     third.stop()
     again = restored(back)
     older = copy.deepcopy(back)
@@ -267,6 +270,9 @@ def test_what_a_first_restore_lost_is_not_proven_by_the_mark_of_what_followed(th
     remember(marks, back, b"goes on")
     third.stop()
     again = restored(back)
+    (first, second) = HighWater.of(again).memo.restores
+    assert (first[0], second[0]) == (2, again.newest), "where the first record of each is"
+    assert first[1] != second[1]
     assert not third.start(back).is_proven
     assert not third.start(again).is_proven
 

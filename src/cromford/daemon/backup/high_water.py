@@ -26,6 +26,7 @@ from cromford.protocol.journal.streams import CREATION
 MEMO_KEY: Final = b"high_water"
 DIGEST_SIZE: Final = 32
 LINE_SIZE: Final = 8
+RESTORE_SIZE: Final = 4
 _RECORDS_AT_ONCE: Final = 1_000
 _LINK: Final = b"cromford/chain"
 _SIZE_BYTES: Final = 4
@@ -63,6 +64,9 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
         source: Where it was restored from; empty of a store that is not, or is proven.
         was_proven: Whether it is one that was restored, and proven: what is marked of it may be
             told so again.
+        restores: Of each restore after which records may be lost, the number of the first record
+            that followed it, and what names of events have from there on: the lost ones had the
+            same numbers.
     """
 
     number: int
@@ -74,6 +78,12 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
     origins: tuple[bytes, ...] = ()
     source: str = ""
     was_proven: bool = False
+    restores: tuple[tuple[int, bytes], ...] = ()
+
+    @property
+    def restores_if_proven(self) -> tuple[tuple[int, bytes], ...]:
+        """Which of the restores are left once it is proven that the newest ones lost nothing."""
+        return self.restores[: -len(self.origins) or None]
 
 
 _MEMO_DECODER: Final = msgspec.msgpack.Decoder(Memo)

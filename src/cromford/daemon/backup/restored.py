@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Final
 
-from cromford.daemon.backup.high_water import LINE_SIZE, HighWater
+from cromford.daemon.backup.high_water import LINE_SIZE, RESTORE_SIZE, HighWater
 from cromford.ports import Entry, Store
 from cromford.protocol.journal.records import StoreRestored, encode_record
 from cromford.protocol.journal.streams import CLIENT, HOUSE, factory_number
@@ -57,6 +57,7 @@ def mark_as_restored(
         origins=(*before, origin),
         source=source,
         was_proven=False,
+        restores=(*memo.restores, (store.newest + 1, secrets.token_bytes(RESTORE_SIZE))),
     )
     store.append(entries, [high_water.grown(entries)])
     return len(entries)

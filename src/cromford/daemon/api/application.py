@@ -202,7 +202,7 @@ class _Path:
             asked = endpoint.handler(params)
             # What waits for events changes nothing, so nobody need wait once the caller has left.
             answer = await (asked if stream is None else _unless_gone(asked, receive))
-            response = json_answer(msgspec.json.encode(answer))
+            response = _response(answer, operation.media_type)
         await response(scope, receive, send)
 
 
@@ -384,6 +384,11 @@ def _query_value(name: str, value: object, kind: Any) -> object:  # noqa: ANN401
     if read is None:
         raise InvalidParam(name, "what is not said is left out: there is no null in a query")
     return read
+
+
+def _response(answer: object, media_type: str) -> Response:
+    body = msgspec.json.encode(answer) if media_type == ops.JSON else str(answer).encode()
+    return Response(body, media_type=media_type, headers={"cache-control": "no-store"})
 
 
 def json_answer(body: bytes) -> Response:

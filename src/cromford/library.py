@@ -83,6 +83,10 @@ class Client:
         )
         return cast("PaymentAnswer", answer)
 
+    def qr(self, text: str) -> str:
+        """Return an invoice or an address as a QR code, in SVG."""
+        return cast("str", self._calls.call("qr", text=text))
+
     def pay(
         self,
         invoice: str,
@@ -159,6 +163,10 @@ class Client:
     def factory(self, factory_id: str | None = None) -> OwnFactory:
         """Return one factory: by default the newest that lives."""
         return cast("OwnFactory", self._calls.call("factory", factory_id=factory_id))
+
+    def factory_picture(self, factory_id: str | None = None) -> str:
+        """Return one factory as a picture, in SVG: by default the newest that lives."""
+        return cast("str", self._calls.call("factory_picture", factory_id=factory_id))
 
     def verify(self, factory_id: str | None = None) -> FactoryVerification:
         """Check a factory against the chain, from its terms on."""

@@ -56,7 +56,7 @@ def test_every_schema_is_described_in_words_of_its_own() -> None:
 
 
 def test_every_type_is_part_of_what_a_method_or_a_command_answers() -> None:
-    answers = [one for methods in BY_ROLE.values() for one in methods.values()]
+    answers = {one for types in BY_ROLE.values() for one in types.values()} - {str}
     schemas = schemas_of(every_type())
     used = set[str]().union(*(reached(one.__name__, schemas) for one in answers))
     # What others are made of, each with a field or two more, and no answer itself.
@@ -71,7 +71,7 @@ def test_every_type_is_part_of_what_a_method_or_a_command_answers() -> None:
 
 @pytest.mark.parametrize("role", BY_ROLE)
 def test_an_amount_says_its_unit(role: str) -> None:
-    schemas = schemas_of(list(BY_ROLE[role].values()))
+    schemas = schemas_of([one for one in BY_ROLE[role].values() if one is not str])
     units = {"_sat": "sat", "_msat": "msat", "_blocks": "blocks", "_sat_per_vb": "sat per"}
     silent = [
         f"{name}.{field}"

@@ -10,6 +10,7 @@ from tests.cli import answers
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
+from cromford.picture.factories import factories_picture
 from cromford.picture.factory import factory_picture
 from cromford.picture.page import factory_page
 from cromford.picture.plot import cost_plot
@@ -35,6 +36,19 @@ def test_a_clients_branch_is_drawn_too(client: FakeDaemon, tmp_path: Path) -> No
     words = ("client", "factory", "--svg", str(svg))
     assert CommandLine(client.datadir).run(*words).exit_code == 0
     assert svg.read_text(encoding="utf-8") == factory_picture(answers.BRANCH)
+
+
+def test_all_factories_are_drawn_on_one_line_and_listed(lsp: FakeDaemon, tmp_path: Path) -> None:
+    svg = tmp_path / "all.svg"
+    line = CommandLine(lsp.datadir)
+    listed = line.run("lsp", "factories", "--svg", str(svg))
+    assert listed.exit_code == 0
+    assert listed.stdout == line.run("lsp", "factories").stdout
+    document = json.loads(line.run("lsp", "factories", "--json").stdout)
+    assert svg.read_text(encoding="utf-8") == factories_picture(document)
+    again = line.run("lsp", "factories", "--svg", str(svg))
+    assert (again.exit_code, "--overwrite" in again.stderr) == (1, True)
+    assert line.run("lsp", "factories", "--overwrite").exit_code == 2
 
 
 def test_a_plan_is_drawn_without_a_daemon(tmp_path: Path) -> None:

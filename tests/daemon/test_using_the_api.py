@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.answers.fitting import check_fits
+from tests.daemon.api.browsing import Browser
 from tests.daemon.test_payments import invoice_of, with_money
 from tests.daemon.town import STEP_SECONDS, Town, town
 
@@ -22,6 +24,10 @@ from cromford import ApiFailure, Client
 from cromford.cli.api_reference import document_of_role
 from cromford.daemon.api.calling import SOCKET_NAME, ApiClient
 from cromford.daemon.api.operations import BY_ROLE
+from cromford.daemon.api.page_files import page_files
+from cromford.invoice.qr import svg_qr
+from cromford.picture.factories import factories_picture
+from cromford.picture.factory import factory_picture
 
 PAGE = Path(__file__).parents[2] / "docs" / "using-the-api.md"
 AMOUNT_MSAT = 7_000_000
@@ -175,6 +181,42 @@ async def is_asked_by_tcp(t: Town) -> None:
     assert (await by_tcp(port, "GET /v1/status", made["token"]))[0] == 401
 
 
+async def serves_a_page(t: Town) -> None:
+    """Who signs in with a token has of the API what the token has, and no more than that long."""
+    for name, role in (("lsp", "lsp"), ("alice", "client")):
+        daemon, _ = t.running[name]
+        assert daemon.api.tcp_port is not None
+        assert daemon.api.tcp_url == f"http://127.0.0.1:{daemon.api.tcp_port}/"
+        browser = Browser(daemon.api.tcp_port)
+        assert (await browser.ask("/")).body == page_files(role)["/"].body
+        operator = ApiClient(t.base / name / "regtest" / SOCKET_NAME)
+        made = await asyncio.to_thread(operator.call, "token_add", name="page", scopes=["read"])
+        assert (await browser.sign_in(made["token"])).json["role"] == role
+        status = (await browser.ask("/v1/status")).json
+        assert status["node_id"] == (await t.call(name, "status"))["node_id"]
+        assert (await browser.post("/v1/stop", {})).code == "scope_missing"
+        await asyncio.to_thread(operator.call, "token_revoke", name="page")
+        assert (await browser.ask("/v1/status")).code == "token_unknown"
+
+
+async def draws_what_the_command_line_draws(t: Town) -> None:
+    client = Client(t.base / "alice")
+    own = await asyncio.to_thread(client.factory_picture)
+    assert own == factory_picture(await t.call("alice", "factory"))
+    invoice = (await asyncio.to_thread(client.invoice, 1_000))["invoice"]
+    assert await asyncio.to_thread(client.qr, invoice) == svg_qr(invoice)
+    with pytest.raises(ApiFailure) as refused:
+        await asyncio.to_thread(client.qr, "")
+    assert (refused.value.code, refused.value.param) == ("invalid_param", "text")
+    lsp = ApiClient(t.base / "lsp" / "regtest" / SOCKET_NAME)
+    listed = await t.call("lsp", "factories")
+    assert await asyncio.to_thread(lsp.call, "factories_picture") == factories_picture(listed)
+    factory_id = listed["factories"][0]["factory_id"]
+    drawn = await asyncio.to_thread(lsp.call, "factory_show_picture", factory_id=factory_id)
+    assert drawn == factory_picture(await t.call("lsp", "factory_show", factory_id=factory_id))
+    check_fits(await asyncio.to_thread(lsp.call, "plan", clients=16), "lsp", "plan")
+
+
 async def follows_events(t: Town) -> None:
     client = Client(t.base / "alice")
 
@@ -195,10 +237,14 @@ async def follows_events(t: Town) -> None:
 def test_the_examples_of_the_documentation_do_what_it_says(tmp_path: Path) -> None:
     async def main() -> None:
         async with town(tmp_path) as t:
-            t.more["alice"] = {"api_listen": ("127.0.0.1", 0)}
+            await t.stop("lsp")
+            t.more = {name: {"api_listen": ("127.0.0.1", 0)} for name in ("lsp", "alice")}
+            await t.start_lsp()
             await with_money(t)
             await serves_what_it_says(t)
             await is_asked_by_tcp(t)
+            await serves_a_page(t)
+            await draws_what_the_command_line_draws(t)
             await follows_events(t)
             await pays_once_with_python(t, tmp_path)
             await pays_once_with_curl(t, tmp_path)

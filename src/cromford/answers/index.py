@@ -1,4 +1,7 @@
-"""Which method answers with which type, of each role; daemons are proven to do so."""
+"""Which method answers with which type, of each role; daemons are proven to do so.
+
+A picture is a `str`: the text of its SVG.
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -41,6 +44,7 @@ from cromford.answers.payments import (
     PaymentAnswer,
     PaymentsAnswer,
 )
+from cromford.answers.plan import PlanAnswer
 from cromford.answers.status import ClientStatus, LspStatus, Stopping, WishLeft, WishState
 from cromford.answers.tokens import BearerToken, BearerTokens, NewBearerToken
 from cromford.answers.wallet import (
@@ -80,7 +84,9 @@ LSP_ANSWERS: Final[Mapping[str, type]] = {
     "status": LspStatus,
     "lobby": LobbyAnswer,
     "factories": LspFactories,
+    "factories_picture": str,
     "factory_show": LspFactory,
+    "factory_show_picture": str,
     "factory_export": FactoryExport,
     "factory_abandon": AbandonedFunding,
     "factory_bump": BumpedFunding,
@@ -91,6 +97,8 @@ LSP_ANSWERS: Final[Mapping[str, type]] = {
     "payments": LspPaymentsAnswer,
     "forwards": ForwardsAnswer,
     "forward_show": FoundForwards,
+    "plan": PlanAnswer,
+    "plan_picture": str,
     "balances": LspBalances,
     "price": AskingPrice,
     "set_price": AskingPrice,
@@ -107,6 +115,7 @@ CLIENT_ANSWERS: Final[Mapping[str, type]] = {
     "move": MoveBegun,
     "factories": OwnFactories,
     "factory": OwnFactory,
+    "factory_picture": str,
     "verify": FactoryVerification,
     "exit_export": PackageDocument,
     "exit_plan": ExitPlan,
@@ -117,6 +126,7 @@ CLIENT_ANSWERS: Final[Mapping[str, type]] = {
     "invoices": PaymentsAnswer,
     "invoice_show": PaymentAnswer,
     "payments": PaymentsAnswer,
+    "qr": str,
     "balance": OwnBalance,
     "liquidity_quote": LiquidityQuote,
     "liquidity_buy": PurchaseOutcome,

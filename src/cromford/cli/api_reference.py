@@ -15,6 +15,7 @@ from cromford.answers.index import BY_ROLE
 from cromford.daemon import clientd, lspd
 from cromford.daemon.api.document import document, operations_of
 from cromford.daemon.api.handlers import Params
+from cromford.daemon.api.operations import JSON
 
 HEADING: Final = """\
 # The API
@@ -85,7 +86,11 @@ def _params(told: Document) -> Iterator[str]:
 
 
 def _answer(told: Document, schemas: Document) -> Iterator[str]:
-    answer = told["responses"]["200"]["content"]["application/json"]["schema"]
+    content = told["responses"]["200"]["content"]
+    if JSON not in content:
+        yield f"\nAnswers with {' or '.join(f'`{kind}`' for kind in content)}.\n"
+        return
+    answer = content[JSON]["schema"]
     if "$ref" not in answer:
         return
     name = _name_of(answer)

@@ -25,7 +25,13 @@ from cromford.cli.payments import (
     lsp_pay_command,
     payments_group,
 )
-from cromford.cli.picture_file import draw_factory, picture_options
+from cromford.cli.picture_file import (
+    draw_factories,
+    draw_factory,
+    overwrite_option,
+    picture_options,
+    svg_option,
+)
 from cromford.cli.rescan import rescan_command
 from cromford.cli.seed import seed_group
 from cromford.cli.shown import exits, lists, payment_lists, tree
@@ -156,11 +162,18 @@ def build(
 
 
 @command.command()
+@svg_option
+@overwrite_option
 @invocation_options
 @click.pass_obj
-def factories(invocation: Invocation) -> None:
-    """List the factories, newest attempts included."""
-    show(invocation, invocation.call(ROLE, "factories"), lists.lsp_factories)
+def factories(invocation: Invocation, /, *, svg_file: Path | None, overwrite: bool) -> None:
+    """List the factories, newest attempts included.
+
+    --svg draws those that live on one time line: how long each has, and what is locked in it.
+    """
+    answer = invocation.call(ROLE, "factories")
+    draw_factories(invocation, answer, svg_file=svg_file, overwrites=overwrite)
+    show(invocation, answer, lists.lsp_factories)
 
 
 @command.group()

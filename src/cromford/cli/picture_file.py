@@ -75,6 +75,22 @@ def draw_factory(
             write_picture(invocation, path, draw(document), overwrites=overwrites)
 
 
+def draw_factories(
+    invocation: Invocation, document: Document, *, svg_file: Path | None, overwrites: bool
+) -> None:
+    """Write the time line of all factories, if that was asked for.
+
+    Raises:
+        CommandFailed: If the file is there already, or cannot be written.
+        UsageError: If no file is named that could be replaced.
+    """
+    check_overwrite(svg_file, overwrites=overwrites)
+    if svg_file is not None:
+        from cromford.picture.factories import factories_picture  # noqa: PLC0415 - as above
+
+        write_picture(invocation, svg_file, factories_picture(document), overwrites=overwrites)
+
+
 def check_overwrite(*files: Path | None, overwrites: bool) -> None:
     """Check that what is to be replaced is named.
 

@@ -17,8 +17,9 @@ from cromford.daemon.api import client_market, client_payments
 from cromford.daemon.api.client_market import ClientMarket
 from cromford.daemon.api.client_payments import ClientPayments
 from cromford.daemon.api.factory_id import find_factory
-from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
+from cromford.daemon.api.pictures import Pictures
 from cromford.daemon.driver import Role
 from cromford.daemon.happenings import Happenings
 from cromford.daemon.logs import set_up_logging
@@ -37,6 +38,8 @@ from cromford.daemon.views.dying import show_moving
 from cromford.daemon.views.exit import exit_plan
 from cromford.daemon.views.exit_package import exit_package
 from cromford.daemon.views.exit_status import exit_status
+from cromford.invoice.qr import svg_qr
+from cromford.picture.factory import factory_picture
 from cromford.ports import BlockRef, ChainUnavailable
 from cromford.protocol import client
 from cromford.protocol import events as ev
@@ -69,6 +72,10 @@ class _OwnFactoryParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str | None = None
 
 
+class _QrParams(msgspec.Struct, forbid_unknown_fields=True):
+    text: str
+
+
 class _OwnExitParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str | None = None
     publish_stale_commitment: bool = False
@@ -81,6 +88,8 @@ PARAMS: Final[Params] = {
     "join": _JoinParams,
     "move": _OwnFactoryParams,
     "factory": _OwnFactoryParams,
+    "factory_picture": _OwnFactoryParams,
+    "qr": _QrParams,
     "verify": _OwnFactoryParams,
     "exit_export": _OwnFactoryParams,
     "exit_plan": _OwnFactoryParams,
@@ -118,6 +127,7 @@ class ClientDaemon(Daemon[ClientState]):
         self._payments = ClientPayments(self, self._signer.sign_node)
         self.events.called = self._payments.called
         self._market = ClientMarket(self)
+        self._pictures = Pictures()
         self._happenings = Happenings(ClientLookup(lambda: self.state), is_lsp=False)
 
     @property
@@ -215,6 +225,8 @@ class ClientDaemon(Daemon[ClientState]):
             "move": self._move,
             "factories": without_params(self._factories),
             "factory": self._factory,
+            "factory_picture": self._pictures.of(self._factory, factory_picture),
+            "qr": self._qr,
             "verify": self._verify,
             "exit_export": self._exit_export,
             "exit_plan": self._exit_plan,
@@ -315,6 +327,13 @@ class ClientDaemon(Daemon[ClientState]):
             **views.show(self.driver.state, attempt, self.facts),
             "refused": self._refused(attempt),
         }
+
+    async def _qr(self, params: dict[str, Any]) -> str:
+        text = read_params(params, _QrParams).text
+        try:
+            return await self._pictures.beside(lambda: svg_qr(text))
+        except ValueError as error:
+            raise InvalidParam("text", str(error)) from error
 
     async def _verify(self, params: dict[str, Any]) -> FactoryVerification:
         attempt = self._checked(params)

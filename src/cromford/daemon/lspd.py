@@ -30,6 +30,7 @@ from cromford.daemon.api.lsp_closing import LspClosing
 from cromford.daemon.api.lsp_fundings import LspFundings
 from cromford.daemon.api.lsp_market import LspMarket
 from cromford.daemon.api.lsp_payments import LspPayments
+from cromford.daemon.api.lsp_pictures import PICTURE_PARAMS, picture_methods
 from cromford.daemon.api.wallet import (
     FEERATE_TARGET_BLOCKS,
     check_believable,
@@ -127,6 +128,7 @@ PARAMS: Final[Params] = {
     **lsp_market.PARAMS,
     **lsp_bans.PARAMS,
     **lsp_fundings.PARAMS,
+    **PICTURE_PARAMS,
     "factory_show": _FactoryParams,
     "factory_export": _FactoryParams,
     "factory_abandon": _AbandonFactoryParams,
@@ -329,6 +331,7 @@ class LspDaemon(Daemon[LspState]):
             **self._market.methods(),
             **self._bans.methods(),
             **self._fundings.methods(),
+            **picture_methods(self._factory_show, without_params(self._factories)),
         }
 
     def _address(self) -> str | None:

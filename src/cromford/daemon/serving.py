@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,7 +17,10 @@ from cromford.daemon.api.document import document_of
 from cromford.daemon.api.endpoints import Answers, endpoints
 from cromford.daemon.api.gate import TokenGate
 from cromford.daemon.api.handlers import Handler, Params, without_params
+from cromford.daemon.api.page import PageFront
+from cromford.daemon.api.page_files import page_files
 from cromford.daemon.api.server import ApiServer, TcpListener
+from cromford.daemon.api.sessions import Sessions
 from cromford.daemon.api.tokens import Tokens
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.webhooks.delivering import Webhooks
@@ -85,6 +89,27 @@ def shared_methods(
     }
 
 
+def page_listener(role: str, tokens: Tokens, host: str, port: int) -> TcpListener:
+    """Return where an API is served by TCP, with the page of a role before it.
+
+    Args:
+        role: Whose page it is.
+        tokens: Who may.
+        host: Where.
+        port: Which; 0 takes any that is free.
+    """
+    sessions = Sessions(tokens)
+    gate = TokenGate(tokens, host=host, sessions=sessions)
+    before = partial(
+        PageFront,
+        role=role,
+        files=page_files(role),
+        sessions=sessions,
+        check_host=gate.check_host,
+    )
+    return TcpListener(host=host, port=port, gate=gate, before=before)
+
+
 def api_server(daemon: Served, role: str, *, listen: tuple[str, int] | None) -> ApiServer:
     """Return the server of a daemon's API, which does not listen yet.
 
@@ -96,8 +121,7 @@ def api_server(daemon: Served, role: str, *, listen: tuple[str, int] | None) -> 
     served = endpoints(daemon.served_methods(), params=daemon.params, answers=daemon.answers)
     tcp = None
     if listen is not None:
-        host, port = listen
-        tcp = TcpListener(host=host, port=port, gate=TokenGate(daemon.tokens, host=host))
+        tcp = page_listener(role, daemon.tokens, *listen)
     return ApiServer(
         daemon.home / SOCKET_NAME,
         served,

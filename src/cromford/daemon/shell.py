@@ -329,6 +329,8 @@ class Daemon(Generic[S]):
             await self._first_look()
             async with self.webhooks, self.api, supervised(self, self._settled):
                 self.spawn(self._network_once_it_knows_a_block())
+                if self.api.tcp_url is not None:
+                    _log.info("page_served url=%s", self.api.tcp_url)
                 _log.info("daemon_started home=%s", self.home)
                 await self._stopping.wait()
                 self.events.close()

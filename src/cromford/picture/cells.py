@@ -28,14 +28,15 @@ _STYLES: Final = {
 def box(badge: Badge, x: float, y: float, *, width: float, height: float, prefix: str) -> Markup:
     """Return the ground of a cell: its border and its pattern say how it stands."""
     fill = _FILLS.get(badge)
-    more = {} if fill is None else {"style": f"fill:url(#{prefix}-{fill})"}
+    more = {} if fill is None else {"fill": f"url(#{prefix}-{fill})"}
+    style = _STYLES.get(badge, "cell" if fill is None else "filled")
     return element(
         "rect",
         x=x,
         y=y,
         width=width,
         height=height,
-        class_=_STYLES.get(badge, "cell"),
+        class_=style,
         **more,
     )
 

@@ -22,7 +22,11 @@ CHARACTER: Final = 0.58
 PROSE_CHARACTER: Final = 0.51
 ELLIPSIS: Final = "…"
 
-_STYLE: Final = """
+# The one style of all pictures. Nothing in one has a `style` of its own: a page's policy (CSP) can
+# allow this block by its hash, and no attribute.
+STYLE: Final = (
+    f".cf{{max-width:{WIDTH_MAX}px}}"
+    """
 .cf{--ink:#1b1f24;--paper:#fff;--line:#57606a;--chain:#9ecbff;--old:#b35900;--done:#1a7f37;
 --void:#8c959f;--bad:#cf222e}
 @media (prefers-color-scheme:dark){.cf{--ink:#e6edf3;--paper:#0d1117;--line:#9198a1;--chain:#1f4f8f;
@@ -30,21 +34,26 @@ _STYLE: Final = """
 .cf text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--ink)}
 .cf .halo text{paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
 .cf .bold{font-weight:600}.cf .dim{fill:var(--line)}.cf .loud{font-weight:700;fill:var(--bad)}
-.cf .paper{fill:var(--paper)}.cf .cell{fill:var(--paper);stroke:var(--line);stroke-width:1}
+.cf .paper{fill:var(--paper)}.cf .cell{fill:var(--paper)}
+.cf .cell,.cf .filled{stroke:var(--line);stroke-width:1}
 .cf .unsigned{stroke-dasharray:4 3}
 .cf .chain{fill:var(--chain);stroke:var(--ink);stroke-width:2.5}
 .cf .failed{stroke:var(--bad);stroke-width:3;stroke-dasharray:8 2}
 .cf .line{fill:none;stroke:var(--line);stroke-width:1}
 .cf .now{fill:none;stroke:var(--ink);stroke-width:2}.cf .dashed{stroke-dasharray:5 4}
 .cf .curve{fill:none;stroke:var(--ink);stroke-width:2.5}.cf .point{fill:var(--ink)}
+.cf .strokes{fill:none}.cf .old{stroke:var(--old);stroke-width:1.2}
+.cf .void{stroke:var(--void);stroke-width:1}.cf .moved{stroke:var(--line);stroke-width:.7}
+.cf .done{fill:var(--done)}
 """
-# Name, size, and what is drawn of a pattern, in which colour, how thick.
+).strip()
+# Name, size, and what is drawn of a pattern.
 _PATTERNS: Final = (
-    ("old", 6, "M-1,1 l2,-2 M0,6 l6,-6 M5,7 l2,-2", "--old", 1.2),
-    ("void", 8, "M0,0 l8,8 M8,0 l-8,8", "--void", 1.0),
-    ("moved", 6, "M0,3 h6", "--line", 0.7),
+    ("old", 6, "M-1,1 l2,-2 M0,6 l6,-6 M5,7 l2,-2"),
+    ("void", 8, "M0,0 l8,8 M8,0 l-8,8"),
+    ("moved", 6, "M0,3 h6"),
 )
-_DOTS: Final = ("done", 6, 1.3, "--done")
+_DOTS: Final = ("done", 6, 1.3)
 
 
 def patterns(prefix: str) -> Markup:
@@ -57,19 +66,19 @@ def patterns(prefix: str) -> Markup:
         element(
             "pattern",
             element("rect", width=size, height=size, class_="paper"),
-            element("path", d=path, style=f"stroke:var({colour});stroke-width:{width};fill:none"),
+            element("path", d=path, class_=f"strokes {name}"),
             id=f"{prefix}-{name}",
             width=size,
             height=size,
             patternUnits="userSpaceOnUse",
         )
-        for name, size, path, colour, width in _PATTERNS
+        for name, size, path in _PATTERNS
     )
-    name, size, radius, colour = _DOTS
+    name, size, radius = _DOTS
     dots = element(
         "pattern",
         element("rect", width=size, height=size, class_="paper"),
-        element("circle", cx=size / 2, cy=size / 2, r=radius, style=f"fill:var({colour})"),
+        element("circle", cx=size / 2, cy=size / 2, r=radius, class_=name),
         id=f"{prefix}-{name}",
         width=size,
         height=size,
@@ -92,14 +101,13 @@ def sheet(*drawn: Markup, height: float, prefix: str, title: str, description: s
         "svg",
         words("title", title, id=f"{prefix}-title"),
         words("desc", description, id=f"{prefix}-desc"),
-        Markup(f"<style>{_STYLE.strip()}</style>"),
+        Markup(f"<style>{STYLE}</style>"),
         patterns(prefix),
         element("rect", width=WIDTH, height=height, class_="paper"),
         *drawn,
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {WIDTH} {round(height)}",
         width="100%",
-        style=f"max-width:{WIDTH_MAX}px",
         class_="cf",
         role="img",
         aria_labelledby=f"{prefix}-title {prefix}-desc",

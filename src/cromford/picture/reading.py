@@ -3,7 +3,7 @@
 The document is that of `factory show`, of an LSP or of a client. What is not in it is not drawn.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -159,6 +159,10 @@ class _Reader:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._txs: list[Document] = list(document["transactions"])
+        self._children: dict[str, list[Document]] = {}
+        for tx in self._txs:
+            if tx["parent"] is not None:
+                self._children.setdefault(tx["parent"], []).append(tx)
         self._published = {_unversioned(name): name for name in document["published"]}
         self._is_branch = "leaves" not in document
 
@@ -202,12 +206,8 @@ class _Reader:
         )
 
     def _spending(self, parent: Document) -> list[Document]:
-        found = [tx for tx in self._children if tx["parent"] == parent["name"]]
+        found = self._children.get(parent["name"], [])
         return sorted(found, key=lambda tx: int(tx["parent_vout"]))
-
-    @property
-    def _children(self) -> Iterable[Document]:
-        return (tx for tx in self._txs if tx["parent"] is not None)
 
     def _tx(self, tx: Document, *, is_closed: bool) -> DrawnTx:
         published = self._published.get(_unversioned(tx["name"]), "")

@@ -72,7 +72,8 @@ def breaks(old: Document, new: Document) -> list[str]:
 
 
 def answer_of(told: Document) -> Document:
-    answer: Document = told["responses"]["200"]["content"]["application/json"]["schema"]
+    content = told["responses"]["200"]["content"]
+    answer: Document = content.get("application/json", content.get("image/svg+xml"))["schema"]
     return answer
 
 

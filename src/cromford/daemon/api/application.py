@@ -27,7 +27,7 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, Router
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cromford.codec.decoders import decoded
 from cromford.codec.reader import MalformedBytes
@@ -99,34 +99,8 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; an ASGI application."""
-        begun = False
         is_operators.set(self._gate is None)
-
-        async def noting(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self._answer(scope, receive, noting)
-        except CallerGone:
-            _log.debug("api_caller_gone")
-        except asyncio.CancelledError:
-            # The server closes, and has hung up already. Above is nobody but the HTTP library.
-            _log.debug("api_request_ended")
-        except ApiFailure as failure:
-            await failed(failure)(scope, receive, send)
-        except Exception as error:  # noqa: BLE001 - a bug in one operation must not end the daemon
-            # Neither the message, which a traceback ends with, nor the parameters: either can
-            # hold a secret.
-            _log.error(
-                "api_operation_failed operation=%s error=%s at=%s",
-                scope.get("operation", ""),
-                type(error).__name__,
-                _places(error),
-            )
-            if not begun:
-                await failed(_internal())(scope, receive, send)
+        await answered(self._answer, scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -136,7 +110,7 @@ class Application:
         # Matched as it was sent: a slash inside of a parameter is no border.
         path = scope["raw_path"].decode("ascii")
         if path == DOCUMENT_PATH and scope["method"] == "GET" and self._document is not None:
-            await _json(self._document())(scope, receive, send)
+            await json_answer(self._document())(scope, receive, send)
             return
         matched = {
             **scope,
@@ -154,6 +128,37 @@ class Application:
         return _EVERYTHING if self._gate is None else self._gate(headers)
 
 
+async def answered(answer: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Let an application answer a request; what it raises becomes the answer."""
+    begun = False
+
+    async def noting(message: Message) -> None:
+        nonlocal begun
+        begun = True
+        await send(message)
+
+    try:
+        await answer(scope, receive, noting)
+    except CallerGone:
+        _log.debug("api_caller_gone")
+    except asyncio.CancelledError:
+        # The server closes, and has hung up already. Above is nobody but the HTTP library.
+        _log.debug("api_request_ended")
+    except ApiFailure as failure:
+        await failed(failure)(scope, receive, send)
+    except Exception as error:  # noqa: BLE001 - a bug in one operation must not end the daemon
+        # Neither the message, which a traceback ends with, nor the parameters: either can
+        # hold a secret.
+        _log.error(
+            "api_operation_failed operation=%s error=%s at=%s",
+            scope.get("operation", ""),
+            type(error).__name__,
+            _places(error),
+        )
+        if not begun:
+            await failed(_internal())(scope, receive, send)
+
+
 class _Path:
     """The operations of one path, by their verbs; an ASGI application."""
 
@@ -166,7 +171,7 @@ class _Path:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._by_verb.get(scope["method"])
         if endpoint is None:
-            raise _WrongVerb(scope["method"], self._by_verb)
+            raise WrongVerb(scope["method"], self._by_verb)
         described = endpoint.described
         operation = described.operation
         scope["operation"] = operation.name
@@ -197,11 +202,13 @@ class _Path:
             asked = endpoint.handler(params)
             # What waits for events changes nothing, so nobody need wait once the caller has left.
             answer = await (asked if stream is None else _unless_gone(asked, receive))
-            response = _json(msgspec.json.encode(answer))
+            response = _response(answer, operation.media_type)
         await response(scope, receive, send)
 
 
-class _WrongVerb(ApiFailure):
+class WrongVerb(ApiFailure):
+    """A path that is served, by another method of HTTP; `allow` names those."""
+
     def __init__(self, verb: str, known: Iterable[str]) -> None:
         self.allow = ", ".join(sorted(known))
         super().__init__(
@@ -278,7 +285,7 @@ async def _params_of(
     if endpoint.described.operation.has_body:
         if query:
             raise InvalidParam("params", "the parameters of this operation stand in the body")
-        params = await _body_params(headers, receive)
+        params = await body_params(headers, receive)
     else:
         params = query_params(query, endpoint.described.params)
     for name, value in scope["path_params"].items():
@@ -288,8 +295,21 @@ async def _params_of(
     return params
 
 
-async def _body_params(headers: Headers, receive: Receive) -> dict[str, Any]:
-    body = await _read_body(receive)
+async def body_params(
+    headers: Headers, receive: Receive, *, size_max: int = REQUEST_SIZE_MAX
+) -> dict[str, Any]:
+    """Return the parameters in the body of a request.
+
+    Args:
+        headers: Of the request.
+        receive: Gives its body.
+        size_max: How many bytes that may have.
+
+    Raises:
+        ApiFailure: If it has more, or holds no JSON object.
+        CallerGone: If the caller left before it was there.
+    """
+    body = await _read_body(receive, size_max)
     if not body:
         return {}
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -309,17 +329,17 @@ async def _body_params(headers: Headers, receive: Receive) -> dict[str, Any]:
         ) from error
 
 
-async def _read_body(receive: Receive) -> bytes:
+async def _read_body(receive: Receive, size_max: int) -> bytes:
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise CallerGone
         body += message["body"]
-        if len(body) > REQUEST_SIZE_MAX:
+        if len(body) > size_max:
             raise ApiFailure(
                 "request_too_large",
-                f"a request has at most {REQUEST_SIZE_MAX} bytes",
+                f"a request has at most {size_max} bytes",
                 status=status.CONTENT_TOO_LARGE,
             )
         if not message["more_body"]:
@@ -366,7 +386,13 @@ def _query_value(name: str, value: object, kind: Any) -> object:  # noqa: ANN401
     return read
 
 
-def _json(body: bytes) -> Response:
+def _response(answer: object, media_type: str) -> Response:
+    body = msgspec.json.encode(answer) if media_type == ops.JSON else str(answer).encode()
+    return Response(body, media_type=media_type, headers={"cache-control": "no-store"})
+
+
+def json_answer(body: bytes) -> Response:
+    """Return JSON as an answer that nobody keeps."""
     return Response(body, media_type=JSON_TYPE, headers={"cache-control": "no-store"})
 
 
@@ -381,7 +407,7 @@ def failed(failure: ApiFailure) -> Response:
         param=failure.param,
     )
     headers = {"cache-control": "no-store"}
-    if isinstance(failure, _WrongVerb):
+    if isinstance(failure, WrongVerb):
         headers["allow"] = failure.allow
     if failure.status == status.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"

@@ -20,14 +20,14 @@ import msgspec
 from cromford.codec.decoders import decoded
 from cromford.codec.reader import MalformedBytes
 from cromford.daemon.api.failures import ApiFailure, DaemonNotRunning, InvalidParam
-from cromford.daemon.api.operations import OPERATIONS, ROLE_HEADER, Operation
+from cromford.daemon.api.operations import JSON, OPERATIONS, ROLE_HEADER, Operation
 
 SOCKET_NAME: Final = "api.sock"
 OLD_SOCKET_NAME: Final = "rpc.sock"  # Of daemons before this API.
 REQUEST_SIZE_MAX: Final = 4 * 1024 * 1024
 RESPONSE_SIZE_MAX: Final = 64 * 1024 * 1024
 CALL_TIMEOUT_SECONDS: Final = 120.0
-JSON_TYPE: Final = "application/json"
+JSON_TYPE: Final = JSON
 _QUEUE_SECONDS: Final = 0.01  # Between two looks whether a full queue has a place.
 _CHUNK_SIZE: Final = 64 * 1024
 _ERROR_STATUS_MIN: Final = 400
@@ -80,7 +80,7 @@ class ApiClient:
         self._timeout_seconds = timeout_seconds
 
     def call(self, name: str, /, **params: object) -> Any:  # noqa: ANN401 - any JSON value
-        """Return the answer of an operation.
+        """Return the answer of an operation: what its JSON says, or its text if it is a picture.
 
         Raises:
             DaemonNotRunning: If nobody listens.
@@ -105,7 +105,7 @@ class ApiClient:
         if body:
             head += [f"content-type: {JSON_TYPE}", f"content-length: {len(body)}"]
         request = "\r\n".join((*head, "", "")).encode() + body
-        return read_answer(self._exchange(request))
+        return read_answer(self._exchange(request), media_type=OPERATIONS[name].media_type)
 
     def _exchange(self, request: bytes) -> bytes:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
@@ -237,8 +237,12 @@ def _read_all(stream: socket.socket) -> bytes:
     return bytes(received)
 
 
-def read_answer(received: bytes) -> Any:  # noqa: ANN401 - any JSON value
-    """Return the JSON of an answer, from all that came before the connection ended.
+def read_answer(received: bytes, *, media_type: str = JSON_TYPE) -> Any:  # noqa: ANN401 - as `call`
+    """Return what an answer says, from all that came before the connection ended.
+
+    Args:
+        received: All of it.
+        media_type: What is expected: of anything but JSON, its text is returned.
 
     Raises:
         ApiFailure: As the daemon says; `connection_lost` if the answer is cut short;
@@ -258,7 +262,7 @@ def read_answer(received: bytes) -> Any:  # noqa: ANN401 - any JSON value
     body = body[:size]
     try:
         if int(status[1]) < _ERROR_STATUS_MIN:
-            return decoded(_ANSWER_DECODER, body)
+            return decoded(_ANSWER_DECODER, body) if media_type == JSON_TYPE else _text_of(body)
         error = decoded(_ERROR_DECODER, body)
     except MalformedBytes as malformed:
         raise _unreadable(str(malformed)) from malformed
@@ -271,6 +275,13 @@ def read_answer(received: bytes) -> Any:  # noqa: ANN401 - any JSON value
         status=int(status[1]),
         param=error.param,
     )
+
+
+def _text_of(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise _unreadable(str(error)) from error
 
 
 def _unreadable(reason: str) -> ApiFailure:

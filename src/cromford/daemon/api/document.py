@@ -121,7 +121,7 @@ class _Schemas:
 
 def _operation(one: Described, schemas: _Schemas) -> dict[str, Any]:
     operation = one.operation
-    content: dict[str, Any] = {JSON_TYPE: {"schema": schemas.of(one.answer)}}
+    content: dict[str, Any] = {operation.media_type: {"schema": schemas.of(one.answer)}}
     if operation.name in STREAMED:
         content[STREAM_TYPE] = {"schema": {"type": "string"}}
     fields, required = _fields_of(one.params)

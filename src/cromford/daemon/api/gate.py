@@ -1,4 +1,4 @@
-"""Who may come in by TCP: with a token, and not through a browser that another site steers."""
+"""Who may come in by TCP: with a token or a session, and not by another site's page."""
 
 import ipaddress
 
@@ -12,11 +12,12 @@ from cromford.daemon.api.failures import (
 )
 from cromford.daemon.api.loopback import LOCALHOST
 from cromford.daemon.api.operations import Scope
+from cromford.daemon.api.sessions import Sessions, cookies
 from cromford.daemon.api.tokens import Tokens
 
 
 class TokenGate:
-    """Lets in who has a token, and asks for us by an address or by the name we were given.
+    """Lets in who has a token, or signed in with one, and asks for us by our address or our name.
 
     A page of another site can let its own name resolve to our address (DNS rebinding), and then
     asks with that name in `Host`. So a name has to be ours; an address cannot be made to lie.
@@ -24,10 +25,12 @@ class TokenGate:
     Args:
         tokens: The tokens.
         host: Where we listen, as it was said.
+        sessions: Who signed in; None where nobody can.
     """
 
-    def __init__(self, tokens: Tokens, *, host: str) -> None:
+    def __init__(self, tokens: Tokens, *, host: str, sessions: Sessions | None = None) -> None:
         self._tokens = tokens
+        self._sessions = sessions
         self._names = {LOCALHOST, host.lower()}
 
     def __call__(self, headers: Headers) -> frozenset[Scope]:
@@ -35,6 +38,26 @@ class TokenGate:
 
         Raises:
             ApiFailure: If it may do nothing.
+        """
+        self.check_host(headers)
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and token.strip():
+            return self._tokens.allowed(token.strip())
+        if self._sessions is not None and any(cookies(headers)):
+            return self._sessions.allowed(headers)
+        raise ApiFailure(
+            "token_missing",
+            "authorization: expected a bearer token, received none",
+            remediation="Make one with `token add`, and send `Authorization: Bearer TOKEN`.",
+            exit_code=EXIT_AUTHENTICATION,
+            status=UNAUTHORIZED,
+        )
+
+    def check_host(self, headers: Headers) -> None:
+        """Check that a request names us as we are.
+
+        Raises:
+            ApiFailure: If it does not.
         """
         asked = headers.get("host", "")
         host = _host_of(asked)
@@ -46,16 +69,6 @@ class TokenGate:
                 exit_code=EXIT_AUTHENTICATION,
                 status=FORBIDDEN,
             )
-        kind, _, token = headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not token.strip():
-            raise ApiFailure(
-                "token_missing",
-                "authorization: expected a bearer token, received none",
-                remediation="Make one with `token add`, and send `Authorization: Bearer TOKEN`.",
-                exit_code=EXIT_AUTHENTICATION,
-                status=UNAUTHORIZED,
-            )
-        return self._tokens.allowed(token.strip())
 
 
 def _host_of(asked: str) -> str:

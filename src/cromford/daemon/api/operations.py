@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 VERSION: Final = "v1"
+JSON: Final = "application/json"
+SVG: Final = "image/svg+xml"
 ROLE_HEADER: Final = "cromford-role"  # Whose daemon a request is meant for.
 _PLACE: Final = re.compile(r"\{(\w+)\}")
 
@@ -42,6 +44,7 @@ class Operation(NamedTuple):
         path: Below the address of the daemon; `{name}` is a parameter, too.
         scope: What a token needs for it; None where no token is enough: only over the unix socket.
         summary: What it does, in a line.
+        media_type: What it answers with, where it does not fail: `JSON`, or a text of another type.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Operation(NamedTuple):
     path: str
     scope: Scope | None
     summary: str
+    media_type: str = JSON
 
     @property
     def has_body(self) -> bool:
@@ -63,6 +67,10 @@ class Operation(NamedTuple):
 
 def _read(name: str, path: str, summary: str, *, scope: Scope | None = Scope.READ) -> Operation:
     return Operation(name, "GET", f"/{VERSION}/{path}", scope, summary)
+
+
+def _picture(name: str, path: str, summary: str) -> Operation:
+    return Operation(name, "GET", f"/{VERSION}/{path}", Scope.READ, summary, SVG)
 
 
 def _act(
@@ -108,6 +116,7 @@ _CLIENT: Final = (
     _act("leave", "lobby/leave", _OPERATE, "Leave the LSP's lobby."),
     _act("move", "factories/move", _OPERATE, "Move out of a factory that dies."),
     _read("factory", "factory", "One factory: by default the newest that lives."),
+    _picture("factory_picture", "factory/picture", "One factory as a picture."),
     _read("verify", "factory/checks", "Check a factory against the chain, from its terms on."),
     _read(
         "exit_export", "exit/package", "All that it takes to leave without this daemon.",
@@ -119,6 +128,7 @@ _CLIENT: Final = (
     _act("invoice", "invoices", Scope.RECEIVE, "Make an invoice."),
     _read("invoices", "invoices", "A page of the invoices made here, newest first."),
     _read("invoice_show", "invoices/{payment_hash}", "One invoice that was made here."),
+    _picture("qr", "qr", "An invoice or an address as a QR code."),
     _read("balance", "balance", "What each channel holds."),
     _act(
         "liquidity_quote", "liquidity/quotes", Scope.RECEIVE,
@@ -129,7 +139,9 @@ _CLIENT: Final = (
 _LSP: Final = (
     _read("lobby", "lobby", "Who waits for a factory, and where clients find this LSP."),
     _act("build", "factories", _OPERATE, "Build a factory of those who wait."),
+    _picture("factories_picture", "factories/picture", "All factories that live, on a time line."),
     _read("factory_show", "factories/{factory_id}", "One factory."),
+    _picture("factory_show_picture", "factories/{factory_id}/picture", "One factory as a picture."),
     _read(
         "factory_export", "factories/{factory_id}/export",
         "A factory, so that others can verify it.", scope=_OPERATE,
@@ -149,6 +161,8 @@ _LSP: Final = (
     _act("close", "factories/{factory_id}/close", _OPERATE, "Close a factory, or a part of it."),
     _read("forwards", "forwards", "A page of what went through, by factory, newest first."),
     _read("forward_show", "forwards/{payment_hash}", "What went through of one payment hash."),
+    _read("plan", "plan", "What a factory would cost, before it exists."),
+    _picture("plan_picture", "plan/picture", "What it would cost over its lifetime, as a plot."),
     _read("balances", "balances", "What every channel holds."),
     _read("price", "price", "What is asked for inbound liquidity."),
     _act("set_price", "price", _OPERATE, "Change what is asked for it.", verb="PATCH"),

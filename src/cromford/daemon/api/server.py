@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from starlette.types import ASGIApp
+
+from cromford.adapters.peer_address import written_endpoint
 from cromford.daemon.api.application import Application, Gate, Stream
 from cromford.daemon.api.calling import short_path
 from cromford.daemon.api.connections import Connections
@@ -36,11 +39,19 @@ class SocketInUse(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpListener:
-    """An address to serve on, too. Port 0 takes any that is free."""
+    """An address to serve on, too.
+
+    Attributes:
+        host: Where.
+        port: Which; 0 takes any that is free.
+        gate: Who may ask for what.
+        before: What is put before the API there; by default nothing.
+    """
 
     host: str
     port: int
     gate: Gate
+    before: Callable[[ASGIApp], ASGIApp] = lambda api: api
 
 
 class ApiServer:
@@ -71,13 +82,15 @@ class ApiServer:
         self._tcp = tcp
         served = tuple(endpoints)
 
-        def connections(name: str, n_max: int, gate: Gate | None) -> Connections:
-            app = Application(served, role=role, gate=gate, document=document, streams=streams)
-            return Connections(app, name=name, n_max=n_max)
+        def application(gate: Gate | None) -> Application:
+            return Application(served, role=role, gate=gate, document=document, streams=streams)
 
-        self._connections = [connections("unix", UNIX_CONNECTIONS_MAX, None)]
+        self._connections = [
+            Connections(application(None), name="unix", n_max=UNIX_CONNECTIONS_MAX)
+        ]
         if tcp is not None:
-            self._connections.append(connections("tcp", TCP_CONNECTIONS_MAX, tcp.gate))
+            app = tcp.before(application(tcp.gate))
+            self._connections.append(Connections(app, name="tcp", n_max=TCP_CONNECTIONS_MAX))
         self._servers: list[asyncio.Server] = []
         self._inode = 0
         self._resources = contextlib.ExitStack()
@@ -89,6 +102,14 @@ class ApiServer:
             return None
         port: int = self._servers[-1].sockets[0].getsockname()[1]
         return port
+
+    @property
+    def tcp_url(self) -> str | None:
+        """Where a browser finds it, if it is served by TCP."""
+        port = self.tcp_port
+        if self._tcp is None or port is None:
+            return None
+        return f"http://{written_endpoint(self._tcp.host, port)}/"
 
     @property
     def n_connections(self) -> int:

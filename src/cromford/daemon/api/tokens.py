@@ -99,6 +99,14 @@ class Tokens:
     def allowed(self, presented: str) -> frozenset[Scope]:
         """Return what a token may be used for.
 
+        Raises:
+            ApiFailure: If it is none of ours.
+        """
+        return self.scopes(self.find(presented))
+
+    def find(self, presented: str) -> Token:
+        """Return what is kept of a token.
+
         All are compared, so that the time it takes says nothing about any of them.
 
         Raises:
@@ -107,14 +115,22 @@ class Tokens:
         digest = _digest(presented)
         found = [one for one in self._tokens if hmac.compare_digest(one.sha256, digest)]
         if not found:
-            raise ApiFailure(
-                "token_unknown",
-                "the bearer token is none of this daemon's, or was revoked",
-                remediation="Make one with `token add`.",
-                exit_code=EXIT_AUTHENTICATION,
-                status=UNAUTHORIZED,
-            )
-        return frozenset().union(*(INCLUDED[scope] for scope in found[0].scopes))
+            raise _unknown()
+        return found[0]
+
+    def has(self, token: Token) -> bool:
+        """Say whether a token is one of ours still."""
+        return token in self._tokens
+
+    def scopes(self, token: Token) -> frozenset[Scope]:
+        """Return what one that was found may be used for now.
+
+        Raises:
+            ApiFailure: If it was revoked since.
+        """
+        if not self.has(token):
+            raise _unknown()
+        return frozenset().union(*(INCLUDED[scope] for scope in token.scopes))
 
     def methods(self) -> dict[str, Handler]:
         """Return the operations, by name."""
@@ -184,6 +200,16 @@ class Tokens:
                 "tokens_not_written", f"{self._path}: {error.strerror}", retryable=True
             ) from error
         self._tokens = kept.tokens
+
+
+def _unknown() -> ApiFailure:
+    return ApiFailure(
+        "token_unknown",
+        "the bearer token is none of this daemon's, or was revoked",
+        remediation="Make one with `token add`.",
+        exit_code=EXIT_AUTHENTICATION,
+        status=UNAUTHORIZED,
+    )
 
 
 def _digest(token: str) -> str:

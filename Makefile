@@ -18,6 +18,8 @@ DOCS_STAMP := $(DOCS_PACKAGES)/.installed
 EXAMPLES ?= 20
 CONTRACT_PACKAGES := .contract-packages
 CONTRACT_STAMP := $(CONTRACT_PACKAGES)/.installed
+BROWSER_PACKAGES := .browser-packages
+BROWSER_STAMP := $(BROWSER_PACKAGES)/.installed
 MATRIX_OUT ?= matrix.txt
 KILLS ?= 100
 SEED ?=
@@ -25,7 +27,7 @@ SAMPLE ?= 0
 # A sample is bounded in time; all mutants take hours.
 MINUTES ?= $(if $(filter-out 0,$(SAMPLE)),30,100000)
 
-.PHONY: demo test tables check bench crowd flood mass-exit dying drill simulate matrix fuzz contract mutants samples coverage format docs wheels man clean
+.PHONY: demo test tables check bench crowd flood mass-exit dying drill simulate matrix fuzz contract browser mutants samples coverage format docs wheels man clean
 
 demo: $(STAMP)
 	$(BIN)/cromford demo --clients 4
@@ -85,11 +87,17 @@ fuzz: $(FUZZ_STAMP)
 contract: $(CONTRACT_STAMP)
 	PYTHONPATH=$(CONTRACT_PACKAGES) $(BIN)/python -m tests.contract --examples $(EXAMPLES) $(if $(SEED),--seed $(SEED))
 
+# The page in a real browser, with real daemons; screenshots are in .screenshots. Skipped, saying so,
+# where there is no Chromium (Debian, Ubuntu: apt-get install chromium).
+browser: export PYTHONDONTWRITEBYTECODE :=
+browser: $(BROWSER_STAMP)
+	PYTHONPATH=$(BROWSER_PACKAGES) $(BIN)/pytest -n 0 tests/browser
+
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants --sample $(SAMPLE) $(if $(SEED),--seed $(SEED)) --minutes $(MINUTES) $(foreach room,$(ROOM),--room $(room))
 
 # A little of each of the long ones, always the same: what a change has to pass beside `make test`.
-samples: $(STAMP)
+samples: $(STAMP) browser
 	$(BIN)/python -m tests.drill --points --sample 3 --kills 10 --seed 1
 	$(BIN)/python -m tests.simulation --seeds 40 --seed-start 0
 	CROMFORD_SEED=0 $(BIN)/python -m tests.matrix --brief --sample 12 --jobs 2
@@ -125,7 +133,7 @@ man: $(STAMP)
 	$(BIN)/python -m cromford.cli.man build/man
 
 clean:
-	rm -rf wheels .wheels build site $(VENV) $(FUZZ_PACKAGES) $(DOCS_PACKAGES) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .mutants .import_linter_cache .coverage*
+	rm -rf wheels .wheels build site $(VENV) $(FUZZ_PACKAGES) $(DOCS_PACKAGES) $(CONTRACT_PACKAGES) $(BROWSER_PACKAGES) .screenshots .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .mutants .import_linter_cache .coverage*
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed: Cromford needs Python 3.11 or newer" >&2; exit 1; }
@@ -147,3 +155,7 @@ $(DOCS_STAMP): requirements-docs.lock $(STAMP)
 $(CONTRACT_STAMP): requirements-contract.lock $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --upgrade --target $(CONTRACT_PACKAGES) -r requirements-contract.lock
 	@touch $(CONTRACT_STAMP)
+
+$(BROWSER_STAMP): requirements-browser.lock $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --upgrade --target $(BROWSER_PACKAGES) -r requirements-browser.lock
+	@touch $(BROWSER_STAMP)

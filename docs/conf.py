@@ -30,6 +30,7 @@ SHOWN: Final = {
     "Begin": ["docs/five-minutes", "docs/example", "docs/operating", "contrib/README"],
     "Use": [
         "docs/leaving",
+        "docs/page",
         "docs/using-the-api",
         "docs/liquidity",
         "docs/dying",

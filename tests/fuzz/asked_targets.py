@@ -25,6 +25,7 @@ from cromford.daemon.api.connections import Connections
 from cromford.daemon.api.endpoints import endpoints
 from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.api.handlers import Handler, read_params
+from cromford.daemon.api.operations import JSON, OPERATIONS
 from cromford.ports import ChainUnavailable
 from cromford.watch.package import package_document
 from cromford.watch.package_reading import InvalidPackage, read_package
@@ -93,7 +94,9 @@ class _Transport:
 @cache
 def connections() -> tuple[asyncio.AbstractEventLoop, Connections]:
     """Return what serves an operation for each class of parameters, which says what it read."""
-    methods = {name: _echo(kind) for name, kind in PARAMS.items()}
+    # What is answered with JSON; a picture takes what others take, too.
+    named = {name for name in PARAMS if OPERATIONS[name].media_type == JSON}
+    methods = {name: _echo(PARAMS[name]) for name in named}
     app = Application(endpoints(methods, params=PARAMS, answers={}))
     return asyncio.new_event_loop(), Connections(app, name="fuzz", n_max=1)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -38,7 +38,7 @@ from cromford.daemon.views.dying import show_moving
 from cromford.daemon.views.exit import exit_plan
 from cromford.daemon.views.exit_package import exit_package
 from cromford.daemon.views.exit_status import exit_status
-from cromford.invoice.qr import svg_qr
+from cromford.invoice.qr import QR_LENGTH_MAX, svg_qr
 from cromford.picture.factory import factory_picture
 from cromford.ports import BlockRef, ChainUnavailable
 from cromford.protocol import client
@@ -73,7 +73,7 @@ class _OwnFactoryParams(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _QrParams(msgspec.Struct, forbid_unknown_fields=True):
-    text: str
+    text: Annotated[str, msgspec.Meta(min_length=1, max_length=QR_LENGTH_MAX)]
 
 
 class _OwnExitParams(msgspec.Struct, forbid_unknown_fields=True):

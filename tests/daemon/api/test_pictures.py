@@ -165,6 +165,24 @@ def test_a_plan_that_cannot_be_names_the_parameter(
         assert not refused.value.retryable
 
 
+def test_a_plan_is_asked_for_in_a_query(tmp_path: Path) -> None:
+    levels = {"inner_arities": [2, 2], "inner_kinds": ["static", "dw"]}
+
+    async def run() -> None:
+        async with ApiServer(tmp_path / SOCKET, served()):
+            client = ApiClient(tmp_path / SOCKET)
+            answer = await asyncio.to_thread(client.call, "plan", **levels)
+            assert answer["shape"]["inner_arities"] == [2, 2]
+            with pytest.raises(ApiFailure) as refused:
+                await asyncio.to_thread(client.call, "plan", clients=0)
+            assert refused.value.param == "clients"
+            assert await asyncio.to_thread(client.call, "plan_picture", **levels) == cost_plot(
+                answer
+            )
+
+    asyncio.run(run())
+
+
 def test_one_plan_is_worked_out_at_a_time_and_the_loop_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

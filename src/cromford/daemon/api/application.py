@@ -20,7 +20,7 @@ from collections.abc import (
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, get_origin
+from typing import Annotated, Any, Final, get_args, get_origin
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -364,13 +364,18 @@ def query_params(query: str, kind: type[msgspec.Struct] | None) -> dict[str, Any
     kinds = {field.name: field.type for field in msgspec.structs.fields(kind)}
     said: dict[str, Any] = {}
     for name, value in pairs:
-        if name in kinds and get_origin(kinds[name]) is list:
+        if _is_list(kinds.get(name)):
             said.setdefault(name, []).append(value)
         elif name in said:
             raise InvalidParam(name, "it is said twice")
         else:
             said[name] = value
     return {name: _query_value(name, value, kinds.get(name)) for name, value in said.items()}
+
+
+def _is_list(kind: Any) -> bool:  # noqa: ANN401 - a type of msgspec's
+    bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return get_origin(bare) is list
 
 
 def _query_value(name: str, value: object, kind: Any) -> object:  # noqa: ANN401 - a type of msgspec's

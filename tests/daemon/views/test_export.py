@@ -5,6 +5,7 @@ room's oracle, and the kernel says what may be published. No value of the tree i
 """
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
@@ -17,6 +18,7 @@ from tests.protocol.pump import COIN_SAT, WANTED_SAT, Pump
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.tx import Tx, TxOut
 from cromford.daemon.views.export import export_factory, export_nodes
+from cromford.factory.branch import Branch
 from cromford.factory.kinds import VertexKind
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.journal.lsp_attempt import LspAttempt
@@ -327,3 +329,51 @@ def test_a_client_exports_its_branch_as_the_lsp_does_but_for_its_neighbours_keys
                 if not is_whole and own["kind"] != "anchor":
                     own["descriptor"] = whole["descriptor"]
             assert row == by_name[row["name"]]
+
+
+def descriptors_of(branch: Branch, client: int) -> dict[str, set[str]]:
+    """Return, for each kind of output of a client's branch, which form its descriptors have."""
+    rows = export_nodes(list(branch.nodes), {})
+    below = {(row["parent"], row["parent_vout"]): row["name"] for row in rows}
+    leaf = branch.vertices[-1]
+    found: dict[str, set[str]] = {"funding": {form_of(branch.funding_output.descriptor)}}
+    for row in rows:
+        for vout, output in enumerate(row["outputs"]):
+            kind: str = output["kind"]
+            if kind == "channel" and output["client"] != client:
+                kind = "neighbour"
+            elif kind == "child":
+                name = below.get((row["name"], vout))
+                in_leaf = name in {leaf.first.name, leaf.last.name}
+                kind = "sibling" if name is None else "leaf" if in_leaf else "inner"
+            found.setdefault(kind, set()).add(form_of(output["descriptor"]))
+    return found
+
+
+def form_of(descriptor: str | None) -> str:
+    if descriptor is None:
+        return "none"
+    return re.sub(r"[0-9a-f]{64}", "KEY", re.split(r"[(,)]", descriptor)[1])
+
+
+def test_a_client_has_the_descriptors_that_the_documentation_says() -> None:
+    """Of its own leaf all keys, above it what they add up to, of others nothing but the script."""
+    pump = Pump(N_CLIENTS)
+    pump.join()
+    pump.build()
+    pump.run()
+    found: dict[str, set[str]] = {}
+    for client in range(1, N_CLIENTS + 1):
+        branch = pump.held(pump.client_at(client)).branch
+        for kind, forms in descriptors_of(branch, client).items():
+            found.setdefault(kind, set()).update(forms)
+    assert found == {
+        "funding": {"KEY"},
+        "inner": {"KEY"},
+        "sibling": {"none"},
+        "neighbour": {"none"},
+        "leaf": {"musig"},
+        "channel": {"musig"},
+        "lstock": {"musig"},
+        "anchor": {"51024e73"},
+    }

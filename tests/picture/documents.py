@@ -115,10 +115,29 @@ def client_document(
     } | changes
 
 
+def lsp_line(
+    factory_id: str, tip: int, *, left_blocks: int, confirmations: int = 1_000, **changes: Any
+) -> Document:
+    """Return a factory as `lsp factories` lists it, which expires this many blocks after a tip."""
+    whole = lsp_document(tree_for(8))
+    moved = tip + left_blocks - whole["expiry_height"]
+    heights = ("dying_height", "exit_deadline_height", "expiry_height")
+    return {
+        **{key: value for key, value in whole.items() if key not in {"terms", "transactions"}},
+        **{height: whole[height] + moved for height in heights},
+        "blocks_to_expiry": left_blocks,
+        "factory_id": factory_id,
+        "confirmations": confirmations,
+        "period": "active",
+    } | changes
+
+
 def with_state(document: Document, name: str, index: int) -> Document:
-    """Return a document in which a leaf's state is a newer one, as an advance leaves it."""
-    txs = [
-        {**tx, "name": f"{name} v{index}", "state_index": index} if tx["name"] == name else tx
-        for tx in document["transactions"]
-    ]
+    """Return a document in which a leaf's state is a newer one, which waits less, and no more."""
+
+    def newer(tx: Document) -> Document:
+        waits = tx["nsequence"] - index * document["terms"]["step_blocks"]
+        return {**tx, "name": f"{name} v{index}", "state_index": index, "nsequence": waits}
+
+    txs = [newer(tx) if tx["name"] == name else tx for tx in document["transactions"]]
     return {**document, "transactions": txs}

@@ -3,33 +3,19 @@
 from typing import Any
 
 import pytest
-from tests.picture.documents import Document, lsp_document, tree_for
+from tests.picture.documents import Document, lsp_line
 from tests.picture.drawn import SVG, boxes, check, texts
 
 from cromford.picture.factories import ROWS_MAX, factories_picture
 
 TIP = 100_000
-HEIGHTS = ("dying_height", "exit_deadline_height", "expiry_height")
 
 
-def line(
-    digit: str, *, left_blocks: int, confirmations: int = 1_000, **more: Any
-) -> dict[str, Any]:
-    """Return a factory as `lsp factories` lists it, that expires so many blocks after the tip."""
-    whole: Document = lsp_document(tree_for(8))
-    moved = TIP + left_blocks - whole["expiry_height"]
-    return {
-        **{key: value for key, value in whole.items() if key not in {"terms", "transactions"}},
-        **{height: whole[height] + moved for height in HEIGHTS},
-        "blocks_to_expiry": left_blocks,
-        "factory_id": digit * 64,
-        "confirmations": confirmations,
-        "period": "active",
-        **more,
-    }
+def line(digit: str, **more: Any) -> Document:
+    return lsp_line(digit * 64, TIP, **more)
 
 
-def picture(*factories: dict[str, Any]) -> Any:
+def picture(*factories: Document) -> Any:
     return check(factories_picture({"factories": list(factories)}))
 
 

@@ -152,7 +152,7 @@ _DAEMON: Final = (
         name="listen",
         kind=Endpoint(),
         default=None,
-        help="Serve the API by TCP, too, for whoever has a token: see `token add`.",
+        help="Serve the API by TCP, too, and a page: for whoever has a token, see `token add`.",
         flag="--api-listen",
         shown_default="only the unix socket",
     ),

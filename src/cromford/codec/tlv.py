@@ -10,7 +10,8 @@ from typing import Final
 from cromford.codec.reader import MalformedBytes, Reader
 
 U64_MAX: Final = 0xFFFF_FFFF_FFFF_FFFF
-_ONE_BYTE: Final = tuple(bytes((number,)) for number in range(0xFD))
+_ONE_BYTE_END: Final = 0xFD  # Numbers below are one byte.
+_ONE_BYTE: Final = tuple(bytes((number,)) for number in range(_ONE_BYTE_END))
 
 
 def encode_bigsize(number: int) -> bytes:
@@ -72,23 +73,41 @@ def decode_tlv_stream(data: bytes, *, known: Mapping[int, str]) -> dict[int, byt
         MalformedBytes: If the stream is cut short, unordered, not minimal, or holds an unknown
             even type.
     """
-    reader, size = Reader(data), len(data)
+    position, size = 0, len(data)
     values: dict[int, bytes] = {}
     last = -1
-    while reader.position < size:
-        tlv_type = read_bigsize(reader)
+    while position < size:
+        # Most types and lengths are one byte.
+        tlv_type = data[position]
+        position += 1
+        if tlv_type >= _ONE_BYTE_END:
+            tlv_type, position = _long_bigsize(data, position - 1)
         if tlv_type <= last:
             raise MalformedBytes(f"TLV type {tlv_type} after {last}: types must increase")
         last = tlv_type
-        length_bytes = read_bigsize(reader)
-        n_left = size - reader.position
-        if length_bytes > n_left:
+        end = position + 1
+        if end <= size and (length_bytes := data[position]) < _ONE_BYTE_END:
+            position = end
+        else:
+            length_bytes, position = _long_bigsize(data, position)
+        end = position + length_bytes
+        if end > size:
             raise MalformedBytes(
-                f"TLV type {tlv_type} claims {length_bytes} bytes, {n_left} are left"
+                f"TLV type {tlv_type} claims {length_bytes} bytes, {size - position} are left"
             )
-        value = reader.take(length_bytes)
         if tlv_type in known:
-            values[tlv_type] = value
+            values[tlv_type] = data[position:end]
         elif tlv_type % 2 == 0:
             raise MalformedBytes(f"unknown even TLV type {tlv_type}")
+        position = end
     return values
+
+
+def _long_bigsize(data: bytes, position: int) -> tuple[int, int]:
+    """Return the BigSize integer at a place, and the place after it.
+
+    Raises:
+        MalformedBytes: As `read_bigsize`.
+    """
+    reader = Reader(data, position)
+    return read_bigsize(reader), reader.position

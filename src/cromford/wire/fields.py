@@ -7,14 +7,13 @@ must be understood); later additions that may be ignored take odd types.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from cromford.codec.reader import MalformedBytes, Reader
 from cromford.codec.tlv import (
     U64_MAX,
     decode_tlv_stream,
     encode_bigsize,
-    encode_tlv_stream,
     read_bigsize,
 )
 
@@ -86,11 +85,13 @@ def late_list(cls: type[object], limit: int) -> Any:  # noqa: ANN401 - as u64
     return field(default=(), metadata={KIND: kind})
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     tlv_type: int
+    begins: bytes  # The type as it is written. Places are in the order of their types.
     name: str
-    kind: FieldKind
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+    is_late: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +108,18 @@ class Layout(Generic[M]):
         Raises:
             MalformedBytes: If a field exceeds its limit; the message names it.
         """
-        records: list[tuple[int, bytes]] = []
-        for place in self.places:
-            value = getattr(message, place.name)
-            if place.kind.is_late and not value:
-                continue
-            try:
-                records.append((place.tlv_type, place.kind.encode(value)))
-            except MalformedBytes as error:
-                raise _named(error, self.cls, place.name) from None
-        return encode_tlv_stream(records)
+        parts: list[bytes] = []
+        name = ""
+        try:
+            for _, begins, name, encode, _, is_late in self.places:
+                value = getattr(message, name)
+                if is_late and not value:
+                    continue
+                encoded = encode(value)
+                parts += (begins, encode_bigsize(len(encoded)), encoded)
+        except MalformedBytes as error:
+            raise _named(error, self.cls, name) from None
+        return b"".join(parts)
 
     def decode(self, data: bytes) -> M:
         """Return the instance of a TLV stream.
@@ -129,20 +132,22 @@ class Layout(Generic[M]):
         except MalformedBytes as error:
             raise MalformedBytes(f"{self.cls.__name__}: {error}") from None
         decoded: dict[str, object] = {}
-        for place in self.places:
-            value = values.get(place.tlv_type)
-            if value is None and place.kind.is_late:
-                continue
-            if value is None:
-                raise MalformedBytes(f"{self.cls.__name__} without {place.name}")
-            if place.kind.is_late and not value:
-                expected = "expected to be left out where it is empty"
-                raise MalformedBytes(f"{self.cls.__name__}.{place.name}: {expected}")
-            try:
-                decoded[place.name] = place.kind.decode(value)
-            except MalformedBytes as error:
-                raise _named(error, self.cls, place.name) from None
-        return self.cls(**decoded)
+        name = ""
+        try:
+            for tlv_type, _, name, _, decode, is_late in self.places:
+                value = values.get(tlv_type)
+                if value is None:
+                    if is_late:
+                        continue
+                    break
+                if is_late:
+                    _check_is_said(value)
+                decoded[name] = decode(value)
+            else:
+                return self.cls(**decoded)
+        except MalformedBytes as error:
+            raise _named(error, self.cls, name) from None
+        raise MalformedBytes(f"{self.cls.__name__} without {name}")
 
 
 _layouts: Final[dict[type[Any], Layout[Any]]] = {}  # No more than there are classes.
@@ -163,9 +168,10 @@ def layout_of(cls: type[M]) -> Layout[M]:
 def _layout_made_of(cls: type[M]) -> Layout[M]:
     if not is_dataclass(cls):
         raise TypeError(f"{cls!r} has no fields")
+    kinds = [(item.name, cast("FieldKind", item.metadata[KIND])) for item in fields(cls)]
     places = tuple(
-        _Place(2 * place, item.name, cast("FieldKind", item.metadata[KIND]))
-        for place, item in enumerate(fields(cls))
+        _Place(2 * place, encode_bigsize(2 * place), name, kind.encode, kind.decode, kind.is_late)
+        for place, (name, kind) in enumerate(kinds)
     )
     return Layout(cls, places, {place.tlv_type: place.name for place in places})
 
@@ -186,6 +192,11 @@ def decode_fields(cls: type[M], data: bytes) -> M:
         MalformedBytes: If a field is missing, too long or malformed; the message names it.
     """
     return layout_of(cls).decode(data)
+
+
+def _check_is_said(value: bytes) -> None:
+    if not value:
+        raise MalformedBytes("expected to be left out where it is empty")
 
 
 def _named(error: MalformedBytes, cls: type[object], field_name: str) -> MalformedBytes:

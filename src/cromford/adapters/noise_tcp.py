@@ -68,8 +68,11 @@ class NoiseConnection:
                 raise ConnectionLost("the connection is closed")
             sealed = b"".join([self._keys.sending.encrypt(message) for message in messages])
             try:
+                self._writer.write(sealed)
+                is_taken = not self._writer.transport.get_write_buffer_size()
+                if is_taken and not self._writer.is_closing():
+                    return  # The kernel has it all: nothing is waited for.
                 async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
-                    self._writer.write(sealed)
                     await self._writer.drain()
             except TimeoutError as error:
                 self._writer.transport.abort()

@@ -23,12 +23,20 @@ class Turns:
         self._is_granting = False
 
     async def take(self, *, is_stranger: bool) -> None:
-        """Return when it is the caller's turn; it does its work before it waits for anything."""
-        turn = asyncio.get_running_loop().create_future()
-        (self._strangers if is_stranger else self._owners).append(turn)
-        if not self._is_granting:
+        """Return when it is the caller's turn; it does its work before it waits for anything.
+
+        For those with channels that is at once, where nobody waits or had a turn in this round.
+        """
+        loop = asyncio.get_running_loop()
+        is_free = not self._is_granting
+        if is_free:
             self._is_granting = True
-            asyncio.get_running_loop().call_soon(self._grant)
+            loop.call_soon(self._grant)  # What comes meanwhile waits for the next round.
+        if is_free and not is_stranger:
+            self._n_granted += 1
+            return
+        turn = loop.create_future()
+        (self._strangers if is_stranger else self._owners).append(turn)
         await turn
 
     def _grant(self) -> None:
@@ -38,9 +46,10 @@ class Turns:
                 self._n_granted += 1
                 turn.set_result(None)
                 break
-        self._is_granting = bool(self._owners or self._strangers)
-        if self._is_granting:
-            asyncio.get_running_loop().call_soon(self._grant)
+        else:
+            self._is_granting = False  # Nobody had a turn in this round.
+            return
+        asyncio.get_running_loop().call_soon(self._grant)
 
     def _next_queue(self) -> deque[asyncio.Future[None]] | None:
         is_for_strangers = self._n_granted % STRANGER_TURN_EVERY == STRANGER_TURN_EVERY - 1

@@ -281,7 +281,10 @@ class Turn(Generic[S_co]):
 
     def first(self, kind: type[R]) -> R | None:
         """Return the first record of a kind in this turn, if there is one."""
-        return next((record for record in self._records if isinstance(record, kind)), None)
+        for record in self._records:
+            if isinstance(record, kind):
+                return record
+        return None
 
     @property
     def decision(self) -> Decision[S_co]:

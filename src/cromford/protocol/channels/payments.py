@@ -18,14 +18,13 @@ from cromford.protocol.channels.htlc_rules import acceptance_failure, check_offe
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import OwnInvoice
 from cromford.protocol.journal.client_state import ClientState
-from cromford.protocol.journal.encoding import delivery_of, message_of
+from cromford.protocol.journal.encoding import delivery_of, journalled, message_of
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.mail import PayAsked
 from cromford.protocol.turn import AnyTurn
 from cromford.wire import messages as m
 from cromford.wire.fields import encode_fields
-from cromford.wire.messages import encode_message
 
 OVERPAYMENT_FACTOR: Final = 2  # BOLT 4: a payee accepts at most twice what it asked for.
 
@@ -34,7 +33,7 @@ def offer(turn: AnyTurn, link: Link, update: UpdateAdd, *, first: cr.PaymentReco
     """Offer an HTLC that was prepared, and remember before it what it is for."""
     turn.remember(first)
     message = message_of(link.channel_id, update)
-    turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
+    turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=journalled(message)))
 
 
 def prepare_offer(
@@ -91,13 +90,13 @@ def _is_late(turn: AnyTurn, link: Link, live: LiveHtlc) -> bool:
 def take(turn: AnyTurn, link: Link, htlc_id: int, preimage: bytes) -> None:
     """Take an HTLC of the peer by its preimage."""
     message = message_of(link.channel_id, UpdateFulfill(htlc_id=htlc_id, preimage=preimage))
-    turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
+    turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=journalled(message)))
 
 
 def give_back(turn: AnyTurn, link: Link, htlc_id: int, reason: bytes) -> None:
     """Give an HTLC of the peer back."""
     message = message_of(link.channel_id, UpdateFail(htlc_id=htlc_id, reason=reason))
-    turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=encode_message(message)))
+    turn.remember(cr.UpdateProposed(channel_id=link.channel_id, message=journalled(message)))
 
 
 def start_payment(

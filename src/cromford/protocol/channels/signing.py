@@ -27,11 +27,10 @@ from cromford.protocol.channels.failing import fail
 from cromford.protocol.channels.next_signing import check_further_nonce
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.closes import is_frozen
-from cromford.protocol.journal.encoding import message_of
+from cromford.protocol.journal.encoding import journalled, message_of
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn
 from cromford.wire import messages as m
-from cromford.wire.messages import encode_message
 
 UNMARKED: Final = "no channel can be updated now"
 STALE: Final = "the chain is stale: no funding is left now"
@@ -364,9 +363,7 @@ def on_revoke_and_ack(turn: AnyTurn, link: Link, message: m.RevokeAndAck) -> Non
     for further in message.further:
         check_pubnonce("further.pubnonce", further.pubnonce)
     check_further_nonce(link, message)
-    turn.remember(
-        cr.RevocationReceived(channel_id=link.channel_id, message=encode_message(message))
-    )
+    turn.remember(cr.RevocationReceived(channel_id=link.channel_id, message=journalled(message)))
     turn.ask(fx.ClearDeadline(deadline=_revocation_deadline(link)))
 
 

@@ -16,11 +16,10 @@ from cromford.protocol.channels.signing import (
     on_revoke_and_ack,
 )
 from cromford.protocol.journal import channel_records as cr
-from cromford.protocol.journal.encoding import UpdateMessage
+from cromford.protocol.journal.encoding import UpdateMessage, journalled
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn
 from cromford.wire import messages as m
-from cromford.wire.messages import encode_message
 
 
 def on_message(turn: AnyTurn, link: Link, message: m.ChannelMessage) -> None:
@@ -60,7 +59,7 @@ def _on_update(turn: AnyTurn, link: Link, message: UpdateMessage) -> None:
     if not link.state.is_connected:
         return
     link.check_may_act(type(message).__name__)
-    turn.remember(cr.UpdateReceived(channel_id=link.channel_id, message=encode_message(message)))
+    turn.remember(cr.UpdateReceived(channel_id=link.channel_id, message=journalled(message)))
 
 
 def _on_rebase(turn: AnyTurn, link: Link, message: m.UpdateRebase) -> None:

@@ -1,6 +1,6 @@
 """Between a channel's own messages and the wire's: the channel room knows no channel ids."""
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from cromford.channel.messages import (
     Rebase,
@@ -19,9 +19,30 @@ M = TypeVar("M", bound=m.Message)
 UpdateMessage = m.UpdateAddHtlc | m.UpdateFulfillHtlc | m.UpdateFailHtlc | m.UpdateRebase
 
 
+# Messages that were encoded for a record which is not folded yet, by their bytes.
+_unfolded: Final[dict[bytes, m.Message]] = {}
+_UNFOLDED_MAX: Final = 16
+# Of these an encoding says all that the message does; a longer text would be cut.
+_SAYS_ALL: Final = (m.RevokeAndAck, m.UpdateAddHtlc, m.UpdateFulfillHtlc)
+
+
+def journalled(message: m.Message) -> bytes:
+    """Return a message as it is journalled; it is not read again by the fold that follows."""
+    data = m.encode_message(message)
+    if isinstance(message, _SAYS_ALL):
+        if len(_unfolded) >= _UNFOLDED_MAX:
+            _unfolded.clear()
+        _unfolded[data] = message
+    return data
+
+
+def _read(data: bytes) -> m.Message | None:
+    return _unfolded.pop(data, None) or m.decode_message(data)
+
+
 def decoded(data: bytes, cls: type[M]) -> M:
     """Return a journalled message of a known kind."""
-    message = m.decode_message(data)
+    message = _read(data)
     if not isinstance(message, cls):
         raise AssertionError(f"{cls.__name__} was journalled, {type(message).__name__} was read")
     return message
@@ -52,7 +73,7 @@ def update_of(message: UpdateMessage) -> Update:
 
 def journalled_update(data: bytes) -> Update:
     """Return a journalled update as the channel takes it."""
-    message = m.decode_message(data)
+    message = _read(data)
     if not isinstance(message, UpdateMessage):
         raise AssertionError(f"an update was journalled, {type(message).__name__} was read")
     return update_of(message)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cromford.changed import changed
+from cromford.changed import changed, computed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,3 +108,27 @@ def test_whatever_a_value_keeps_beside_its_fields_is_left_behind_however_it_came
     value.__dict__["noted"] = "of this very value"
     assert value.total == 1
     assert vars(changed(value, left=2)) == {"left": 2, "right": 0}
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A value that counts how often something is computed of it."""
+
+    number: int
+    asked: list[int]
+
+    @computed
+    def double(self) -> int:
+        """Twice the number."""
+        self.asked.append(self.number)
+        return 2 * self.number
+
+
+def test_what_is_computed_is_computed_once_and_anew_of_what_was_changed() -> None:
+    asked: list[int] = []
+    value = Counted(3, asked)
+    assert [value.double, value.double] == [6, 6]
+    after = changed(value, number=4)
+    assert [after.double, value.double] == [8, 6]
+    assert asked == [3, 4]
+    assert Counted.double.__doc__ == "Twice the number."

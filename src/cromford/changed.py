@@ -1,7 +1,8 @@
 """A frozen value made of another: what a fold does for every record.
 
 `dataclasses.replace` hands every field to the constructor, which sets each by name. For values of
-many fields, made hundreds of times for a payment, that is most of what the fold costs.
+many fields, made hundreds of times for a payment, that is most of what the fold costs. Of a value
+in slots each field is set by its name here, too, so those that are changed often are in none.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,13 +10,34 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-__all__ = ["changed"]
+__all__ = ["changed", "computed"]
 
 V = TypeVar("V")
 
 if TYPE_CHECKING:
     from dataclasses import replace as changed  # Its names and types are checked as they are there.
+    from functools import cached_property as computed
 else:
+
+    class computed:  # noqa: N801 - as `cached_property`
+        """A property that is computed once, and kept beside the fields of its value.
+
+        What `functools.cached_property` is from Python 3.12 on; before, one lock was taken for all
+        values of a class. Two threads may compute the same.
+        """
+
+        def __init__(self, compute: Callable[[Any], Any]) -> None:
+            self._compute = compute
+            self.__doc__ = compute.__doc__
+
+        def __set_name__(self, _owner: type, name: str) -> None:
+            self._name = name
+
+        def __get__(self, value: object | None, _owner: type | None = None) -> Any:  # noqa: ANN401 - what it computes
+            if value is None:
+                return self
+            found = value.__dict__[self._name] = self._compute(value)
+            return found
 
     def changed(value: V, **changes: Any) -> V:  # noqa: ANN401 - as `replace`
         """Return a value with some fields changed: what `dataclasses.replace` returns.
@@ -24,24 +46,30 @@ else:
             TypeError: If there is no such field, or the class checks its values when it is made.
         """
         cls = type(value)
-        shape = _shapes.get(cls) or _shape_of(cls)
-        if not changes.keys() <= shape.setters.keys():
-            unknown = ", ".join(sorted(changes.keys() - shape.setters.keys()))
-            raise TypeError(f"{cls.__name__} has no {unknown}")
+        setters, read = _shapes.get(cls) or _shape_of(cls)
         made = object.__new__(cls)
-        if shape.read is None:
+        if read is None:
             kept = made.__dict__
-            kept.update(value.__dict__, **changes)
-            # What is kept beside the fields was computed of the value before, and stays there.
-            if len(kept) > len(shape.setters):
-                for name in [name for name in kept if name not in shape.setters]:
+            kept.update(value.__dict__)
+            kept.update(changes)
+            if len(kept) > len(setters):
+                # What is kept beside the fields was computed of the value before: it stays there.
+                _check_names(cls, changes, setters)
+                for name in kept.keys() - setters.keys():
                     del kept[name]
             return made
-        for set_field, field_value in zip(shape.setters.values(), shape.read(value), strict=True):
+        _check_names(cls, changes, setters)
+        for set_field, field_value in zip(setters.values(), read(value), strict=True):
             set_field(made, field_value)
         for name, field_value in changes.items():
-            shape.setters[name](made, field_value)
+            setters[name](made, field_value)
         return made
+
+
+def _check_names(cls: type, changes: Mapping[str, object], known: Mapping[str, object]) -> None:
+    if not changes.keys() <= known.keys():
+        unknown = ", ".join(sorted(changes.keys() - known.keys()))
+        raise TypeError(f"{cls.__name__} has no {unknown}")
 
 
 class _Shape(NamedTuple):

@@ -308,7 +308,7 @@ Deadline = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: each is addressed
 class SetDeadline:
     """Ask for `DeadlineReached` after `seconds`; a stream's same deadline set again is moved.
 
@@ -320,7 +320,7 @@ class SetDeadline:
     stream: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: each is addressed
 class ClearDeadline:
     """Forget a deadline. Harmless if there is none.
 

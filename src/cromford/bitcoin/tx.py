@@ -1,9 +1,9 @@
 """Transactions and their bytes (BIP 144), identifiers and weight (BIP 141)."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
+from cromford.changed import computed
 from cromford.codec.reader import MalformedBytes, Reader
 from cromford.crypto.keys import sha256d
 
@@ -116,7 +116,7 @@ class Tx:
         """Whether any input carries a witness."""
         return any(tx_in.witness for tx_in in self.inputs)
 
-    @cached_property
+    @computed
     def stripped(self) -> bytes:
         """The bytes without witness, which the txid commits to."""
         return (
@@ -137,12 +137,12 @@ class Tx:
             self.stripped[:4] + b"\x00\x01" + self.stripped[4:-4] + witnesses + self.stripped[-4:]
         )
 
-    @cached_property
+    @computed
     def txid(self) -> Txid:
         """The id that outpoints use; no witness changes it."""
         return Txid(sha256d(self.stripped))
 
-    @cached_property
+    @computed
     def wtxid(self) -> Txid:
         """The id that covers the witness (BIP 141)."""
         return Txid(sha256d(self.serialize()))

@@ -6,7 +6,6 @@ while the output that funds a channel is being replaced.
 
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
 from typing import Final
 
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT
@@ -14,6 +13,7 @@ from cromford.bitcoin.script import ANCHOR_SCRIPT, p2tr_script
 from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.taproot import tweaked_key_agg
 from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxIn, TxOut
+from cromford.changed import computed
 from cromford.channel.content import CommitmentContent, Htlc
 from cromford.channel.keys import Basepoints, CommitmentKeys, commitment_keys
 from cromford.channel.scripts import (
@@ -73,12 +73,12 @@ class Funding:
     pubkeys: tuple[bytes, bytes]
     capacity_sat: int
 
-    @cached_property
+    @computed
     def key_agg(self) -> KeyAgg:
         """The tweaked aggregate of both, which signs every commitment of the channel."""
         return tweaked_key_agg(KeyAgg(self.pubkeys), None)
 
-    @cached_property
+    @computed
     def txout(self) -> TxOut:
         """The funding output."""
         script_pubkey = p2tr_script(self.key_agg.output_key)
@@ -96,7 +96,7 @@ class ChannelKeys:
         """Return one party's."""
         return self.opener if party is Party.OPENER else self.accepter
 
-    @cached_property
+    @computed
     def _to_peers(self) -> tuple[ScriptOutput, ScriptOutput]:
         return to_peer_output(self.opener), to_peer_output(self.accepter)
 
@@ -104,7 +104,7 @@ class ChannelKeys:
         """Return what pays a party at once on every commitment that the other holds."""
         return self._to_peers[peer]
 
-    @cached_property
+    @computed
     def obscuring_factor(self) -> int:
         """What a commitment number is combined with, so that outsiders cannot count (BOLT 3)."""
         digest = sha256(self.opener.payment + self.accepter.payment)
@@ -132,7 +132,7 @@ class CommitmentOutput:
     scripts: ScriptOutput | None = None
     htlc: Htlc | None = None
 
-    @cached_property
+    @computed
     def txout(self) -> TxOut:
         """The output's bytes as a value."""
         script = ANCHOR_SCRIPT if self.scripts is None else self.scripts.taproot.script_pubkey
@@ -155,7 +155,7 @@ class Commitment:
     outputs: tuple[CommitmentOutput, ...]
     tx: Tx
 
-    @cached_property
+    @computed
     def signing_task(self) -> SigningTask:
         """What both funding keys sign together (BIP 327): the key path of the funding output."""
         return SigningTask(

@@ -4,8 +4,8 @@ In terms of opener and accepter, never of "local" and "remote", so that both par
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
+from cromford.changed import computed
 from cromford.channel.terms import Party
 from cromford.crypto.ripemd160 import ripemd160
 
@@ -20,7 +20,7 @@ class Htlc:
     payment_hash: bytes
     cltv_expiry: int
 
-    @cached_property
+    @computed
     def payment_hash160(self) -> bytes:
         """What its script hashes a preimage to (BOLT 3): RIPEMD-160 of the payment hash."""
         return ripemd160(self.payment_hash)

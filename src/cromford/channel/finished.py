@@ -1,9 +1,9 @@
 """A commitment that its holder can broadcast alone: what a channel's safety rests on."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from cromford.bitcoin.tx import Tx
+from cromford.changed import computed
 from cromford.channel.commitment import Commitment
 from cromford.channel.verification import check_commitment_signature, check_htlc_signatures
 
@@ -22,7 +22,7 @@ class FinishedCommitment:
     signature: bytes
     htlc_signatures: tuple[bytes, ...] = ()
 
-    @cached_property
+    @computed
     def tx(self) -> Tx:
         """The transaction, ready to be published."""
         return self.commitment.signed(self.signature)

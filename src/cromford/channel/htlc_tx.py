@@ -5,12 +5,12 @@ the peer can still punish (BOLT 3).
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.tx import TRUC_VERSION, Tx, TxIn, TxOut
+from cromford.changed import computed
 from cromford.channel.commitment import Commitment, CommitmentOutput, CommitmentOutputKind
 from cromford.channel.content import Htlc
 from cromford.channel.htlc_sighash import SIGHASH_SINGLE_ANYONECANPAY, single_anyonecanpay_sighash
@@ -40,7 +40,7 @@ class HtlcTx:
     is_zero_fee: bool
     tx: Tx
 
-    @cached_property
+    @computed
     def peer_sighash(self) -> bytes:
         """What the peer signs with its HTLC key of this commitment, and sends."""
         if self.is_zero_fee:
@@ -49,7 +49,7 @@ class HtlcTx:
             )
         return self.holder_sighash
 
-    @cached_property
+    @computed
     def holder_sighash(self) -> bytes:
         """What the holder signs with its own HTLC key, when it broadcasts."""
         return taproot_sighash(

@@ -5,8 +5,8 @@ can compute the revocation seckey, and with it take every output of that commitm
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
+from cromford.changed import computed
 from cromford.crypto.keys import pubkey_add, sha256, xonly_of
 from cromford.crypto.points import weighted_sum
 from cromford.signing.keychain import ChannelPubkeys
@@ -45,12 +45,12 @@ class CommitmentKeys:
     holder_htlc_basepoint: bytes
     peer_htlc_basepoint: bytes
 
-    @cached_property
+    @computed
     def holder_htlc(self) -> bytes:
         """What the holder signs its HTLC transactions with."""
         return xonly_of(derive_pubkey(self.holder_htlc_basepoint, self.per_commitment_point))
 
-    @cached_property
+    @computed
     def peer_htlc(self) -> bytes:
         """What the peer signs them with, and claims HTLCs with itself."""
         return xonly_of(derive_pubkey(self.peer_htlc_basepoint, self.per_commitment_point))

@@ -5,7 +5,6 @@ penalty is a plain key-path spend. Nobody needs an unspendable internal key.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
 from cromford.bitcoin.script import (
@@ -23,6 +22,7 @@ from cromford.bitcoin.taproot import (
     tapleaf_hash,
     taproot_output,
 )
+from cromford.changed import computed
 from cromford.channel.content import Htlc
 from cromford.channel.keys import Basepoints, CommitmentKeys
 from cromford.crypto.keys import xonly_of
@@ -41,7 +41,7 @@ class ScriptOutput:
     internal_key: bytes
     tapscripts: tuple[bytes, ...] = ()
 
-    @cached_property
+    @computed
     def taproot(self) -> TaprootOutput:
         """The output key with what spends it."""
         hashes = [tapleaf_hash(script) for script in self.tapscripts]

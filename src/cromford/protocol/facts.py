@@ -100,7 +100,8 @@ class _Nowhere:
 NOWHERE: Final[Directory] = _Nowhere()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Without slots: made anew for each decision.
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What is known of the world now.
 

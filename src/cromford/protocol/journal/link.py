@@ -5,9 +5,9 @@ A link adds them: it is the fold of a channel's records.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from cromford.bitcoin.tx import Tx
+from cromford.changed import computed
 from cromford.channel.commitment import Commitment, Funding, build_commitment
 from cromford.channel.content import CommitmentContent
 from cromford.channel.errors import PeerViolation
@@ -241,7 +241,7 @@ class Link:
             return (self.present,)
         return (self.next.funding,) if content.is_rebased else (self.present, self.next.funding)
 
-    @cached_property
+    @computed
     def finished(self) -> FinishedCommitment:
         """Our latest commitment, ready to be published once its funding is on chain.
 
@@ -269,7 +269,7 @@ class Link:
             htlc_signatures=self.next.own.htlc_signatures,
         )
 
-    @cached_property
+    @computed
     def peer_commitments(self) -> tuple[PeerCommitment, ...]:
         """The peer's commitments on the present funding that are not revoked.
 

@@ -297,7 +297,7 @@ class Posted(NamedTuple):
     mail: AnyMail
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Post:
     """The mail of one stream.
 

@@ -69,7 +69,7 @@ def _house(house: House) -> Document:
         "aborts": {key.hex(): list(of) for key, of in sorted(house.aborts.items())},
         "faults": {key.hex(): list(of) for key, of in sorted(house.faults.items())},
         "uptime_blocks": {
-            key.hex(): seen.bit_count() for key, seen in sorted(house.uptime.items())
+            key.hex(): house.uptime_blocks(key) for key in sorted({*house.uptime, *house.present})
         },
         "last_seen": {key.hex(): height for key, height in sorted(house.last_seen.items())},
         "mail": _mail(house.post),

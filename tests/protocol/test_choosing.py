@@ -129,7 +129,7 @@ def test_a_day_of_uptime_makes_a_client_reliable() -> None:
         (RELIABLE_UPTIME_BLOCKS - 1, False),
         (RELIABLE_UPTIME_BLOCKS, True),
     ):
-        house = replace(pump.lsp.state.house, uptime={node_id: (1 << n_blocks) - 1})
+        house = replace(pump.lsp.state.house, uptime={node_id: (1 << n_blocks) - 1}, uptime_at={})
         assert house.is_reliable(node_id) is is_reliable
 
 

@@ -36,6 +36,7 @@ from cromford.protocol.journal.mail import Found
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.pause import (
     ABORTS_TO_PAUSE,
+    FORGET_EVERY_BLOCKS,
     PAUSE_BLOCKS,
     UPTIME_WINDOW_BLOCKS,
 )
@@ -194,7 +195,7 @@ def test_who_was_away_for_the_whole_window_is_forgotten() -> None:
     assert pump.lsp.state.house.uptime_blocks(client.node_id) > 0
     pump.disconnect(client)
     pump.mine()
-    state = after_blocks(pump.lsp.state, UPTIME_WINDOW_BLOCKS)
+    state = after_blocks(pump.lsp.state, UPTIME_WINDOW_BLOCKS + FORGET_EVERY_BLOCKS)
     assert client.node_id not in state.house.uptime
 
 

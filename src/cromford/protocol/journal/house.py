@@ -33,6 +33,7 @@ from cromford.protocol.journal.pause import (
     Ban,
     Pause,
     longest_pause,
+    seen_after,
 )
 from cromford.protocol.journal.purses import CoinsWanted
 from cromford.protocol.journal.streams import factory_stream
@@ -49,8 +50,8 @@ class House:
 
     What there is of each factory is on shelves: in the store, once it rests.
 
-    `connected`, `members`, `joins` and `n_new_joins` are true of one run only: names cost nothing,
-    so whoever merely comes and goes leaves no record.
+    `connected`, `is_stirred`, `members`, `joins` and `n_new_joins` are true of one run only: names
+    cost nothing, so whoever merely comes and goes leaves no record.
     """
 
     config: LspConfig
@@ -58,7 +59,9 @@ class House:
     chain: KnownChain = field(default_factory=KnownChain)  # without spends: nobody asks the house
     news: Shelf[int, tuple[Txid, ...]] = field(default_factory=Shelf)  # what of ours a height has
     present: frozenset[bytes] = frozenset()  # connected at the last block
-    uptime: Mapping[bytes, int] = field(default_factory=dict)  # bit i: connected i blocks ago
+    n_blocks: int = 0  # that were counted, also those that lost their place since
+    uptime: Mapping[bytes, int] = field(default_factory=dict)  # see `seen_in`
+    uptime_at: Mapping[bytes, int] = field(default_factory=dict)  # see `seen_in`
     last_seen: Shelf[bytes, int] = field(default_factory=Shelf)  # heights
     faults: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # their heights
     aborts: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # caused, their heights
@@ -80,6 +83,7 @@ class House:
     coins_wanted: Map[OutPoint, CoinsWanted] = field(default_factory=Map)  # and not lent yet
     post: Post = field(default_factory=Post)
     connected: frozenset[bytes] = frozenset()
+    is_stirred: bool = True  # whether others may be here than at the last block
     members: Mapping[bytes, Member] = field(default_factory=dict)
     joins: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # the newest, by height
     n_new_joins: int = 0  # since the last block, of clients that never were in a factory of ours
@@ -99,7 +103,9 @@ class House:
     @property
     def durable(self) -> "House":
         """The part that a restart finds."""
-        return changed(self, connected=frozenset(), members={}, joins={}, n_new_joins=0)
+        return changed(
+            self, connected=frozenset(), is_stirred=True, members={}, joins={}, n_new_joins=0
+        )
 
     def factories(self) -> Iterable[FactoryEntry]:
         """Yield what is known of every factory, oldest first."""
@@ -186,7 +192,35 @@ class House:
 
     def uptime_blocks(self, node_id: bytes) -> int:
         """Return how many of the last `UPTIME_WINDOW_BLOCKS` blocks saw this node connected."""
-        return self.uptime.get(node_id, 0).bit_count()
+        return self.seen_in(node_id).bit_count()
+
+    def seen_in(self, node_id: bytes) -> int:
+        """Return of which blocks a node was here for: bit i says, connected i blocks ago.
+
+        What is kept says so as of the block `uptime_at`, by `n_blocks`, since when it has been here
+        all the time, or away: a block changes nothing of whoever stays.
+        """
+        n_blocks = self.n_blocks - self.uptime_at.get(node_id, 0)
+        seen = self.uptime.get(node_id, 0)
+        return seen_after(seen, n_blocks, is_here=node_id in self.present)
+
+    def with_seen(self, node_ids: Iterable[bytes]) -> "House":
+        """Return the house in which what is kept of nodes is as of the newest block.
+
+        So it has to be before one of them comes or goes.
+        """
+        names = tuple(node_ids)
+        return changed(
+            self,
+            uptime={**self.uptime, **{name: self.seen_in(name) for name in names}},
+            uptime_at={**self.uptime_at, **dict.fromkeys(names, self.n_blocks)},
+        )
+
+    def without_long_away(self) -> "House":
+        """Return the house without a word of those who were away for the whole window."""
+        names = {*self.uptime, *self.present}
+        uptime = {name: seen for name in names if (seen := self.seen_in(name))}
+        return changed(self, uptime=uptime, uptime_at=dict.fromkeys(uptime, self.n_blocks))
 
     def is_unsteady(self, node_id: bytes) -> bool:
         """Say whether a client has just ended a ceremony for everybody."""

@@ -36,11 +36,11 @@ from cromford.protocol.journal.marking import after_restore
 from cromford.protocol.journal.pause import (
     BAN_BLOCKS,
     FAULTS_TO_BAN,
+    FORGET_EVERY_BLOCKS,
     JOINS_TO_PAUSE,
     PAUSE_BLOCKS,
     still_banned,
     still_counting,
-    uptime_after,
     with_aborts,
     with_ban,
 )
@@ -72,6 +72,26 @@ def apply_to_house(house: House, record: r.AnyRecord, at: int = 0) -> House:
     """Return the house after remembering one thing, at a time in unix seconds; 0 if unknown."""
     if not isinstance(record, HouseRecord):
         raise AssertionError(f"{type(record).__name__} is no record of the house")
+    after = _applied(house, record, at)
+    return after if after.is_stirred or _has_same_here(house, after) else _stirred(after)
+
+
+def _has_same_here(before: House, after: House) -> bool:
+    """Say whether nothing changed by which it is told who is here, of those for whom it matters."""
+    return (
+        after.connected is before.connected
+        and after.members is before.members
+        and after.of_client is before.of_client
+        and after.under_way == before.under_way
+        and (after.under_way is None or after.entries is before.entries)
+    )
+
+
+def _stirred(house: House) -> House:
+    return changed(house, is_stirred=True)
+
+
+def _applied(house: House, record: HouseRecord, at: int) -> House:
     if isinstance(record, sr.SpendingRecord):
         return replace(house, wallet=with_spending_record(house.wallet, record))
     match record:
@@ -81,7 +101,7 @@ def apply_to_house(house: House, record: r.AnyRecord, at: int = 0) -> House:
             return after_restore(house, record)
         case r.Started():
             return replace(
-                house.durable,
+                house.durable.with_seen(house.present),
                 build=None,
                 present=frozenset(),
                 last_seen=_seen_now(house, house.present),
@@ -272,7 +292,8 @@ def _with_block(house: House, found: mail.Found) -> House:
     chain = house.chain.with_block(block, txs)
     after = changed(
         house,
-        uptime=uptime_after(house.uptime, house.present),
+        n_blocks=house.n_blocks + 1,
+        is_stirred=False,  # Who is here was noted just before.
         tally=house.tally.at(height=height, before=house.chain.height),
         chain=changed(chain, spends={}),
         bumps=unsettled(house.bumps, chain),
@@ -285,6 +306,8 @@ def _with_block(house: House, found: mail.Found) -> House:
         expected=house.expected.at_height(height),
         bans=still_banned(house.bans, height),
     )
+    if after.n_blocks % FORGET_EVERY_BLOCKS == 0:
+        after = after.without_long_away()
     return _without_overtaken(after) if txs and after.bumps else after
 
 
@@ -301,6 +324,7 @@ def _forgiven(house: House, node_id: bytes) -> House:
 
 def _with_attendance(house: House, record: lr.Attendance) -> House:
     present = (house.present | set(record.came)) - set(record.went)
+    house = house.with_seen((*record.came, *record.went))
     return replace(house, present=present, last_seen=_seen_now(house, record.went))
 
 
@@ -399,7 +423,12 @@ def _with_aborted(house: House, ended: mail.CeremonyEnded) -> House:
 def _with_spoilt(house: House, node_ids: Sequence[bytes]) -> House:
     """Return the house after somebody kept a ceremony from going on: the next ranks it last."""
     aborts = with_aborts(house.aborts, node_ids, house.chain.height)
-    return replace(house, aborts=aborts, uptime={**house.uptime, **dict.fromkeys(node_ids, 0)})
+    return replace(
+        house,
+        aborts=aborts,
+        uptime={**house.uptime, **dict.fromkeys(node_ids, 0)},
+        uptime_at={**house.uptime_at, **dict.fromkeys(node_ids, house.n_blocks)},
+    )
 
 
 def _with_other_funding(

@@ -4,7 +4,6 @@ Too many of something within a few blocks closes it by itself; an operator close
 """
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +20,7 @@ BAN_BLOCKS: Final = 144  # Three faults within this many blocks close the lobby 
 # A client that was there for a day knows how to stay; one that came today has shown nothing yet.
 RELIABLE_UPTIME_BLOCKS: Final = 144
 UPTIME_WINDOW_BLOCKS: Final = 2016
+FORGET_EVERY_BLOCKS: Final = 144  # Whoever was away for the whole window is looked for so often.
 NEVER: Final = -1
 
 
@@ -100,15 +100,15 @@ def still_banned(bans: Mapping[bytes, Ban], height: int) -> Mapping[bytes, Ban]:
     return {node_id: ban for node_id, ban in bans.items() if height < ban.until_height}
 
 
-def uptime_after(uptime: Mapping[bytes, int], present: AbstractSet[bytes]) -> Mapping[bytes, int]:
-    """Return the uptime of everybody after one more block: bit i says, present i blocks ago."""
-    window = (1 << UPTIME_WINDOW_BLOCKS) - 1
-    return {
-        node_id: seen
-        for node_id in {*uptime, *present}
-        # Whoever was away for the whole window is forgotten.
-        if (seen := (uptime.get(node_id, 0) << 1 | (node_id in present)) & window)
-    }
+def seen_after(seen: int, n_blocks: int, *, is_here: bool) -> int:
+    """Return of which of the newest blocks somebody was here for, some blocks later.
+
+    Bit i says, here i blocks ago; meanwhile it was here all the time, or away.
+    """
+    if n_blocks >= UPTIME_WINDOW_BLOCKS:
+        seen, n_blocks = 0, UPTIME_WINDOW_BLOCKS
+    more = (1 << n_blocks) - 1 if is_here else 0
+    return (seen << n_blocks | more) & (1 << UPTIME_WINDOW_BLOCKS) - 1
 
 
 def still_counting(

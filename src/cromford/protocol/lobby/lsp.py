@@ -206,6 +206,8 @@ def on_disconnection(turn: Turn[House], node_id: bytes) -> None:
 def note_attendance(turn: Turn[House]) -> None:
     """Remember who is here as a block is about to be counted: of those for whom it matters."""
     house = turn.state
+    if not house.is_stirred:
+        return
     here = {node_id for node_id in house.connected if house.counts_attendance(node_id)}
     came, went = here - house.present, house.present - here
     if came or went:

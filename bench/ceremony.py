@@ -60,16 +60,16 @@ class Participant:
         self.outbox: deque[tuple[bytes, bytes]] = deque()
         self.prepared: list[ev.Event] = []
         self._signer = Signer(keychain)
-        self._memory = OwnMemory()
+        self.memory = OwnMemory()
         self._look_up = look_up
         self._n_drawn = 0
         self.driver: Driver[Any] = Driver(role, state, store, self._perform)
-        with self._memory.in_use():
+        with self.memory.in_use():
             self.driver.start()
 
     def handle(self, event: ev.Event) -> None:
         """Handle one event."""
-        with self._memory.in_use():
+        with self.memory.in_use():
             self.driver.handle(event)
 
     def receive(self, sender: bytes, data: bytes) -> None:

@@ -8,7 +8,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 _Remembering: Final = functools._lru_cache_wrapper  # noqa: SLF001 - the type has no public name
 PACKAGE: Final = "cromford"
@@ -16,6 +16,8 @@ PACKAGE: Final = "cromford"
 
 class OwnMemory:
     """What one participant's process would remember."""
+
+    _used: ClassVar["OwnMemory | None"] = None
 
     def __init__(self) -> None:
         own: dict[Any, Callable[..., Any]] = {}
@@ -28,13 +30,18 @@ class OwnMemory:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Use this memory, and nobody else's, inside the block."""
+        """Use this memory, and nobody else's, inside the block; nothing is done if it is in use."""
+        if OwnMemory._used is self:
+            yield
+            return
+        others, OwnMemory._used = OwnMemory._used, self
         before = [names[name] for names, name, _ in self._places]
         for names, name, function in self._places:
             names[name] = function
         try:
             yield
         finally:
+            OwnMemory._used = others
             for (names, name, _), function in zip(self._places, before, strict=True):
                 names[name] = function
 

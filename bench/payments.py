@@ -161,7 +161,7 @@ class PayingWorld:
 
     def pay(self, payer: Participant, request: ev.PayRequested) -> None:
         """Let one pay another, until nothing is on its way."""
-        with self.watch.running(self._whose(payer)):
+        with payer.memory.in_use(), self.watch.running(self._whose(payer)):
             payer.handle(request)
         self._deliver_all()
 
@@ -182,7 +182,7 @@ class PayingWorld:
             self._world.deliver_to_lsp(self._deliver)
 
     def _deliver(self, to: Participant, sender: bytes, data: bytes) -> None:
-        with self.watch.running(self._whose(to)):
+        with to.memory.in_use(), self.watch.running(self._whose(to)):
             to.receive(sender, data)
 
     def _whose(self, participant: Participant) -> str:

@@ -14,11 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from unittest.mock import patch
 
 from bench.payments import AMOUNT_MSAT, STAKE_MSAT
 from bench.processes import run_once, started
 from bench.sizes import BINARY_SHAPE, Size
 
+from cromford.daemon.options import POLL_SECONDS
+from cromford.demo import world
 from cromford.demo.world import DaemonProcess
 
 LATENCY: Final = "one payment between processes"
@@ -33,11 +36,11 @@ Due = tuple[DaemonProcess, str]  # who pays, and which invoice
 @contextmanager
 def running_payers(size: Size) -> Iterator["Payers"]:
     """Open a factory; inside the block, its clients have something to pay with."""
-    with started(size) as (world, steps):
-        run_once(world, steps)
-        for client in world.clients:
-            _pay((world.lsp, _invoice(client, STAKE_MSAT)))
-        yield Payers(world.lsp, world.clients)
+    with started(size) as (opened, steps):
+        run_once(opened, steps)
+        for client in opened.clients:
+            _pay((opened.lsp, _invoice(client, STAKE_MSAT)))
+        yield Payers(opened.lsp, opened.clients)
 
 
 class Spent(NamedTuple):
@@ -128,8 +131,12 @@ def _pay(due: Due) -> None:
 
 
 def main(n_clients: int, n_payments: int) -> None:
-    """Say that the factory is open, and then pay for each line that is read."""
-    with running_payers(Size(n_clients, BINARY_SHAPE)) as payers:
+    """Say that the factory is open, and then pay for each line that is read.
+
+    The node is asked as often as a daemon asks it unless told otherwise, and not as in a demo.
+    """
+    size = Size(n_clients, BINARY_SHAPE)
+    with patch.object(world, "POLL_SECONDS_MIN", POLL_SECONDS), running_payers(size) as payers:
         print(flush=True)
         for _ in sys.stdin:
             print(json.dumps(payers.pay(n_payments)), flush=True)

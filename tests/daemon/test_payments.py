@@ -45,6 +45,8 @@ async def with_money(t: Town) -> str:
     paid = await t.call("lsp", "pay", invoice=await invoice_of(t, "alice", ALLOWANCE_MSAT))
     assert (paid["status"], paid["fee_msat"]) == ("paid", 0)
     await t.until("alice", "balance", lambda b: b["total"]["spendable_msat"] == ALLOWANCE_MSAT)
+    # It can be spent before the LSP has signed that it is no HTLC any more.
+    await t.until("alice", "balance", lambda b: b["total"]["own_msat"] == ALLOWANCE_MSAT)
     return factory_id
 
 

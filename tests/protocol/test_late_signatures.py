@@ -98,3 +98,10 @@ def test_a_crash_meanwhile_takes_nothing_along(pump: Pump) -> None:
     pass_moment(pump)
     assert is_quiet(pump)
     assert [one.status for one in book(payer).payments.values()] == ["paid"]
+
+
+def test_what_was_paid_can_be_spent_before(pump: Pump) -> None:
+    payer, payee = pump.clients
+    assert pay(pump, payer, payee, AMOUNT_MSAT).status == "paid"
+    assert waiting(pump) == [payer, pump.lsp]
+    assert pay(pump, payee, payer, FIRST_MSAT + AMOUNT_MSAT // 5).status == "paid"

@@ -61,8 +61,8 @@ def has_changes(state: ChannelState, holder: Party) -> bool:
 def only_takes_off_paid(state: ChannelState) -> bool:
     """Say whether the peer's next commitment would only lack what it was paid for.
 
-    The peer has its preimage and its money on our commitment. Nothing on either side waits for the
-    other signature but that the peer may spend what it got, and room for one more HTLC.
+    We have its preimage, and it has its money on our commitment, where it can spend it. On its own
+    it is an HTLC's until then, which the preimage takes as well.
     """
     return state.rebase is None and all(
         live.stage is HtlcStage.REMOVE_ACKED and live.removal is not None and live.removal.is_paid

@@ -194,9 +194,14 @@ class EventLog:
             async with asyncio.timeout(seconds):
                 # Again after each: it may have been news of what was counted before.
                 while self.n_seen <= number and not self._is_closed:
-                    self._news.clear()
-                    await self._news.wait()
+                    await self.more()
         return self.n_seen > number
+
+    async def more(self) -> None:
+        """Wait until something more is durable, or the daemon stops."""
+        if not self._is_closed:
+            self._news.clear()
+            await self._news.wait()
 
 
 def _shown(record: AnyRecord) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from cromford.protocol.journal.book import Book
 class Events:
     """Nothing more happens."""
 
-    n_seen = 0
+    is_closed = False
 
-    async def wait_beyond(self, _seen: int, *, seconds: float) -> bool:
-        return seconds < 0
+    async def more(self) -> None:
+        self.is_closed = True
 
 
 class Stuck:

@@ -1,6 +1,7 @@
 """Paying an invoice, the same for both daemons: read it, pay it, wait for what becomes of it."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -321,9 +322,7 @@ async def _outcome(payer: Payer, payment_hash: bytes, *, seconds: float) -> None
 
 async def wait_until(events: EventLog, is_so: Callable[[], bool], *, seconds: float) -> None:
     """Wait until something is so, the time is over, or the daemon stops."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    while not is_so():
-        left = until - loop.time()
-        if left <= 0 or not await events.wait_beyond(events.n_seen, seconds=left):
-            return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while not is_so() and not events.is_closed:
+                await events.more()

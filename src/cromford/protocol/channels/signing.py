@@ -38,8 +38,8 @@ OLD_STATE_LANDED: Final = "the leaf's old state is on chain: its channel is not 
 
 # BOLT 2 names no bound. Every honest answer takes a round trip; what is added meanwhile waits.
 REVOCATION_SECONDS: Final = 30
-# How long a signature waits for more to sign, where nothing waits for it: a few times what a disk
-# takes to sync, and no more than a peer can wait before it spends what it was paid.
+# How long a signature waits for more to sign, where nobody waits for it: a few times what a disk
+# takes to sync, and little next to what a payment takes.
 LATE_SECONDS: Final = 0.02
 
 

@@ -268,7 +268,7 @@ class NonceDeadline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationDeadline:
-    """Until when a `commitment_signed` of ours has to be answered, or one that is due may wait."""
+    """Until when a peer has to answer our `commitment_signed` of a channel."""
 
     channel_id: bytes
 
@@ -316,7 +316,7 @@ class SetDeadline:
     """
 
     deadline: Deadline
-    seconds: float
+    seconds: int
     stream: str = field(default="", compare=False)
 
 

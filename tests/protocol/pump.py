@@ -159,7 +159,7 @@ class Pump:
         self.generations = itertools.count(1)
         self.tamper: Tamper = honest
         self.wished: list[Wished] = []
-        self.deadlines: dict[tuple[str, fx.Deadline], float] = {}
+        self.deadlines: dict[tuple[str, fx.Deadline], int] = {}
         self.deadline_streams: dict[tuple[str, fx.Deadline], str] = {}  # of all that ever were
         self.closing: list[PumpNode] = []
         self.notebook: dict[tuple[bytes, int], bytes] = {}

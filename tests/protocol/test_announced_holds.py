@@ -53,7 +53,7 @@ def pay_while_away(pump: Pump, payer: PumpNode, payee: PumpNode, request: ev.Pay
     pump.run()
 
 
-def held_for(pump: Pump) -> list[float]:
+def held_for(pump: Pump) -> list[int]:
     """Return how long what is held is held, as the LSP's clock was set."""
     return [
         pump.deadlines[node.name, deadline] for node, deadline in pump.deadlines_of(fx.HoldDeadline)

@@ -16,7 +16,7 @@ STEP_SECONDS: Final = 20  # The default of the LSP's policy.
 CEREMONY_SECONDS: Final = 240  # Four steps of a client's 60.
 
 
-def deadlines_set(pump: Pump, node: PumpNode) -> list[float]:
+def deadlines_set(pump: Pump, node: PumpNode) -> list[int]:
     """Return the seconds of every deadline that a node set for the attempt."""
     asked = pump.wishes(node, fx.SetDeadline)
     return [one.seconds for one in asked if one.deadline == deadline_of(pump)]

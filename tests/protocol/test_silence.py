@@ -189,13 +189,13 @@ def test_a_client_that_never_says_it_is_ready_keeps_nobody_from_their_channel() 
 # At the last moment
 
 
-def slowly(pump: Pump, slow: Sequence[PumpNode], *, until_silent: int = 99) -> float:
+def slowly(pump: Pump, slow: Sequence[PumpNode], *, until_silent: int = 99) -> int:
     """Run a ceremony in which some answer a second before each deadline; return its seconds.
 
     After so many answers they are silent, and the deadline passes.
     """
     held: list[tuple[PumpNode, m.Message]] = []
-    n_answered, elapsed = 0, 0.0
+    n_answered, elapsed = 0, 0
 
     def hold(sender: PumpNode, _to: PumpNode, message: m.Message) -> Sequence[m.Message]:
         if sender in slow and type(message) in OWED:

@@ -5,13 +5,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from cromford.changed import changed
 from cromford.daemon.driver import Driver
 from cromford.factory.terms import FeePolicy
 from cromford.ports import StoreFailed
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.facts import Facts
 from cromford.protocol.policy import ClientPolicy, LspPolicy, WhenDying
 from tests.simulation.fates import Act, Fates, Hazard
 from tests.simulation.mixture import Mixture
@@ -94,11 +92,6 @@ class LifeNode(SimNode):
         super().__init__(name, lsp_node_id=lsp_node_id, lsp_policy=lsp_policy(mixture), **seen)
         self.store.fence = self._check_holds_journal
         self._is_made = True
-
-    @property
-    def facts(self) -> Facts:
-        """What its daemon would tell its role; whose disk is late signs late, too."""
-        return changed(super().facts, may_sign_late=self._has_late_disk)
 
     def handle(self, event: ev.Event) -> None:
         """Handle one event; what the operator may not ask is ignored.

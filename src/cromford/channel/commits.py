@@ -58,19 +58,6 @@ def has_changes(state: ChannelState, holder: Party) -> bool:
     return any(live.is_moved(UpdateStep.SIGN, signer) for live in state.htlcs)
 
 
-def only_takes_off_paid(state: ChannelState) -> bool:
-    """Say whether the peer's next commitment would only lack what it was paid for.
-
-    We have its preimage, and it has its money on our commitment, where it can spend it. On its own
-    it is an HTLC's until then, which the preimage takes as well.
-    """
-    return state.rebase is None and all(
-        live.stage is HtlcStage.REMOVE_ACKED and live.removal is not None and live.removal.is_paid
-        for live in state.htlcs
-        if live.is_moved(UpdateStep.SIGN, state.me)
-    )
-
-
 def next_signing_due(state: ChannelState) -> CommitmentDue:
     """Return what to sign to get all updates so far into the peer's next commitment.
 

@@ -252,7 +252,7 @@ class Daemon(Generic[S]):
     def facts(self) -> Facts:
         """What a decision may read now."""
         now = self.safe.facts(self.following.facts())
-        return changed(now, unix_time=int(time.time()), may_sign_late=True)
+        return changed(now, unix_time=int(time.time()))
 
     @property
     def n_connected(self) -> int:

@@ -112,8 +112,6 @@ class Facts:
             channel is updated. None while it does, or where no place is configured.
         fees: What our node and our operator say of feerates: it prices whatever we sign alone.
         directory: Who is where.
-        may_sign_late: Whether a signature that only takes what was paid off the peer's commitment
-            may wait a moment for more to sign.
         unix_time: The time by our clock, in seconds; what is remembered is dated by it, and nothing
             is decided. 0 if nobody says.
     """
@@ -123,7 +121,6 @@ class Facts:
     unmarkable: str | None = None
     fees: OwnFees = field(default_factory=OwnFees, compare=False)
     directory: Directory = field(default=NOWHERE, compare=False)
-    may_sign_late: bool = field(default=False, compare=False)
     unix_time: int = field(default=0, compare=False)
 
     @property

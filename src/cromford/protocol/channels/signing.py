@@ -9,12 +9,7 @@ from typing import Final
 
 from cromford import effects as fx
 from cromford.channel.commitment import Funding
-from cromford.channel.commits import (
-    has_changes,
-    next_own_content,
-    next_signing_due,
-    only_takes_off_paid,
-)
+from cromford.channel.commits import has_changes, next_own_content, next_signing_due
 from cromford.channel.content import CommitmentContent
 from cromford.channel.errors import PeerViolation
 from cromford.channel.finished import FinishedCommitment, finish_commitment
@@ -38,9 +33,6 @@ OLD_STATE_LANDED: Final = "the leaf's old state is on chain: its channel is not 
 
 # BOLT 2 names no bound. Every honest answer takes a round trip; what is added meanwhile waits.
 REVOCATION_SECONDS: Final = 30
-# How long a signature waits for more to sign, where nobody waits for it: a few times what a disk
-# takes to sync, and little next to what a payment takes.
-LATE_SECONDS: Final = 0.02
 
 
 def covered_updates(link: Link) -> list[m.Message]:
@@ -49,11 +41,8 @@ def covered_updates(link: Link) -> list[m.Message]:
     return [message_of(link.channel_id, update) for update in covered]
 
 
-def sign_if_due(turn: AnyTurn, link: Link, *, may_wait: bool = True) -> None:
-    """Sign the peer's next commitment if there is anything new, and the peer can take it.
-
-    If all that is new was paid already, it may wait for a moment for what is signed together.
-    """
+def sign_if_due(turn: AnyTurn, link: Link) -> None:
+    """Sign the peer's next commitment if there is anything new, and the peer can take it."""
     state = link.state
     if not link.is_open or link.peer_pubnonce is None or state.awaits_revocation:
         return
@@ -64,10 +53,6 @@ def sign_if_due(turn: AnyTurn, link: Link, *, may_wait: bool = True) -> None:
     if turn.facts.unmarkable is not None:
         return  # What a mark does not cover may be forgotten: it stays owed.
     if not has_changes(state, state.peer) or _waits_for_fresh_chain(turn, link):
-        return
-    if may_wait and turn.facts.may_sign_late and only_takes_off_paid(state):
-        deadline = _revocation_deadline(link)  # Of one that is not sent yet, none is awaited.
-        turn.ask(fx.SetDeadline(deadline=deadline, seconds=LATE_SECONDS))
         return
     due = next_signing_due(state)
     parts = parts_of(link, due)
@@ -368,17 +353,12 @@ def on_revoke_and_ack(turn: AnyTurn, link: Link, message: m.RevokeAndAck) -> Non
 
 
 def on_revocation_deadline(turn: AnyTurn, deadline: fx.RevocationDeadline) -> None:
-    """Sign what waited; hang up on a peer that does not answer what we signed.
+    """Hang up on a peer that does not answer our signature: what it carries would wait for ever.
 
-    What that carries would wait for ever. In the next connection both sides tell where the channel
-    stands, and the signature goes again.
+    In the next connection both sides tell where the channel stands, and the signature goes again.
     """
     link = turn.book.links.get(deadline.channel_id)
-    if link is None or not link.is_open:
-        return
-    if not link.state.awaits_revocation:
-        sign_if_due(turn, link, may_wait=False)
-    else:
+    if link is not None and link.is_open and link.state.awaits_revocation:
         reason = f"no revoke_and_ack for {REVOCATION_SECONDS} seconds"
         turn.ask(fx.Disconnect(node_id=link.node_id, reason=reason))
 

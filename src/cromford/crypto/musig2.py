@@ -69,6 +69,11 @@ class AggregateKey:
         self._tweak(tweaked, tweak)
         return tweaked
 
+    @property
+    def without_signers(self) -> "AggregateKey":
+        """The same key, of which it is not known who signs."""
+        return self
+
     def _tweak(self, tweaked: Self, tweak: bytes) -> None:
         """Give a copy what the tweak changes."""
         tweaked.output_key, _ = xonly_tweak(self.internal_key, tweak)
@@ -108,6 +113,14 @@ class KeyAgg(AggregateKey):
             raise ValueError("two signers with one pubkey")
         self._cache, internal_key = _aggregated(self.pubkeys)
         super().__init__(internal_key)
+
+    @property
+    def without_signers(self) -> AggregateKey:
+        """The same key, of which it is not known who signs."""
+        bare = AggregateKey(self.internal_key)
+        bare.output_key = self.output_key
+        bare._is_tweaked = self._is_tweaked  # noqa: SLF001 - one module
+        return bare
 
     def _tweak(self, tweaked: Self, tweak: bytes) -> None:
         tweaked.pubkeys = self.pubkeys

@@ -92,6 +92,13 @@ class SignersOutput:
         """The taproot script."""
         return p2tr_script(self.spending_key_agg.output_key)
 
+    @cached_property
+    def without_signers(self) -> "SignersOutput":
+        """The same output, of which it is not known who signs."""
+        bare = SignersOutput(key_agg=self.key_agg.without_signers, tapleaf=self.tapleaf)
+        bare.__dict__["spending_key_agg"] = self.spending_key_agg.without_signers
+        return bare
+
     @property
     def control_block(self) -> bytes:
         """What a spend by the tapleaf shows last (BIP 341)."""

@@ -6,6 +6,7 @@ copied, pickled or printed.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, Never, Self
 
 from btclib_secp256k1 import CData
@@ -16,6 +17,11 @@ from cromford.crypto.keys import is_pubkey, xonly_tweak
 
 PUBNONCE_SIZE: Final = curve.PUBNONCE_SIZE
 PARTIAL_SIG_SIZE: Final = curve.PARTIAL_SIG_SIZE
+KEY_AGGS_CACHED: Final = 4
+# Of secp256k1 (SEC 2), big-endian as scalars are: bytes compare as numbers do.
+GROUP_ORDER: Final = bytes.fromhex(
+    "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141"
+)
 
 
 class NonceReuse(Exception):
@@ -130,6 +136,8 @@ class KeyAgg(AggregateKey):
         return self.pubkeys, self.output_key
 
 
+# A house pays to all signers of a factory, which then builds its tree under their aggregate.
+@lru_cache(maxsize=KEY_AGGS_CACHED)
 def _aggregated(pubkeys: tuple[bytes, ...]) -> tuple[CData, bytes]:
     """Return the aggregate; a pubkey that is not a point is named by its place."""
     try:
@@ -275,9 +283,5 @@ class Session:
 
 
 def is_partial_sig(partial_sig: bytes) -> bool:
-    """Say whether these 32 bytes are a scalar below the group order."""
-    try:
-        curve.parsed_partial_sig(partial_sig)
-    except ValueError:
-        return False
-    return True
+    """Say whether these 32 bytes are a scalar below the group order (BIP 327 `PartialSigAgg`)."""
+    return len(partial_sig) == PARTIAL_SIG_SIZE and partial_sig < GROUP_ORDER

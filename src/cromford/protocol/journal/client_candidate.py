@@ -95,7 +95,7 @@ class ClientCandidate:
         return channel_setting(
             self.terms,
             outpoint=self.branch.channel_outpoint,
-            capacity_sat=self.branch.channel.amount_sat,
+            channel=self.branch.channel,
             lsp=offer_in(self.kept.channel),
             client=self.join.candidates[self.rung].channel,
         )

@@ -68,7 +68,7 @@ class ClaimedCandidate:
         return channel_setting(
             self.terms,
             outpoint=self.branch.channel_outpoint,
-            capacity_sat=self.branch.channel.amount_sat,
+            channel=self.branch.channel,
             lsp=self.candidate.channel,
             client=self.join.candidates[self.rung].channel,
         )

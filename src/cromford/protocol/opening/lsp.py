@@ -129,7 +129,7 @@ def on_sign_below(turn: Turn[Factory], node_id: bytes, message: m.SignBelow) -> 
             ),
         )
     )
-    if not turn.state.attempt.holdouts:
+    if not turn.state.attempt.has_holdouts:
         _sign_below(turn, attempt)
 
 
@@ -170,7 +170,7 @@ def on_sign_root(turn: Turn[Factory], node_id: bytes, message: m.SignRoot) -> No
             attempt_id=attempt.attempt_id, client=client, partial_sig=first, higher=tuple(higher)
         )
     )
-    if not turn.state.attempt.holdouts:
+    if not turn.state.attempt.has_holdouts:
         _sign_root(turn, attempt)
 
 

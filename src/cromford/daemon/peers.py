@@ -226,16 +226,22 @@ class Peers:
             await self._wait_for_turn(peer, data)
             if self._peers.get(node_id) is not peer or peer.parting.is_set():
                 return
-            try:
-                if is_ping(data):
-                    self._answer(peer, pong_for(data))
-                    continue
-                message = decode_message(data)
-            except MalformedBytes as error:
-                self._post(ev.MessageMalformed(node_id=node_id, reason=str(error)))
-                continue
-            if message is not None:
-                self._post(self._heard(node_id, message))
+            self._hear(peer, data)
+            # Who waits in a lobby says nothing more for hours; what it said need not stay here.
+            del data
+
+    def _hear(self, peer: _Peer, data: bytes) -> None:
+        node_id = peer.connection.node_id
+        try:
+            if is_ping(data):
+                self._answer(peer, pong_for(data))
+                return
+            message = decode_message(data)
+        except MalformedBytes as error:
+            self._post(ev.MessageMalformed(node_id=node_id, reason=str(error)))
+            return
+        if message is not None:
+            self._post(self._heard(node_id, message))
 
     def _answer(self, peer: _Peer, pong: bytes | None) -> None:
         if pong is not None and not peer.owes_pong:

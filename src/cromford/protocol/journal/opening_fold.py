@@ -7,7 +7,7 @@ from cromford.changed import changed
 from cromford.factory.terms import decode_terms
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import opening_records as op
-from cromford.protocol.journal.encoding import decoded, decoded_pool
+from cromford.protocol.journal.encoding import decoded_join, decoded_pool
 from cromford.protocol.journal.lsp_attempt import (
     Aborted,
     Acknowledging,
@@ -43,7 +43,7 @@ def ordered_attempt(order: mail.Ordered) -> LspAttempt:
 
 def candidates_of(order: mail.Ordered) -> tuple[LspCandidate, ...]:
     """Return what a proposal is signed with, each candidate of its ladder; blueprints stay."""
-    joins = tuple(decoded(seat.join, m.Join) for seat in order.seats)
+    joins = tuple(decoded_join(seat.join) for seat in order.seats)
     factory_pool = decoded_pool(order.lsp_factory_pool)
     terms = decode_terms(order.terms)
     return tuple(

@@ -258,7 +258,7 @@ class LoneClient:
         setting = channel_setting(
             self.terms,
             outpoint=self.branch.channel_outpoint,
-            capacity_sat=self.branch.channel.amount_sat,
+            channel=self.branch.channel,
             lsp=self._channel,
             client=self._offer.channel,
         )

@@ -17,7 +17,7 @@ from cromford import effects as fx
 from cromford.adapters.bitcoind import BitcoindChain
 from cromford.adapters.memory import MemoryJournal
 from cromford.adapters.noise import NodeIdentity
-from cromford.adapters.noise_tcp import NoiseConnection, connect
+from cromford.adapters.noise_tcp import connect
 from cromford.adapters.peer_address import PeerAddress
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.network import REGTEST
@@ -29,7 +29,7 @@ from cromford.daemon.peers import Peers
 from cromford.daemon.signing import derive_keys, perform_signing
 from cromford.invoice.bolt11 import sign_invoice
 from cromford.invoice.invoice import Invoice
-from cromford.ports import Block, TxRefused
+from cromford.ports import Block, Connection, ConnectionLost, TxRefused
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol.channels.htlc_rules import min_final_cltv_expiry_delta
@@ -39,6 +39,7 @@ from cromford.protocol.opening.verify import Verdict, verify_attempt
 from cromford.protocol.policy import ClientPolicy
 from cromford.signing.signer import Signer
 from cromford.wallet.account import Account
+from cromford.wire.ping import is_ping, is_pong
 
 DRAWN_SIZE: Final = 32
 INVOICE_SECONDS: Final = 3600
@@ -66,7 +67,7 @@ class Eyes:
 
 
 class Turns:
-    """Lets one message through in each turn of the loop: pings are answered in between.
+    """Lets one message through in each turn of the loop.
 
     Each client would be a process of its own; here one that checks its branch keeps all waiting.
     """
@@ -79,13 +80,24 @@ class Turns:
         async with self._turn:
             await asyncio.sleep(0)
 
+    def others(self) -> asyncio.Lock:
+        """Return what is held while others have theirs."""
+        return self._turn
 
-class _InTurn:
-    """A connection whose messages come in turn with all others'. Implements `ports.Connection`."""
 
-    def __init__(self, connection: NoiseConnection, turns: Turns) -> None:
+class InTurn:
+    """A connection whose messages come in turn with all others'. Implements `ports.Connection`.
+
+    Pings and pongs need none. Where a hundred branches are checked before one's own, the LSP would
+    hear nothing for minutes, on cores that others want too, and hang up.
+    """
+
+    def __init__(self, connection: Connection, turns: Turns) -> None:
         self._connection = connection
         self._turns = turns
+        self._waiting: asyncio.Queue[bytes | ConnectionLost] = asyncio.Queue()
+        self._ready: asyncio.Queue[bytes | ConnectionLost] = asyncio.Queue()
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._take_turns())]
 
     @property
     def node_id(self) -> bytes:
@@ -97,14 +109,36 @@ class _InTurn:
         await self._connection.send(*messages)
 
     async def receive(self) -> bytes:
-        """Return the next message, once it is its turn."""
-        message = await self._connection.receive()
-        await self._turns.take()
+        """Return the next message, once it is its turn.
+
+        Raises:
+            ConnectionLost: After the last one.
+        """
+        message = await self._ready.get()
+        if isinstance(message, ConnectionLost):
+            raise message
         return message
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; what was read before has its turn still."""
         await self._connection.close()
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                message = await self._connection.receive()
+            except ConnectionLost as error:
+                self._waiting.put_nowait(error)
+                return
+            needs_none = is_ping(message) or is_pong(message)
+            (self._ready if needs_none else self._waiting).put_nowait(message)
+
+    async def _take_turns(self) -> None:
+        message: bytes | ConnectionLost = b""
+        while not isinstance(message, ConnectionLost):
+            message = await self._waiting.get()
+            await self._turns.take()
+            self._ready.put_nowait(message)
 
 
 class CrowdClient:
@@ -212,7 +246,7 @@ class CrowdClient:
         connection = await connect(
             self._lsp.host, self._lsp.port, node_id=self._lsp.node_id, identity=self._identity
         )
-        self._spawn(self._peers.run(_InTurn(connection, self._turns)))
+        self._spawn(self._peers.run(InTurn(connection, self._turns)))
 
     async def go(self) -> None:
         """Disconnect; what is still on its way is waited for."""

@@ -145,10 +145,11 @@ class _Construction:
 
         def finish(names: Sequence[str]) -> dict[str, bytes]:
             signing_round = SigningRound(sessions={name: by_name[name] for name in names})
-            for pubkey, contribution in zip(pubkeys, contributions, strict=True):
-                part = {name: contribution[name] for name in names if name in contribution}
-                signing_round = signing_round.with_contribution(pubkey, part)
-            return signing_round.signatures()
+            parts = (
+                {name: contribution[name] for name in names if name in contribution}
+                for contribution in contributions
+            )
+            return signing_round.with_contributions(zip(pubkeys, parts, strict=True)).signatures()
 
         names = list(by_name)
         parts = [names] if self.clock == CPU else [names[i::N_THREADS] for i in range(N_THREADS)]

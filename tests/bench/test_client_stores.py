@@ -10,15 +10,17 @@ from typing import Any, Final
 
 import pytest
 from bench.client_stores import LoneClient, Stored, stored_by
-from bench.sizes import DEFAULT_SHAPE, Size
+from bench.sizes import BINARY_SHAPE, DEFAULT_SHAPE, Size
 
 from cromford.adapters.memory import MemoryJournal
 from cromford.crypto.keys import xonly_of
 from cromford.daemon.clientd import CLIENT_ROLE
 from cromford.daemon.driver import Driver
 from cromford.factory.branch import known_branch, known_vertices
+from cromford.factory.kinds import VertexKind
 from cromford.protocol.client import new_client
 from cromford.protocol.journal.client_attempt import ClientAttempt
+from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.kept import offer_in
 from cromford.protocol.journal.snapshot import CHECKSUM_SIZE
 
@@ -92,6 +94,38 @@ def check_leaves(found: LoneClient, attempt: ClientAttempt) -> None:
         (signature,) = tx.inputs[0].witness
         assert node.signed(signature) == tx
     assert attempt.setting.channel_id == found.attempt.setting.channel_id
+
+
+@pytest.mark.parametrize(
+    ("size", "kinds"),
+    [
+        (Size(2, DEFAULT_SHAPE), (VertexKind.DW,)),
+        (Size(8, BINARY_SHAPE), (VertexKind.DW,) * 3),
+        (Size(64, DEFAULT_SHAPE), (VertexKind.STATIC, VertexKind.STATIC, VertexKind.DW)),
+    ],
+    ids=str,
+)
+def test_what_a_client_goes_on_with_is_what_a_restart_makes_of_what_it_kept(
+    size: Size, kinds: tuple[VertexKind, ...]
+) -> None:
+    """One leaf, kickoffs and states above it, static levels: the same values, and no signers."""
+    found = LoneClient(size)
+    found.sign_all()
+    live = found.attempt.candidate
+    again = ClientCandidate(join=live.join, proposal=live.proposal)
+    assert "branch" in vars(live)
+    assert "branch" not in vars(again)
+    assert live.branch == again.branch
+    assert live.setting == again.setting
+    assert live.branch.kinds == kinds
+    for ours, theirs in zip(live.branch.nodes, again.branch.nodes, strict=True):
+        assert (ours.name, ours.task, ours.spends) == (theirs.name, theirs.task, theirs.spends)
+        assert ours.spends.descriptor == theirs.spends.descriptor
+        paid = [[output.signers_output for output in node.outputs] for node in (ours, theirs)]
+        assert paid[0] == paid[1]
+        scripts = [output.script_pubkey for output in paid[0] if output is not None]
+        assert scripts == [output.script_pubkey for output in paid[1] if output is not None]
+        assert ours.spends.script_pubkey == theirs.spends.script_pubkey
 
 
 def test_a_branch_that_was_kept_is_the_branch_that_was_computed() -> None:

@@ -112,7 +112,8 @@ def test_each_vertex_is_of_the_kind_of_its_level_and_every_leaf_has_states(
         assert exit_blocks_of(path, delay_max_blocks=432) <= exit_blocks_of(
             shape.slowest_kinds, delay_max_blocks=432
         )
-    assert len(shape.slowest_kinds) == shape.n_layers
+    deepest = max(len(shape.path_to(client)) for client in shape.clients)
+    assert len(shape.slowest_kinds) == shape.n_layers == deepest
 
 
 @pytest.mark.parametrize("kinds", [(), (STATIC,), (STATIC, DW, DW)])

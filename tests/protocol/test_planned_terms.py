@@ -22,6 +22,7 @@ from cromford.factory.shape import plan_of
 from cromford.factory.terms import N_CLIENTS_MAX, FactoryTerms
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.house import House
+from cromford.protocol.journal.proposal import ClaimedCandidate
 from cromford.protocol.lobby.build import BuildPlan, plan_build
 from cromford.protocol.opening.verification import ClientFacts, check_terms
 from cromford.protocol.opening.verification_channel import check_is_relayed, check_max_cltv
@@ -77,10 +78,8 @@ def check_signed_by(policy: ClientPolicy, terms: FactoryTerms, client: int) -> N
         terms_hash=terms.terms_hash,
         client=client,
     )
-    claim: Any = SimpleNamespace(
-        propose=propose,
-        join=SimpleNamespace(capacity_sat=capacity_sat, capacity_least_sat=capacity_sat),
-    )
+    join: Any = SimpleNamespace(capacity_sat=capacity_sat, capacity_least_sat=capacity_sat)
+    claim = ClaimedCandidate(join=join, propose=propose)
     facts = ClientFacts(
         network=SIGNET,
         policy=policy,

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.factory import oracle
 from tests.factory.specimen import tree_of
 
@@ -12,7 +13,7 @@ from cromford.channel.terms import ChannelTerms
 from cromford.factory.shape import plan_of
 from cromford.factory.terms import FactoryTerms, FeePolicy
 from cromford.protocol.journal.first_commitments import channel_terms_of
-from cromford.watch.relayed import fixed_fees, too_cheap
+from cromford.watch.relayed import TooCheap, fixed_fees, too_cheap
 
 
 def terms_at(feerate: int) -> FactoryTerms:
@@ -50,6 +51,25 @@ def test_a_commitment_of_16_sat_for_167_vbytes_is_not_relayed() -> None:
     cheap = too_cheap(plan, channel, min_relay_sat_per_kw=25)
     assert cheap is not None
     assert cheap.tx.fee_sat < cheap.least_sat
+
+
+@settings(max_examples=30)
+@given(terms=oracle.random_terms(40), asked=st.integers(1, 2_000))
+def test_the_first_that_is_too_cheap_is_the_first_of_all_in_their_order(
+    terms: FactoryTerms, asked: int
+) -> None:
+    """Although vertices that are alike are judged once."""
+    plan, channel = plan_of(terms), channel_terms_of(terms)
+    least = {
+        one: fee_sat_of(vsize=one.vsize, feerate_sat_per_kw=-(-asked * 5 // 4))
+        for one in fixed_fees(plan, channel)
+    }
+    first = next((one for one, least_sat in least.items() if one.fee_sat < least_sat), None)
+    cheap = too_cheap(plan, channel, min_relay_sat_per_kw=asked)
+    if channel.is_zero_fee or first is None:
+        assert cheap is None
+    else:
+        assert cheap == TooCheap(tx=first, least_sat=least[first])
 
 
 @pytest.mark.parametrize("feerate", [250, 500, 5_000])

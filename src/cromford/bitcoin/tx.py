@@ -122,9 +122,15 @@ class Tx:
         return (
             self.version.to_bytes(4, "little")
             + var_list([tx_in.serialize() for tx_in in self.inputs])
-            + var_list([tx_out.serialize() for tx_out in self.outputs])
+            + compact_size(len(self.outputs))
+            + self.serialized_outputs
             + self.nlocktime.to_bytes(4, "little")
         )
+
+    @computed
+    def serialized_outputs(self) -> bytes:
+        """The bytes of all outputs, without their count: a digest is of them too (BIP 341)."""
+        return b"".join([tx_out.serialize() for tx_out in self.outputs])
 
     def serialize(self) -> bytes:
         """Return the bytes on the wire (BIP 144); without any witness, the old format."""

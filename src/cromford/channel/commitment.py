@@ -78,6 +78,10 @@ class Funding:
         """The tweaked aggregate of both, which signs every commitment of the channel."""
         return tweaked_key_agg(KeyAgg(self.pubkeys), None)
 
+    def take_key_agg(self, key_agg: KeyAgg) -> None:
+        """Take the tweaked aggregate from whoever made it for the output, and do not make it."""
+        self.__dict__["key_agg"] = key_agg
+
     @computed
     def txout(self) -> TxOut:
         """The funding output."""

@@ -6,6 +6,7 @@ copied, pickled or printed.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, Never, Self
 
 from btclib_secp256k1 import CData
@@ -16,6 +17,11 @@ from cromford.crypto.keys import is_pubkey, xonly_tweak
 
 PUBNONCE_SIZE: Final = curve.PUBNONCE_SIZE
 PARTIAL_SIG_SIZE: Final = curve.PARTIAL_SIG_SIZE
+KEY_AGGS_CACHED: Final = 4
+# Of secp256k1 (SEC 2), big-endian as scalars are: bytes compare as numbers do.
+GROUP_ORDER: Final = bytes.fromhex(
+    "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141"
+)
 
 
 class NonceReuse(Exception):
@@ -69,6 +75,11 @@ class AggregateKey:
         self._tweak(tweaked, tweak)
         return tweaked
 
+    @property
+    def without_signers(self) -> "AggregateKey":
+        """The same key, of which it is not known who signs."""
+        return self
+
     def _tweak(self, tweaked: Self, tweak: bytes) -> None:
         """Give a copy what the tweak changes."""
         tweaked.output_key, _ = xonly_tweak(self.internal_key, tweak)
@@ -109,6 +120,14 @@ class KeyAgg(AggregateKey):
         self._cache, internal_key = _aggregated(self.pubkeys)
         super().__init__(internal_key)
 
+    @property
+    def without_signers(self) -> AggregateKey:
+        """The same key, of which it is not known who signs."""
+        bare = AggregateKey(self.internal_key)
+        bare.output_key = self.output_key
+        bare._is_tweaked = self._is_tweaked  # noqa: SLF001 - one module
+        return bare
+
     def _tweak(self, tweaked: Self, tweak: bytes) -> None:
         tweaked.pubkeys = self.pubkeys
         tweaked._cache, tweaked.output_key = curve.key_agg_tweaked(self._cache, tweak)
@@ -117,6 +136,8 @@ class KeyAgg(AggregateKey):
         return self.pubkeys, self.output_key
 
 
+# A house pays to all signers of a factory, which then builds its tree under their aggregate.
+@lru_cache(maxsize=KEY_AGGS_CACHED)
 def _aggregated(pubkeys: tuple[bytes, ...]) -> tuple[CData, bytes]:
     """Return the aggregate; a pubkey that is not a point is named by its place."""
     try:
@@ -262,9 +283,5 @@ class Session:
 
 
 def is_partial_sig(partial_sig: bytes) -> bool:
-    """Say whether these 32 bytes are a scalar below the group order."""
-    try:
-        curve.parsed_partial_sig(partial_sig)
-    except ValueError:
-        return False
-    return True
+    """Say whether these 32 bytes are a scalar below the group order (BIP 327 `PartialSigAgg`)."""
+    return len(partial_sig) == PARTIAL_SIG_SIZE and partial_sig < GROUP_ORDER

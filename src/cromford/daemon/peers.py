@@ -36,21 +36,29 @@ _log = logging.getLogger(__name__)
 @dataclass(eq=False, slots=True)
 class _Peer:
     connection: Connection
-    outbox: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(OUTBOX_MESSAGES_MAX))
+    # Ping and pong are bytes. A message becomes bytes when it leaves: a thousand proposals that
+    # wait to be sent share the keys that are in each of them, and as bytes are 48 kB each.
+    outbox: asyncio.Queue[bytes | Message] = field(
+        default_factory=lambda: asyncio.Queue(OUTBOX_MESSAGES_MAX)
+    )
     is_full: bool = False  # A message was lost, so none may follow: the peer would misread it.
     owes_pong: bool = False  # One waits in the outbox: many pings make no more than that.
     parting: asyncio.Event = field(default_factory=asyncio.Event)  # We hung up.
     waits_for_us: bool = False  # A message of it has arrived, and had no turn yet.
 
 
-async def _taken_together(outbox: asyncio.Queue[bytes]) -> list[bytes]:
-    """Return the oldest message, and what waits behind it and may go along."""
-    together = [await outbox.get()]
+def _taken_together(first: bytes | Message, outbox: asyncio.Queue[bytes | Message]) -> list[bytes]:
+    """Return the bytes of the oldest message, and of what waits behind it and may go along."""
+    together = [_bytes_of(first)]
     size = len(together[0])
     while size < TOGETHER_SIZE and not outbox.empty():
-        together.append(outbox.get_nowait())
+        together.append(_bytes_of(outbox.get_nowait()))
         size += len(together[-1])
     return together
+
+
+def _bytes_of(message: bytes | Message) -> bytes:
+    return message if isinstance(message, bytes) else encode_message(message)
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> None:
@@ -131,7 +139,7 @@ class Peers:
         if self._budgets is not None:
             self._budgets.answered(node_id, message, now=self._clock())
         if peer is not None:
-            self._queue(peer, encode_message(message))
+            self._queue(peer, message)
 
     def disconnect(self, node_id: bytes, reason: str) -> None:
         """Close a peer's connection. Harmless if there is none."""
@@ -191,11 +199,11 @@ class Peers:
             del self._peers[node_id]
             self._post(ev.ConnectionClosed(node_id=node_id))
 
-    def _queue(self, peer: _Peer, data: bytes) -> None:
+    def _queue(self, peer: _Peer, message: bytes | Message) -> None:
         if peer.is_full:
             return
         try:
-            peer.outbox.put_nowait(data)
+            peer.outbox.put_nowait(message)
         except asyncio.QueueFull:
             peer.is_full = True
             self._drop(peer, "it does not read")
@@ -218,16 +226,22 @@ class Peers:
             await self._wait_for_turn(peer, data)
             if self._peers.get(node_id) is not peer or peer.parting.is_set():
                 return
-            try:
-                if is_ping(data):
-                    self._answer(peer, pong_for(data))
-                    continue
-                message = decode_message(data)
-            except MalformedBytes as error:
-                self._post(ev.MessageMalformed(node_id=node_id, reason=str(error)))
-                continue
-            if message is not None:
-                self._post(self._heard(node_id, message))
+            self._hear(peer, data)
+            # Who waits in a lobby says nothing more for hours; what it said need not stay here.
+            del data
+
+    def _hear(self, peer: _Peer, data: bytes) -> None:
+        node_id = peer.connection.node_id
+        try:
+            if is_ping(data):
+                self._answer(peer, pong_for(data))
+                return
+            message = decode_message(data)
+        except MalformedBytes as error:
+            self._post(ev.MessageMalformed(node_id=node_id, reason=str(error)))
+            return
+        if message is not None:
+            self._post(self._heard(node_id, message))
 
     def _answer(self, peer: _Peer, pong: bytes | None) -> None:
         if pong is not None and not peer.owes_pong:
@@ -255,8 +269,9 @@ class Peers:
 
     async def _write(self, peer: _Peer) -> None:
         while True:
-            together = await _taken_together(peer.outbox)
+            first = await peer.outbox.get()
             try:
+                together = _taken_together(first, peer.outbox)
                 await peer.connection.send(*together)
             except ConnectionLost:
                 return  # The reader notices too, and reports it.

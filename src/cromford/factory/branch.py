@@ -98,6 +98,23 @@ class Branch:
         """The last funding confirmation height at which the factory is worth using."""
         return self.terms.ready_height_max(self.kinds)
 
+    def as_kept(self, terms: BranchTerms) -> "Branch":
+        """Return what `known_branch` makes of what is kept of it, without computing it again.
+
+        Args:
+            terms: What is kept of the agreement.
+        """
+        *above, leaf = self.vertices
+        own = leaf.first.spends
+        return Branch(
+            terms=terms,
+            client=self.client,
+            funding_output=self.funding_output.without_signers if above else own,
+            funding_outpoint=self.funding_outpoint,
+            funding_amount_sat=self.funding_amount_sat,
+            vertices=(*(vertex.without_signers(but=own) for vertex in above), leaf),
+        )
+
     def with_signatures(self, signatures: Mapping[str, bytes]) -> "SignedBranch":
         """Return the branch ready to be published.
 

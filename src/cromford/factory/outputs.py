@@ -7,7 +7,7 @@ miniscript, so that `tr(musig(...),...)` tells other software everything.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 from cromford.bitcoin.descriptor import musig_expression, tr_descriptor, with_checksum
@@ -18,6 +18,7 @@ from cromford.bitcoin.tx import TxOut
 from cromford.crypto.keys import xonly_of
 from cromford.crypto.musig2 import AggregateKey, KeyAgg
 
+TAPLEAVES_CACHED: Final = 4
 ANCHOR_DESCRIPTOR: Final = with_checksum(f"raw({ANCHOR_SCRIPT.hex()})")
 
 
@@ -30,7 +31,7 @@ class OutputKind(StrEnum):
     ANCHOR = "anchor"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Tapleaf:
     """The one script path of an output: one key alone, after a timelock."""
 
@@ -47,18 +48,21 @@ class Tapleaf:
         """The same as miniscript."""
         return self.lock.miniscript(self.xonly_pubkey)
 
-    @property
+    @cached_property
     def merkle_root(self) -> bytes:
         """The root of a taptree with this single tapleaf."""
         return tapleaf_hash(self.script)
 
 
+# Every output of a factory that the LSP may take after its expiry has the same one.
+@lru_cache(maxsize=TAPLEAVES_CACHED)
 def expiry_tapleaf(lsp_pubkey: bytes, expiry_height: int) -> Tapleaf:
     """Return the timeout path: the LSP alone, from the block after `expiry_height` on (BIP 65)."""
     lock = Timelock(kind=LockKind.AFTER, number=expiry_height)
     return Tapleaf(xonly_pubkey=xonly_of(lsp_pubkey), lock=lock)
 
 
+@lru_cache(maxsize=TAPLEAVES_CACHED)
 def lstock_tapleaf(lsp_pubkey: bytes, csv_blocks: int) -> Tapleaf:
     """Return the L-stock's path: the LSP alone, `csv_blocks` after the leaf confirmed (BIP 112)."""
     lock = Timelock(kind=LockKind.OLDER, number=csv_blocks)
@@ -87,10 +91,17 @@ class SignersOutput:
         """The tweaked aggregate, which signs for the key path."""
         return tweaked_key_agg(self.key_agg, self.merkle_root)
 
-    @property
+    @cached_property
     def script_pubkey(self) -> bytes:
         """The taproot script."""
         return p2tr_script(self.spending_key_agg.output_key)
+
+    @cached_property
+    def without_signers(self) -> "SignersOutput":
+        """The same output, of which it is not known who signs."""
+        bare = SignersOutput(key_agg=self.key_agg.without_signers, tapleaf=self.tapleaf)
+        bare.__dict__["spending_key_agg"] = self.spending_key_agg.without_signers
+        return bare
 
     @property
     def control_block(self) -> bytes:

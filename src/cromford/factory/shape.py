@@ -54,8 +54,8 @@ class ShapeVertex:
     @property
     def slowest_kinds(self) -> tuple[VertexKind, ...]:
         """The kinds of the vertices on the path to the deepest leaf, which takes longest."""
-        deepest = max((child.slowest_kinds for child in self.children), key=len, default=())
-        return (self.kind, *deepest)
+        # The first child is the largest: no other goes deeper.
+        return (self.kind, *(self.children[0].slowest_kinds if self.children else ()))
 
     def leaves(self) -> Iterator["ShapeVertex"]:
         """Yield the leaves, left to right."""

@@ -14,6 +14,7 @@ from typing import Final
 from cromford.bitcoin.script import is_p2tr
 from cromford.bitcoin.timelock import NSEQUENCE_FINAL, nsequence_of_delay
 from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxIn
+from cromford.changed import changed
 from cromford.crypto.musig2 import KeyAgg
 from cromford.factory.key_path import KeyPathTx
 from cromford.factory.kinds import VertexKind
@@ -76,6 +77,27 @@ class TreeNode(KeyPathTx):
         """The participant indices of all who sign, the LSP first."""
         return (LSP_INDEX, *self.shape.clients)
 
+    def without_signers(self, *, but: SignersOutput) -> "TreeNode":
+        """Return the same transaction, of which it is not known with which keys they sign.
+
+        Args:
+            but: What it pays to whom stays known.
+        """
+        spends = self.spends.without_signers
+        bare = changed(
+            self,
+            spends=spends,
+            outputs=tuple(
+                output
+                if output.signers_output is None or output.signers_output is but
+                else changed(output, signers_output=output.signers_output.without_signers)
+                for output in self.outputs
+            ),
+        )
+        # What is signed is the same, to the byte.
+        bare.__dict__["task"] = changed(self.task, key_agg=spends.spending_key_agg)
+        return bare
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vertex:
@@ -97,6 +119,17 @@ class Vertex:
     def nodes(self) -> tuple[TreeNode, ...]:
         """Its transactions, in the order in which they are published."""
         return (self.first,) if self.is_static else (self.first, self.last)
+
+    def without_signers(self, *, but: SignersOutput) -> "Vertex":
+        """Return the same transactions, of which it is not known with which keys they sign.
+
+        Args:
+            but: What its last one pays to whom stays known.
+        """
+        first = self.first.without_signers(but=but)
+        return Vertex(
+            first=first, last=first if self.is_static else self.last.without_signers(but=but)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

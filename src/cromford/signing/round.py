@@ -4,7 +4,7 @@ Contributions are idempotent, holdouts are known at any time, and blame is sough
 aggregate is bad: verifying every partial signature costs twice the signing itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cromford.crypto.musig2 import InvalidContribution, is_partial_sig, nonce_agg
@@ -26,7 +26,7 @@ class SigningSession:
     """One task, with the public nonce of each signer and their aggregate."""
 
     task: SigningTask
-    pubnonces: Mapping[bytes, bytes]  # by pubkey
+    pubnonces: Mapping[bytes, bytes]  # by pubkey, of every signer and nobody else
     aggnonce: bytes
 
 
@@ -45,28 +45,39 @@ class SigningRound:
         return frozenset(
             signer
             for name, session in self.sessions.items()
-            for signer in session.task.signers
-            if signer not in self.partial_sigs.get(name, {})
+            # Nobody else contributes, so where there are as many, there are all.
+            if len(given := self.partial_sigs.get(name, {})) < len(session.pubnonces)
+            for signer in session.pubnonces
+            if signer not in given
         )
 
     def with_contribution(self, signer: bytes, partial_sigs: Mapping[str, bytes]) -> "SigningRound":
         """Return the round after one signer's partial signatures arrived. Repeats are harmless.
 
         Raises:
+            FaultyContribution: As `with_contributions` does.
+        """
+        return self.with_contributions(((signer, partial_sigs),))
+
+    def with_contributions(
+        self, contributions: Iterable[tuple[bytes, Mapping[str, bytes]]]
+    ) -> "SigningRound":
+        """Return the round after the partial signatures of several signers, each by session.
+
+        Raises:
             FaultyContribution: If one is malformed, for a session that is not theirs, or differs
                 from what the same signer sent before.
         """
-        merged = dict(self.partial_sigs)
-        for name, partial_sig in partial_sigs.items():
-            session = self.sessions.get(name)
-            if session is None or signer not in session.task.signers:
-                raise FaultyContribution(signer, name, "session")
-            if not is_partial_sig(partial_sig):
-                raise FaultyContribution(signer, name, "partial_sig")
-            known = merged.get(name, {})
-            if known.get(signer, partial_sig) != partial_sig:
-                raise FaultyContribution(signer, name, "second, different partial_sig")
-            merged[name] = {**known, signer: partial_sig}
+        merged = {name: dict(given) for name, given in self.partial_sigs.items()}
+        for signer, partial_sigs in contributions:
+            for name, partial_sig in partial_sigs.items():
+                session = self.sessions.get(name)
+                if session is None or signer not in session.pubnonces:
+                    raise FaultyContribution(signer, name, "session")
+                if not is_partial_sig(partial_sig):
+                    raise FaultyContribution(signer, name, "partial_sig")
+                if merged.setdefault(name, {}).setdefault(signer, partial_sig) != partial_sig:
+                    raise FaultyContribution(signer, name, "second, different partial_sig")
         return SigningRound(sessions=self.sessions, partial_sigs=merged)
 
     def signatures(self) -> dict[str, bytes]:

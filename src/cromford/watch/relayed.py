@@ -4,7 +4,7 @@ What is signed together pays by the terms, so the terms are judged by these tran
 one: a fee that is rounded down may be a satoshi short of what a node takes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -56,7 +56,7 @@ def too_cheap(
     if channel.is_zero_fee:
         return None
     asked = -(-min_relay_sat_per_kw * MARGIN.numerator // MARGIN.denominator)
-    for tx in fixed_fees(plan, channel):
+    for tx in _fees_of(_one_of_each(plan), channel):
         least_sat = fee_sat_of(vsize=tx.vsize, feerate_sat_per_kw=asked)
         if tx.fee_sat < least_sat:
             return TooCheap(tx=tx, least_sat=least_sat)
@@ -65,7 +65,21 @@ def too_cheap(
 
 def fixed_fees(plan: PlannedVertex, channel: ChannelTerms) -> Iterator[FixedFee]:
     """Yield what the terms price: the tree, the emptiest and fullest commitment, HTLCs."""
+    return _fees_of(plan.vertices(), channel)
+
+
+def _one_of_each(plan: PlannedVertex) -> Iterator[PlannedVertex]:
+    """Yield the first vertex of each kind, width and fee: all like it pay for as many bytes."""
+    seen: set[tuple[object, ...]] = set()
     for vertex in plan.vertices():
+        alike = (vertex.shape.kind, _n_paid(vertex), *(tx.fee_sat for tx in vertex.txs))
+        if alike not in seen:
+            seen.add(alike)
+            yield vertex
+
+
+def _fees_of(vertices: Iterable[PlannedVertex], channel: ChannelTerms) -> Iterator[FixedFee]:
+    for vertex in vertices:
         yield from vertex_fees(vertex)
     for n_htlcs in (0, 2 * channel.max_accepted_htlcs):
         yield commitment_fee(channel, n_htlcs=n_htlcs)
@@ -80,7 +94,7 @@ def fixed_fees(plan: PlannedVertex, channel: ChannelTerms) -> Iterator[FixedFee]
 
 def vertex_fees(vertex: PlannedVertex) -> Iterator[FixedFee]:
     """Yield the transactions of one vertex, in the order in which they are published."""
-    n_paid = len(vertex.children) or len(vertex.capacities_sat) + bool(vertex.lstock_sat)
+    n_paid = _n_paid(vertex)
     made = [("kickoff", 1), ("state", n_paid)]
     if vertex.shape.kind is VertexKind.STATIC:
         made = [("static", n_paid)]
@@ -90,6 +104,10 @@ def vertex_fees(vertex: PlannedVertex) -> Iterator[FixedFee]:
             vsize=keypath_tx_vsize(n_p2tr_outputs=n_outputs, n_anchors=1),
             fee_sat=tx.fee_sat,
         )
+
+
+def _n_paid(vertex: PlannedVertex) -> int:
+    return len(vertex.children) or len(vertex.capacities_sat) + bool(vertex.lstock_sat)
 
 
 def commitment_fee(channel: ChannelTerms, *, n_htlcs: int) -> FixedFee:

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.changed import changed
 from cromford.channel.commitment import Funding
 from cromford.factory.branch import Branch, SignedBranch
 from cromford.factory.leaf import Leaf, state_in
@@ -203,7 +204,7 @@ class ClientAttempt:
         """Return the attempt with another stage of each candidate, lowest feerate first."""
         new = tuple(stages)
         others = tuple(one for one in new if _rung_of(one) != self.rung)
-        return replace(self, stage=new[self.rung] if others else new[0], other_stages=others)
+        return changed(self, stage=new[self.rung] if others else new[0], other_stages=others)
 
     def on_rung(self, rung: int) -> "ClientAttempt":
         """Return the attempt with another present candidate."""

@@ -42,6 +42,13 @@ class ClientCandidate:
 
     older = Older({"join": Join, "propose": older.OlderPropose}, older.OlderClaim)
 
+    def take_computed(self, branch: Branch, setting: ChannelSetting) -> None:
+        """Take what was computed of the proposal before it was kept, and is not computed again.
+
+        It is what `branch` and `setting` make of what was kept, as they do after a restart.
+        """
+        self.__dict__.update(branch=branch, setting=setting)
+
     @property
     def kept(self) -> KeptCandidate:
         """What was kept of it."""
@@ -88,7 +95,7 @@ class ClientCandidate:
         return channel_setting(
             self.terms,
             outpoint=self.branch.channel_outpoint,
-            capacity_sat=self.branch.channel.amount_sat,
+            channel=self.branch.channel,
             lsp=offer_in(self.kept.channel),
             client=self.join.candidates[self.rung].channel,
         )

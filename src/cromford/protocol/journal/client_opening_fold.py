@@ -1,9 +1,9 @@
 """What records make of a client's ceremony: each candidate of a fee ladder takes the same steps."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import assert_never
 
+from cromford.changed import changed
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.client_attempt import (
     BelowSent,
@@ -32,7 +32,7 @@ def with_client_opening(attempt: ClientAttempt, record: Step) -> ClientAttempt:
     """Return an attempt after remembering one thing of its ceremony, or of its funding."""
     match record:
         case op.ProposalAccepted(inputs=inputs):
-            return replace(attempt.with_stages(_checked(attempt, record)), inputs=inputs)
+            return changed(attempt.with_stages(_checked(attempt, record)), inputs=inputs)
         case op.BelowPartialsMade():
             return attempt.with_stages(
                 BelowSent(
@@ -59,13 +59,13 @@ def with_client_opening(attempt: ClientAttempt, record: Step) -> ClientAttempt:
             signatures = (record.signature, *record.higher)
             return attempt.with_stages(_complete(attempt.ladder, signatures))
         case op.AttemptAborted(reason=reason):
-            return replace(attempt, aborted=reason)
+            return changed(attempt, aborted=reason)
         case op.WaitGivenUp():
-            return replace(attempt, given_up=True)
+            return changed(attempt, given_up=True)
         case op.ReadySent(rung=rung):
-            return replace(attempt.on_rung(rung), ready_sent=True)
+            return changed(attempt.on_rung(rung), ready_sent=True)
         case op.ReadyReceived(rung=rung):
-            return replace(attempt, ready_received=True, ready_rung=rung)
+            return changed(attempt, ready_received=True, ready_rung=rung)
         case _:
             assert_never(record)
 

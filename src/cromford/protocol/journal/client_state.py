@@ -234,7 +234,7 @@ def apply(state: ClientState, record: r.AnyRecord, at: int = 0) -> ClientState:
         case r.BroadcastRefusalSeen(txid=txid, reason=reason):
             return replace(state, chain=state.chain.with_refusal(Txid(txid), reason))
         case op.SigningIntended(intents=intents):
-            return replace(state, intents=check_intents(state.intents, intents))
+            return changed(state, intents=check_intents(state.intents, intents))
         case xr.FirstPublished(outpoint=outpoint, height=height):
             published = state.published.set(OutPoint.parse(outpoint), height)
             return replace(state, published=published)
@@ -470,7 +470,7 @@ def _with_opening(
         raise AssertionError("a proposal has an attempt of its own")
     before = state.attempts[record.attempt_id]
     after = with_client_opening(before, record).on_chain(state.chain)
-    return replace(state, attempts={**state.attempts, record.attempt_id: after})
+    return changed(state, attempts={**state.attempts, record.attempt_id: after})
 
 
 def _with_handover(state: ClientState, record: hr.ClientHandoverRecord) -> ClientState:
@@ -522,7 +522,7 @@ def _with_proposal(state: ClientState, record: op.ProposalReceived) -> ClientSta
         terms_hash=said.terms_hash,
         stage=stage,
     )
-    return replace(state, attempts={**state.attempts, attempt.attempt_id: attempt}, joining=None)
+    return changed(state, attempts={**state.attempts, attempt.attempt_id: attempt}, joining=None)
 
 
 def _changed(state: ClientState, attempt_id: bytes, **changes: object) -> ClientState:

@@ -11,6 +11,7 @@ from cromford.channel.messages import (
     UpdateFulfill,
 )
 from cromford.codec.reader import MalformedBytes
+from cromford.factory.terms import N_CLIENTS_MAX
 from cromford.signing.nonces import PublicPool
 from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields, encode_fields
@@ -46,6 +47,42 @@ def decoded(data: bytes, cls: type[M]) -> M:
     if not isinstance(message, cls):
         raise AssertionError(f"{cls.__name__} was journalled, {type(message).__name__} was read")
     return message
+
+
+class _Joins:
+    """Joins that were journalled and not read since, by their bytes.
+
+    An LSP writes down everybody's with an order, and the factory reads the order in the same
+    decision: those of a thousand clients are 14 MB, and need not be there twice.
+    """
+
+    def __init__(self) -> None:
+        self._written: dict[bytes, m.Join] = {}
+
+    def encoded(self, join: m.Join) -> bytes:
+        """Return a join as it is journalled."""
+        if len(self._written) >= N_CLIENTS_MAX:
+            self._written.clear()
+        data = m.encode_message(join)
+        self._written[data] = join
+        return data
+
+    def decoded(self, data: bytes) -> m.Join:
+        """Return a journalled join: the one that was written, or one that is read."""
+        return self._written.pop(data, None) or decoded(data, m.Join)
+
+
+_joins: Final = _Joins()
+
+
+def encoded_join(join: m.Join) -> bytes:
+    """Return a join as it is journalled."""
+    return _joins.encoded(join)
+
+
+def decoded_join(data: bytes) -> m.Join:
+    """Return a journalled join."""
+    return _joins.decoded(data)
 
 
 def update_of(message: UpdateMessage) -> Update:

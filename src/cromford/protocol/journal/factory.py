@@ -459,7 +459,7 @@ def _telling(factory: Factory, receiver: str, content: mail.AnyMail) -> Factory:
 def _with_opening(
     factory: Factory, record: op.SharedOpeningRecord | op.LspOpeningRecord
 ) -> Factory:
-    after = replace(factory, begun=with_opening(factory.attempt, record))
+    after = changed(factory, begun=with_opening(factory.attempt, record))
     match record:
         case op.FundingWasSigned(attempt_id=attempt_id):
             return _telling(after, HOUSE, mail.CeremonyEnded(attempt_id=attempt_id))

@@ -15,7 +15,8 @@ from cromford.channel.keys import Basepoints
 from cromford.channel.state import ChannelState, open_channel
 from cromford.channel.terms import MSAT_PER_SAT, ChannelTerms, Party
 from cromford.crypto.keys import sha256
-from cromford.factory.outputs import OutputKind
+from cromford.crypto.musig2 import KeyAgg
+from cromford.factory.outputs import OutputKind, TreeOutput
 from cromford.factory.terms import GeneralTerms
 from cromford.factory.vertices import TreeNode
 from cromford.signing.keychain import ChannelPubkeys
@@ -119,7 +120,7 @@ def channel_setting(
     terms: GeneralTerms,
     *,
     outpoint: OutPoint,
-    capacity_sat: int,
+    channel: TreeOutput,
     lsp: ChannelOffer,
     client: ChannelOffer,
 ) -> ChannelSetting:
@@ -127,19 +128,24 @@ def channel_setting(
 
     Args:
         terms: The factory's.
-        outpoint: The leaf's output that funds the channel.
-        capacity_sat: Its amount.
+        outpoint: Where the leaf's output is that funds the channel.
+        channel: That output, which pays to the funding keys of both.
         lsp: The LSP's keys.
         client: The client's.
     """
+    funding = Funding(
+        outpoint=outpoint,
+        pubkeys=(lsp.funding_pubkey, client.funding_pubkey),
+        capacity_sat=channel.amount_sat,
+    )
+    paid_to = channel.signers_output
+    if paid_to is None or not isinstance(paid_to.spending_key_agg, KeyAgg):
+        raise AssertionError("both sides know whose keys a channel has")
+    funding.take_key_agg(paid_to.spending_key_agg)
     return ChannelSetting(
         terms=channel_terms_of(terms),
         keys=ChannelKeys(opener=_basepoints(lsp), accepter=_basepoints(client)),
-        funding=Funding(
-            outpoint=outpoint,
-            pubkeys=(lsp.funding_pubkey, client.funding_pubkey),
-            capacity_sat=capacity_sat,
-        ),
+        funding=funding,
         lsp=lsp,
         client=client,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from typing import Final
 
 from cromford.channel.commitment import Commitment
 from cromford.factory.poison import Poison, PoisonKind
@@ -9,6 +10,7 @@ from cromford.factory.vertices import NodeKind, TreeNode
 from cromford.protocol.journal.opening_records import Intent
 
 IntentKey = tuple[str, bytes, int]
+_POISONS: Final = frozenset(kind.value for kind in PoisonKind)
 
 
 class DoubleSigning(AssertionError):
@@ -62,17 +64,20 @@ def check_intents(
         _check_order(known, intent, replaced)
         key = (intent.kind, intent.outpoint, intent.state_index)
         if merged.setdefault(key, intent.sighash) != intent.sighash:
-            raise DoubleSigning(f"{intent.kind} {intent.outpoint.hex()} {intent.state_index}")
+            raise DoubleSigning(_name(intent))
     return merged
 
 
 def _check_order(
     known: Mapping[IntentKey, bytes], intent: Intent, replaced: AbstractSet[int]
 ) -> None:
-    name = f"{intent.kind} {intent.outpoint.hex()} {intent.state_index}"
     if intent.kind == NodeKind.STATE and intent.state_index > 0:
         before = (intent.kind, intent.outpoint, intent.state_index - 1)
         if before not in known:
-            raise DoubleSigning(f"{name}: the state before was never signed")
-    if intent.kind in set(PoisonKind) and intent.state_index not in replaced:
-        raise DoubleSigning(f"{name}: nothing supersedes the state")
+            raise DoubleSigning(f"{_name(intent)}: the state before was never signed")
+    if intent.kind in _POISONS and intent.state_index not in replaced:
+        raise DoubleSigning(f"{_name(intent)}: nothing supersedes the state")
+
+
+def _name(intent: Intent) -> str:
+    return f"{intent.kind} {intent.outpoint.hex()} {intent.state_index}"

@@ -1,6 +1,7 @@
 """One attempt to build a factory, as the LSP remembers it. Its stages are types."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
@@ -8,6 +9,7 @@ from typing import Final
 from immutables import Map
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
+from cromford.changed import changed
 from cromford.channel.commitment import Funding
 from cromford.factory.branch import Branch, SignedBranch, branch_of, signed_branch_of
 from cromford.factory.funding import CHANGE_VOUT
@@ -47,9 +49,9 @@ class SigningBelow:
     label = "signing_below"
 
     @property
-    def done(self) -> frozenset[int]:
+    def done(self) -> AbstractSet[int]:
         """The clients who signed."""
-        return frozenset(self.partial_sigs)
+        return self.partial_sigs.keys()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +64,9 @@ class SigningRoot:
     label = "signing_root"
 
     @property
-    def done(self) -> frozenset[int]:
+    def done(self) -> AbstractSet[int]:
         """The clients who signed."""
-        return frozenset(self.partial_sigs)
+        return self.partial_sigs.keys()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,9 +176,9 @@ class LspAttempt:
 
     def with_stages(self, stages: Iterable[Stage]) -> "LspAttempt":
         """Return the attempt with another stage of each candidate, lowest feerate first."""
-        rungs = [replace(one, stage=stage) for one, stage in zip(self.ladder, stages, strict=True)]
+        rungs = [changed(one, stage=stage) for one, stage in zip(self.ladder, stages, strict=True)]
         others = tuple(one for one in rungs if one.blueprint.rung != self.rung)
-        return replace(self, stage=rungs[self.rung].stage, others=others)
+        return changed(self, stage=rungs[self.rung].stage, others=others)
 
     def on_rung(self, rung: int) -> "LspAttempt":
         """Return the attempt with another present candidate; what ended the funding ends all."""
@@ -301,6 +303,11 @@ class LspAttempt:
     def said_root(self) -> SigningRoot | None:
         """What clients signed of the root, in a ceremony that came so far."""
         return LspRung(blueprint=self.blueprint, stage=self.stage).said_root
+
+    @property
+    def has_holdouts(self) -> bool:
+        """Whether the present stage waits for a client's contribution."""
+        return isinstance(self.stage, Ceremony) and len(self.stage.done) < len(self.seats)
 
     @property
     def holdouts(self) -> tuple[int, ...]:

@@ -45,10 +45,12 @@ class LspBlueprint:
 
     def client_of(self, node_id: bytes) -> int | None:
         """Return a client's participant index, or None."""
-        for i, seat in enumerate(self.seats, start=1):
-            if seat.node_id == node_id:
-                return i
-        return None
+        return self._clients.get(node_id)
+
+    @cached_property
+    def _clients(self) -> dict[bytes, int]:
+        """The participant index of each client, by its node id."""
+        return {seat.node_id: client for client, seat in enumerate(self.seats, start=1)}
 
     @cached_property
     def factory_pubkeys(self) -> tuple[bytes, ...]:
@@ -126,7 +128,7 @@ class LspBlueprint:
                 channel_setting(
                     self.terms,
                     outpoint=branch.channel_outpoint,
-                    capacity_sat=branch.channel.amount_sat,
+                    channel=branch.channel,
                     lsp=offer,
                     client=seat.channel,
                 )
@@ -147,5 +149,16 @@ class LspBlueprint:
         }
 
     def branch(self, client: int) -> Branch:
-        """Return one client's branch."""
-        return branch_of(self.tree, client)
+        """Return one client's branch.
+
+        Raises:
+            ValueError: If there is no such client.
+        """
+        if client not in self._branches:
+            self._branches[client] = branch_of(self.tree, client)
+        return self._branches[client]
+
+    @cached_property
+    def _branches(self) -> dict[int, Branch]:
+        """Those that were asked for, which are vertices of the tree: each step asks for all."""
+        return {}

@@ -138,9 +138,10 @@ class LspCandidate:
 
     def own_requests(self, *, root: bool) -> tuple[SignRequest, ...]:
         """Return the requests for the LSP's own partial signatures, of the root or below it."""
+        pool_id = self.factory_pool.pool_id  # The hash of all its nonces.
         return tuple(
             SignRequest(
-                pool_id=self.factory_pool.pool_id,
+                pool_id=pool_id,
                 nonce_index=i,
                 task=session.task,
                 aggnonce=session.aggnonce,
@@ -161,14 +162,12 @@ class LspCandidate:
         """
         below = (node.name for node in self.blueprint.tree.nodes_below_root)
         sessions = {name: self.sessions[name] for name in below}
-        signing_round = SigningRound(sessions=sessions)
+        pubkeys = self.blueprint.factory_pubkeys
+        contributions = [(pubkeys[LSP_INDEX], {name: own[name] for name in sessions})]
         for client, theirs in partial_sigs.items():
             names = [node.name for node in self.blueprint.branch(client).nodes_below_root]
-            signing_round = signing_round.with_contribution(
-                self.blueprint.factory_pubkeys[client], dict(zip(names, theirs, strict=True))
-            )
-        own_below = {name: own[name] for name in sessions}
-        return signing_round.with_contribution(self.blueprint.factory_pubkeys[LSP_INDEX], own_below)
+            contributions.append((pubkeys[client], dict(zip(names, theirs, strict=True))))
+        return SigningRound(sessions=sessions).with_contributions(contributions)
 
     def commitment_round(
         self, partial_sigs: Mapping[int, bytes], own: Mapping[str, bytes]
@@ -183,13 +182,13 @@ class LspCandidate:
             for (client, holder), session in self.commitment_sessions.items()
             if holder is Party.OPENER
         }
-        signing_round = SigningRound(sessions={s.task.name: s for s in sessions.values()})
+        contributions: list[tuple[bytes, Mapping[str, bytes]]] = []
         for client, session in sessions.items():
             name, (lsp_pubkey, client_pubkey) = session.task.name, session.pubnonces
-            signing_round = signing_round.with_contribution(
-                client_pubkey, {name: partial_sigs[client]}
-            ).with_contribution(lsp_pubkey, {name: own[name]})
-        return signing_round
+            contributions.append((client_pubkey, {name: partial_sigs[client]}))
+            contributions.append((lsp_pubkey, {name: own[name]}))
+        by_name = {session.task.name: session for session in sessions.values()}
+        return SigningRound(sessions=by_name).with_contributions(contributions)
 
     def blamed(self, fault: FaultyContribution) -> int:
         """Return the client who spoiled a session, of a tree transaction or of a commitment.
@@ -213,12 +212,12 @@ class LspCandidate:
             FaultyContribution: If a partial signature is malformed.
         """
         root = self.blueprint.root_name
+        pubkeys = self.blueprint.factory_pubkeys
+        contributions = [
+            (pubkeys[client], {root: partial_sig}) for client, partial_sig in partial_sigs.items()
+        ]
         signing_round = SigningRound(sessions={root: self.sessions[root]})
-        for client, partial_sig in partial_sigs.items():
-            signing_round = signing_round.with_contribution(
-                self.blueprint.factory_pubkeys[client], {root: partial_sig}
-            )
-        return signing_round.with_contribution(self.blueprint.factory_pubkeys[LSP_INDEX], own)
+        return signing_round.with_contributions([*contributions, (pubkeys[LSP_INDEX], own)])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,13 @@
 """What records make of an LSP's ceremony: each candidate of a fee ladder takes the same steps."""
 
-from dataclasses import replace
 from typing import TypeVar, assert_never
 
 from cromford.bitcoin.tx import Tx
+from cromford.changed import changed
 from cromford.factory.terms import decode_terms
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import opening_records as op
-from cromford.protocol.journal.encoding import decoded, decoded_pool
+from cromford.protocol.journal.encoding import decoded_join, decoded_pool
 from cromford.protocol.journal.lsp_attempt import (
     Aborted,
     Acknowledging,
@@ -43,7 +43,7 @@ def ordered_attempt(order: mail.Ordered) -> LspAttempt:
 
 def candidates_of(order: mail.Ordered) -> tuple[LspCandidate, ...]:
     """Return what a proposal is signed with, each candidate of its ladder; blueprints stay."""
-    joins = tuple(decoded(seat.join, m.Join) for seat in order.seats)
+    joins = tuple(decoded_join(seat.join) for seat in order.seats)
     factory_pool = decoded_pool(order.lsp_factory_pool)
     terms = decode_terms(order.terms)
     return tuple(
@@ -86,7 +86,7 @@ def with_opening(
             roots = [stage_of(one, SigningRoot) for one in attempt.ladder]
             given = (record.partial_sig, *record.higher)
             return attempt.with_stages(
-                replace(root, partial_sigs={**root.partial_sigs, client: partial_sig})
+                changed(root, partial_sigs={**root.partial_sigs, client: partial_sig})
                 for root, partial_sig in zip(roots, given, strict=True)
             )
         case op.BelowSigned():
@@ -102,7 +102,7 @@ def with_opening(
             )
         case op.Acknowledged(client=client):
             signed = stage_of(attempt, Acknowledging)
-            return replace(attempt, stage=replace(signed, done=signed.done | {client}))
+            return changed(attempt, stage=changed(signed, done=signed.done | {client}))
         case op.FundingWasSigned():
             return attempt.with_stages(
                 Funded(signed=stage_of(one, Acknowledging).signed, funding_tx=Tx.parse(tx))
@@ -110,17 +110,17 @@ def with_opening(
             )
         case op.ReadySent(rung=rung):
             pinned = attempt.on_rung(rung)
-            return replace(pinned, stage=replace(stage_of(pinned, Funded), ready_sent=True))
+            return changed(pinned, stage=changed(stage_of(pinned, Funded), ready_sent=True))
         case op.ReadyReceived(node_id=node_id, rung=rung):
             return attempt.with_stages(
                 _with_ready(one, node_id) if one.blueprint.rung == rung else one.stage
                 for one in attempt.ladder
             )
         case op.FundingDied():
-            return replace(attempt, stage=replace(stage_of(attempt, Funded), is_dead=True))
+            return changed(attempt, stage=changed(stage_of(attempt, Funded), is_dead=True))
         case op.AttemptAborted():
             stage = Aborted(reason=record.reason, culprits=record.culprits)
-            return replace(attempt, stage=stage, others=())
+            return changed(attempt, stage=stage, others=())
         case _:
             assert_never(record)
 
@@ -164,4 +164,4 @@ def _acknowledging(root: SigningRoot, signature: bytes) -> Stage:
 
 def _with_ready(one: LspRung, node_id: bytes) -> Stage:
     funded = stage_of(one, Funded)
-    return replace(funded, ready_received=funded.ready_received | {node_id})
+    return changed(funded, ready_received=funded.ready_received | {node_id})

@@ -68,7 +68,7 @@ class ClaimedCandidate:
         return channel_setting(
             self.terms,
             outpoint=self.branch.channel_outpoint,
-            capacity_sat=self.branch.channel.amount_sat,
+            channel=self.branch.channel,
             lsp=self.candidate.channel,
             client=self.join.candidates[self.rung].channel,
         )
@@ -94,8 +94,9 @@ class ClaimedCandidate:
 
         Those of the LSP's first commitment, and of ours, come last.
         """
-        for node in self.branch.nodes_below_root:
-            yield self._request(node)
+        nodes, uses = self.branch.nodes, self.candidate.nonces
+        for node, use in [*zip(nodes, uses, strict=True)][1:]:
+            yield self._request(node, use)
         for commitment, use in zip(
             self.first_commitments, self.candidate.commitment_nonces, strict=True
         ):
@@ -109,15 +110,14 @@ class ClaimedCandidate:
     @property
     def root_request(self) -> SignRequest:
         """The request for our partial signature of the root."""
-        return self._request(self.branch.root_node)
+        return self._request(self.branch.root_node, self.root_use)
 
-    def use_of(self, node: TreeNode) -> NonceUse:
-        """Return the session of a transaction."""
-        position = [other.name for other in self.branch.nodes].index(node.name)
-        return self.candidate.nonces[position]
+    @property
+    def root_use(self) -> NonceUse:
+        """The session of the root, which is the first of the branch."""
+        return self.candidate.nonces[0]
 
-    def _request(self, node: TreeNode) -> SignRequest:
-        use = self.use_of(node)
+    def _request(self, node: TreeNode, use: NonceUse) -> SignRequest:
         return SignRequest(
             pool_id=self.join.factory_pool.pool_id,
             nonce_index=use.index,
@@ -147,7 +147,7 @@ def kept_proposal(claims: Sequence[ClaimedCandidate]) -> KeptProposal:
                 claim.branch,
                 funding_tx=claim.candidate.funding_tx,
                 channel=claim.candidate.channel,
-                root=claim.use_of(claim.branch.root_node),
+                root=claim.root_use,
                 commitment_aggnonce=claim.candidate.commitment_nonces[Party.ACCEPTER].aggnonce,
             )
             for claim in claims

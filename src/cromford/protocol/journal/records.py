@@ -215,16 +215,19 @@ def encode_record(record: AnyRecord, at: int = UNKNOWN_TIME) -> bytes:
     body = _ENCODER.encode(record)
     if at == UNKNOWN_TIME:
         return _sealed(RECORD_VERSION, body)
-    return _sealed(DATED_VERSION, at.to_bytes(TIME_SIZE, "big") + body)
+    return _sealed(DATED_VERSION, at.to_bytes(TIME_SIZE, "big"), body)
 
 
-def _sealed(version: int, content: bytes) -> bytes:
-    return version.to_bytes(1, "big") + _checksum(version, content) + content
+def _sealed(version: int, *content: bytes) -> bytes:
+    # Joined at once: the order of a large factory is some megabytes, and is copied once.
+    return b"".join((version.to_bytes(1, "big"), _checksum(version, *content), *content))
 
 
-def _checksum(version: int, content: bytes) -> bytes:
-    first = version.to_bytes(1, "big")
-    return zlib.crc32(content, zlib.crc32(first)).to_bytes(CHECKSUM_SIZE, "big")
+def _checksum(version: int, *content: bytes) -> bytes:
+    checksum = zlib.crc32(version.to_bytes(1, "big"))
+    for part in content:
+        checksum = zlib.crc32(part, checksum)
+    return checksum.to_bytes(CHECKSUM_SIZE, "big")
 
 
 def decode_record(data: bytes) -> AnyRecord:

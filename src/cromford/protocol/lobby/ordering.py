@@ -13,7 +13,7 @@ from cromford.factory.vertices import funding_output_of
 from cromford.protocol import events as ev
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
-from cromford.protocol.journal.encoding import encoded_pool
+from cromford.protocol.journal.encoding import encoded_join, encoded_pool
 from cromford.protocol.journal.first_commitments import offer_of
 from cromford.protocol.journal.gathered import Build
 from cromford.protocol.journal.house import House
@@ -110,7 +110,7 @@ def _order(house: House, build: Build, event: ev.AttemptPrepared) -> lr.FactoryO
 
 def _seats(build: Build, joins: Sequence[m.Join]) -> tuple[mail.Seat, ...]:
     return tuple(
-        mail.Seat(node_id=node_id, join=m.encode_message(join), reason=reason)
+        mail.Seat(node_id=node_id, join=encoded_join(join), reason=reason)
         for node_id, join, reason in zip(build.node_ids, joins, build.reasons, strict=True)
     )
 

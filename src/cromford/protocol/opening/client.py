@@ -155,6 +155,9 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
             attempt_id=attempt_id, inputs=_inputs(coins), kept=kept_proposal(claims)
         )
     )
+    accepted = turn.state.attempts[attempt_id].candidates
+    for candidate, claim in zip(accepted, claims, strict=True):
+        candidate.take_computed(claim.branch.as_kept(claim.terms.of_branch), claim.setting)
     _sign_below(turn, claims)
 
 

@@ -16,7 +16,7 @@ def fund_if_due(turn: Turn[Factory]) -> None:
     By a clock that stands still a factory would be funded that its clients refuse as too late.
     """
     attempt = turn.state.attempt
-    if not isinstance(attempt.stage, Acknowledging) or attempt.holdouts:
+    if not isinstance(attempt.stage, Acknowledging) or attempt.has_holdouts:
         return
     if is_too_late(turn.state):
         return
@@ -39,7 +39,7 @@ def fund(state: Factory) -> fx.SignFunding:
         AssertionError: If anything is missing. Never to be caught.
     """
     attempt = state.attempt
-    if not isinstance(attempt.stage, Acknowledging) or attempt.holdouts:
+    if not isinstance(attempt.stage, Acknowledging) or attempt.has_holdouts:
         raise AssertionError("funding before everybody holds an exit")
     for one in attempt.ladder:
         signed = one.signed

@@ -107,7 +107,7 @@ def on_sign_below(turn: Turn[Factory], node_id: bytes, message: m.SignBelow) -> 
         if _known_below(attempt, client) != message.candidates:
             _fault(turn, attempt, client, "second, different partial signatures")
         return
-    n_expected = sum(1 for _ in attempt.branch(client).nodes_below_root)
+    n_expected = sum(1 for _ in attempt.blueprint.branch(client).nodes_below_root)
     for halves in message.candidates:
         n_received = len(halves.partial_sigs)
         if n_received != n_expected:
@@ -129,7 +129,7 @@ def on_sign_below(turn: Turn[Factory], node_id: bytes, message: m.SignBelow) -> 
             ),
         )
     )
-    if not turn.state.attempt.holdouts:
+    if not turn.state.attempt.has_holdouts:
         _sign_below(turn, attempt)
 
 
@@ -170,7 +170,7 @@ def on_sign_root(turn: Turn[Factory], node_id: bytes, message: m.SignRoot) -> No
             attempt_id=attempt.attempt_id, client=client, partial_sig=first, higher=tuple(higher)
         )
     )
-    if not turn.state.attempt.holdouts:
+    if not turn.state.attempt.has_holdouts:
         _sign_root(turn, attempt)
 
 

@@ -21,7 +21,7 @@ from cromford.factory.branch import Branch
 from cromford.factory.close import USUAL_SCRIPTS
 from cromford.factory.funding import CHANGE_MIN_SAT, CHANGE_VOUT, FUNDING_VERSION
 from cromford.factory.shape import plan_of
-from cromford.factory.terms import FactoryTerms, InvalidTerms, decode_terms
+from cromford.factory.terms import FactoryTerms, InvalidTerms
 from cromford.factory.tree import FACTORY_VOUT
 from cromford.factory.vertices import TreeNode
 from cromford.protocol.faults import Refusal
@@ -78,7 +78,7 @@ def check_terms(claim: ClaimedCandidate, facts: ClientFacts) -> FactoryTerms:
     """
     propose = claim.propose
     try:
-        terms = decode_terms(propose.terms)
+        terms = claim.terms
     except InvalidTerms as error:
         raise Refusal(error.field, expected=error.expected, received=error.received) from error
     except MalformedBytes as error:
@@ -294,6 +294,8 @@ def check_tree_tx(node: TreeNode, data: bytes) -> None:
     Raises:
         Refusal: Naming the first field that differs.
     """
+    if data == node.tx.serialize():
+        return
     sent, name = parse_tree_tx(node.name, data), node.name
     check_equal(f"{name}.version", expected=node.tx.version, received=sent.version)
     check_equal(f"{name}.nlocktime", expected=node.tx.nlocktime, received=sent.nlocktime)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import re
 import shutil
@@ -234,7 +235,11 @@ async def follows_events(t: Town) -> None:
     assert missing.value.code == "daemon_not_running"
 
 
-def test_the_examples_of_the_documentation_do_what_it_says(tmp_path: Path) -> None:
+def test_the_examples_of_the_documentation_do_what_it_says(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="cromford.daemon.shell")
+
     async def main() -> None:
         async with town(tmp_path) as t:
             await t.stop("lsp")
@@ -244,6 +249,9 @@ def test_the_examples_of_the_documentation_do_what_it_says(tmp_path: Path) -> No
             await serves_what_it_says(t)
             await is_asked_by_tcp(t)
             await serves_a_page(t)
+            for name in ("lsp", "alice"):
+                daemon, _ = t.running[name]
+                assert f"page_served url={daemon.api.tcp_url}" in caplog.messages
             await draws_what_the_command_line_draws(t)
             await follows_events(t)
             await pays_once_with_python(t, tmp_path)

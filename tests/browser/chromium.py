@@ -146,6 +146,7 @@ class Sight:
                 vision = media.pop("vision", "none")
                 await self.page.emulate_media(**media)
                 await session.send("Emulation.setEmulatedVisionDeficiency", {"type": vision})
+                await self.page.evaluate("scrollTo(0, 0)")
                 path = SCREENSHOTS / f"{name}-{width}-{look}.png"
                 await self.page.screenshot(path=path, full_page=True)
             assert await self.is_in_its_width(), f"{name} at {width}"

@@ -5,7 +5,7 @@ import contextlib
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from tests.browser.chromium import Browser, Sight, browser
 from tests.daemon.town import Town, town
 
 from cromford.daemon.api.calling import SOCKET_NAME, ApiClient
+from cromford.protocol import events as ev
 
 TOKEN: Final = "page"
 
@@ -26,7 +27,7 @@ def free_port() -> int:
 @contextlib.asynccontextmanager
 async def street(base: Path, *names: str, **more: Any) -> AsyncIterator[tuple[Town, Browser]]:
     """Start a town in which these have pages, and a browser."""
-    async with browser() as started, town(base, **more) as t:
+    async with town(base, **more) as t, browser() as started:
         t.more = {name: {"api_listen": ("127.0.0.1", free_port())} for name in names}
         if "lsp" in names:
             await t.stop("lsp")
@@ -67,6 +68,27 @@ async def is_live(sight: Sight) -> None:
     await sight.page.locator("#alarms-list > *").first.wait_for()
 
 
+def silenced(t: Town, name: str) -> Callable[[], None]:
+    """Let a client hear nothing more; return what lets it hear all of it after all."""
+    daemon, _ = t.running[name]
+    driver: Any = daemon.driver
+    handle, kept = driver.handle, []
+
+    def deaf(event: ev.Event) -> None:
+        if isinstance(event, ev.MessageReceived):
+            kept.append(event)
+        else:
+            handle(event)
+
+    def hear() -> None:
+        driver.handle = handle
+        for event in kept:
+            handle(event)
+
+    driver.handle = deaf
+    return hear
+
+
 # What the page shows, and what the command line prints
 
 
@@ -90,9 +112,13 @@ async def cli(t: Town, name: str, *command: str) -> str:
     """Return what a command prints of a daemon of the town."""
     role = "lsp" if name == "lsp" else "client"
     place = ("--datadir", str(t.base / name), "--network", "regtest")
+    return await run_cromford(role, *command, *place)
+
+
+async def run_cromford(*command: str) -> str:
+    """Return what a command prints."""
     program = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cromford", role, *command, *place),
-        stdout=asyncio.subprocess.PIPE,
+        *(sys.executable, "-m", "cromford", *command), stdout=asyncio.subprocess.PIPE
     )
     printed, _ = await program.communicate()
     assert program.returncode == 0

@@ -16,6 +16,7 @@ from tests.browser.street import (
     printed_cells,
     printed_facts,
     signed_in,
+    silenced,
     street,
     token_of,
     url_of,
@@ -101,6 +102,25 @@ async def pays_once(t: Town, sight: Sight, invoice: str) -> None:
     assert len(await paid_out(t, "alice")) == 1
 
 
+async def is_under_way_until_it_is_paid(t: Town, sight: Sight) -> None:
+    """A payee that does not answer makes no payment failed, nor does loading the page again."""
+    invoice = await invoice_of(t, "bob", 1_000_000)
+    n_before = len(await paid_out(t, "alice"))
+    hear = silenced(t, "bob")
+    await sight.page.locator("#pay-invoice").fill(invoice)
+    await sight.page.get_by_role("button", name="Show what it asks for").click()
+    await sight.page.locator("#pay-yes").click()
+    pending = sight.page.locator("#pay-status[data-status=pending]", has_text="Under way")
+    await pending.wait_for()
+    await t.until("alice", "payments", lambda a: a["payments"][0]["status"] == "pending")
+    await sight.page.reload()
+    await is_live(sight)
+    await pending.wait_for()
+    hear()
+    await sight.page.locator("#pay-status[data-status=paid]").wait_for()
+    assert len(await paid_out(t, "alice")) == n_before + 1
+
+
 async def says_what_the_command_says(t: Town, sight: Sight) -> None:
     """Nothing happens meanwhile: page and command line are asked for the same moment."""
     balance = await cli(t, "alice", "balance", "--json")
@@ -142,6 +162,7 @@ def test_two_pages_pay_each_other_by_keyboard_and_say_what_the_commands_say(
             left = told.msat(ALLOWANCE_MSAT - AMOUNT_MSAT - FEE_MSAT)
             await alice.page.locator("#balance .figures", has_text=left).wait_for()
             await says_what_the_command_says(t, alice)
+            await is_under_way_until_it_is_paid(t, alice)
             for sight in (alice, bob):
                 await sight.check_names()
             await alice.portraits("client")

@@ -2,50 +2,30 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.browser.chromium import Sight, needs_browser
 from tests.browser.street import (
     cells_of,
     cli,
+    facts_of,
     printed_cells,
+    printed_facts,
+    run_cromford,
     signed_in,
+    silenced,
     street,
 )
 from tests.daemon.test_payments import invoice_of
 from tests.daemon.town import CAPACITY_SAT, LSP_POLICY, Town
 
 from cromford import told
-from cromford.protocol import events as ev
 
 pytestmark = [needs_browser, pytest.mark.timeout(1200)]
 
 PATIENT = replace(LSP_POLICY, deadline_seconds=600)
-
-
-def silenced(t: Town, name: str) -> Callable[[], None]:
-    """Let a client hear nothing more; return what lets it hear all of it after all."""
-    daemon, _ = t.running[name]
-    driver: Any = daemon.driver
-    handle, kept = driver.handle, []
-
-    def deaf(event: ev.Event) -> None:
-        if isinstance(event, ev.MessageReceived):
-            kept.append(event)
-        else:
-            handle(event)
-
-    def hear() -> None:
-        driver.handle = handle
-        for event in kept:
-            handle(event)
-
-    driver.handle = deaf
-    return hear
 
 
 async def joins(t: Town, name: str) -> None:
@@ -103,7 +83,7 @@ async def says_what_the_command_says(t: Town, sight: Sight) -> None:
     for section, command in (
         ("#channels", ["balances"]),
         ("#forwards", ["forwards"]),
-        ("#history", ["payments"]),
+        ("#factories", ["factories"]),
     ):
         on_page = await cells_of(sight, section)
         printed = printed_cells(await cli(t, "lsp", *command))
@@ -124,6 +104,30 @@ async def shows_a_picture(t: Town, sight: Sight, factory_id: str) -> None:
     assert f"{depth} deep" in await sight.page.locator("#factory").inner_text()
 
 
+async def plans_a_factory(sight: Sight) -> None:
+    """The page says what `cromford plan` says, and what is wrong stands beside its field."""
+    page = sight.page
+    await page.locator("#plan-clients").fill("0")
+    await page.get_by_role("button", name="Plan").click()
+    await page.locator("#plan-form-clients-error", has_text="clients").wait_for()
+    assert await sight.focused() == "Clients"
+    await page.locator("#plan-clients").fill("16")
+    await page.locator("#plan-feerate").fill("10")
+    await page.get_by_role("button", name="Plan").click()
+    await page.locator("#plan-picture svg").wait_for()
+    printed = await run_cromford("plan", "--clients", "16", "--feerate", "10")
+    facts = printed_facts(printed.partition("\n\n")[0])  # Tables follow.
+    shown = await facts_of(sight, "#plan")
+    assert len(shown) >= 9
+    assert {name: facts.get(name) for name in shown} == shown
+    on_page = await cells_of(sight, "#plan")
+    assert len(on_page) >= 7
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    for row in on_page:
+        told_here = " ".join(" ".join(row).split())
+        assert told_here in lines, (told_here, lines)
+
+
 def test_an_lsp_sees_a_ceremony_as_it_goes_and_what_the_commands_say(tmp_path: Path) -> None:
     async def main() -> None:
         async with street(tmp_path, "lsp", lsp_policy=PATIENT) as (t, at):
@@ -133,6 +137,8 @@ def test_an_lsp_sees_a_ceremony_as_it_goes_and_what_the_commands_say(tmp_path: P
             await shows_a_picture(t, sight, factory_id)
             await says_what_the_command_says(t, sight)
             await sight.check_names()
+            sight.expected.append("status of 400")  # The plan for nobody.
+            await plans_a_factory(sight)
             await sight.portraits("lsp")
 
     asyncio.run(main())

@@ -3,7 +3,7 @@
 import { byId, h, show } from "./dom.js";
 import { counted, localTime, short } from "./format.js";
 import { UNKNOWN, note } from "./panel.js";
-import { ending, refused, timeLeft } from "./words.js";
+import { ending, isOver, refused, timeLeft } from "./words.js";
 
 const TWO_COPIES = "does a second copy of the data directory run? Stop one of them";
 
@@ -53,7 +53,13 @@ export function lspAlarms(status, factories) {
     alarms.push(bad("KEYS DAMAGED", told));
   }
   if (status.build_dropped) alarms.push(warn("Last build dropped", status.build_dropped));
-  for (const factory of factories.factories) alarms.push(...ofFactory(factory));
+  for (const factory of factories.factories) {
+    alarms.push(...ofFactory(factory));
+    for (const [client, why] of isOver(factory) ? [] : Object.entries(factory.channels_failed)) {
+      const name = `Factory ${short(factory.factory_id)}`;
+      alarms.push(warn(name, `client ${client}'s channel failed: ${why}`));
+    }
+  }
   return alarms;
 }
 
@@ -67,7 +73,8 @@ export function clientAlarms(status, factories) {
   if (status.refusal) alarms.push(warn("Refused by the LSP", status.refusal));
   for (const factory of factories.factories) {
     alarms.push(...ofFactory(factory));
-    if (factory.channel_failed) {
+    // Whoever leaves ended the channel; an alarm is what was not wished for.
+    if (factory.channel_failed && !factory.is_exiting) {
       alarms.push(bad(`Channel ${short(factory.factory_id)}`, `failed: ${factory.channel_failed}`));
     }
   }

@@ -5,7 +5,9 @@ import { announce, byId, h, show } from "./dom.js";
 import { confirmed } from "./confirm.js";
 import { blocks, counted, days, fixed, general, id, number, sat, short, word } from "./format.js";
 import { needsScope } from "./needs.js";
+import { ofPicked } from "./own_factory.js";
 import { facts, note, panel, showProblem, table } from "./panel.js";
+import { picked } from "./picked.js";
 
 const MARKS = { confirmed: "✓", publish_now: "▶", wait: "…", later: "○", lost: "✗" };
 
@@ -13,9 +15,9 @@ let plan = null;
 let progress = null;
 
 export function exitPanel(live) {
-  const isThere = () => hasBranch(live.value("factories"));
-  live.add("exit_plan", () => (isThere() ? "/v1/exit/plan" : null));
-  live.add("exit_status", () => (isThere() ? "/v1/exit" : null));
+  const path = (wanted) => (hasBranch(live.value("factories")) ? ofPicked(live, wanted) : null);
+  live.add("exit_plan", () => path("/v1/exit/plan"));
+  live.add("exit_status", () => path("/v1/exit"));
   needsScope("exit-buttons", "operate", "leave");
   panel("exit", live, ["exit_plan", "exit_status"], draw, { without: "No factory to leave." });
   live.watch(["exit_plan", "exit_status"], (planned, status) => {
@@ -44,9 +46,10 @@ export function exitPanel(live) {
   act("exit-pause", pauseQuestion, "/v1/exit/pause", () => "The exit rests.");
 }
 
-/** Whether there is a way out: of a factory that was built, and not given up. */
+/** Whether there is a way out of the factory that was picked: once it was built. */
 function hasBranch(answer) {
-  return answer?.factories.some((one) => one.stage === "complete" && !one.aborted) ?? false;
+  const factory = picked(answer);
+  return factory !== null && factory.stage === "complete" && !factory.aborted;
 }
 
 function startQuestion() {

@@ -1,9 +1,9 @@
 /** All factories of an LSP: on one time line, and in a list of which one is picked. */
 
-import { byId, h, showPicture } from "./dom.js";
+import { byId, showPicture } from "./dom.js";
 import { sat, short } from "./format.js";
 import { loud, note, panel, table } from "./panel.js";
-import { pick, picked } from "./picked.js";
+import { choice } from "./picked.js";
 import { depth, lspStage, timeLeft } from "./words.js";
 
 export function factoriesPanel(live) {
@@ -18,39 +18,19 @@ export function factoriesPanel(live) {
 
 function draw(answer, live) {
   if (!answer.factories.length) return note("No factories.");
-  const shown = picked(answer);
   return table(
     "Factories, newest first",
-    ["factory", "~status", "clients", "#funding", "confirmed", "~time left"],
+    ["factory", "~status", "clients", "funding", "confirmed", "~time left"],
     answer.factories.toReversed().map((factory) => {
       const { text, level } = timeLeft(factory);
       return [
-        choice(factory, factory.factory_id === shown, live),
+        choice(factory, answer, live),
         lspStage(factory),
         `${factory.ready_clients} of ${factory.n_clients} ready`,
-        sat(factory.funding_amount_sat),
+        `${sat(factory.funding_amount_sat)}, ${short(factory.funding_txid)}`,
         depth(factory),
         loud(level, text),
       ];
     }),
-  );
-}
-
-function choice(factory, isShown, live) {
-  return h(
-    "button",
-    {
-      type: "button",
-      class: "choice",
-      "aria-pressed": String(isShown),
-      title: factory.factory_id,
-      onclick: () => {
-        pick(factory.factory_id);
-        live.refresh("factories");
-        live.refresh("factory");
-        live.refresh("factory_picture");
-      },
-    },
-    short(factory.factory_id),
   );
 }

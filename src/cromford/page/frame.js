@@ -15,7 +15,10 @@ import { clock, number } from "./format.js";
 import { Live } from "./live.js";
 import { session, setSession } from "./session.js";
 
+const RESUME_MS = 3_000;
+
 let live = null;
+let resuming = null; // The timer of the next try to go on with a session.
 let wasLive = false; // In this sign-in: what came then is shown.
 
 /**
@@ -40,6 +43,7 @@ export async function begin(setUp) {
 
 /** Go on with the session that there is, if there is one. */
 async function resume() {
+  clearTimeout(resuming);
   if (!hasKey()) {
     close(null);
     return;
@@ -49,8 +53,8 @@ async function resume() {
   } catch (error) {
     if (error instanceof Refused && error.isSignedOut) close(error);
     else {
-      showConnection({ state: "lost", since: 0, retryAt: Date.now() + 3_000, why: error });
-      setTimeout(resume, 3_000);
+      showConnection({ state: "lost", since: 0, retryAt: Date.now() + RESUME_MS, why: error });
+      resuming = setTimeout(resume, RESUME_MS);
     }
   }
 }
@@ -140,9 +144,14 @@ function showLost(since, why) {
       { class: "alarm" },
       h("strong", { role: "alert" }, `Connection lost: ${why.message}. ${asOf}`),
       h("span", { id: "retry" }),
-      h("button", { type: "button", class: "quiet", onclick: () => live.retry() }, "Try now"),
+      h("button", { type: "button", class: "quiet", onclick: tryNow }, "Try now"),
     ),
   );
+}
+
+function tryNow() {
+  if (session() === null) resume();
+  else live.retry();
 }
 
 function showStanding(status) {

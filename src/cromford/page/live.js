@@ -9,6 +9,7 @@ import { follow } from "./event_stream.js";
 import { touchedBy } from "./touched.js";
 
 const GAP_MS = 700; // Between two questions for one thing, however much happens.
+const AGAIN_MS = 5_000; // After what the daemon says may succeed later.
 const LOOK_MS = 10_000; // No event tells that a node fell silent: the status is asked for anyway.
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000, 15_000, 30_000];
 
@@ -71,7 +72,7 @@ export class Live {
 
   start() {
     this.#isWanted = true;
-    if (!document.hidden) this.#run();
+    if (!document.hidden && this.#running === null) this.#run();
   }
 
   /** Stop, and forget all that was answered. */
@@ -182,8 +183,10 @@ export class Live {
     } catch (error) {
       if (isOver(error)) return;
       // What is lost is the connection, which says so itself; what is refused belongs to this answer.
-      if (error instanceof Refused) Object.assign(source, { value: undefined, error });
-      else if (this.#running === running) this.retry();
+      if (error instanceof Refused) {
+        Object.assign(source, { value: undefined, error });
+        if (error.retryable) setTimeout(() => this.refresh(name), AGAIN_MS);
+      } else if (this.#running === running) this.retry();
     } finally {
       source.isAsking = false;
     }

@@ -3,15 +3,17 @@
 import { byId, h, show, showPicture } from "./dom.js";
 import { id, msat, number, sat, word } from "./format.js";
 import { facts, loud, panel, table } from "./panel.js";
-import { ofPicked } from "./picked.js";
+import { picked } from "./picked.js";
 import { advancing, depth, lspStage, onItsWay, timeLeft } from "./words.js";
 
 export function oneFactoryPanel(live) {
   live.add("balances", "/v1/balances");
-  live.add("factory", () => ofPicked(live.value("factories")));
-  live.add("factory_picture", () => ofPicked(live.value("factories"), "/picture"), {
-    isPicture: true,
-  });
+  const path = (rest) => {
+    const factory = picked(live.value("factories"));
+    return factory && `/v1/factories/${factory.factory_id}${rest}`;
+  };
+  live.add("factory", () => path(""));
+  live.add("factory_picture", () => path("/picture"), { isPicture: true });
   panel("factory", live, ["factory", "balances"], draw, { without: "No factories." });
   live.watch(["factory"], ({ value }) => {
     show(byId("factory-heading"), value ? `Factory ${value.factory_id.slice(0, 12)}` : "Factory");

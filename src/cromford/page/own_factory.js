@@ -1,21 +1,25 @@
 /** A client's factory: its picture, how it stands, and how long it has; the lobby before there is one. */
 
+import { withQuery } from "./api.js";
 import { byId, h, showPicture } from "./dom.js";
-import { blocks, id, msat, number, sat, short } from "./format.js";
+import { blocks, msat, number, sat, short } from "./format.js";
 import { facts, loud, note, panel, table } from "./panel.js";
+import { choice, picked } from "./picked.js";
 import { clientStage, depth, timeLeft } from "./words.js";
 
 export function ownFactoryPanel(live) {
-  panel("factory", live, ["factories", "status"], draw);
-  // Without a factory there is nothing to draw, and asking would be refused.
-  const isThere = () => live.value("factories")?.factories.some((factory) => !factory.aborted);
-  live.add("factory_picture", () => (isThere() ? "/v1/factory/picture" : null), {
-    isPicture: true,
-  });
+  panel("factory", live, ["factories", "status"], (answer, status) => draw(answer, status, live));
+  live.add("factory_picture", () => ofPicked(live, "/v1/factory/picture"), { isPicture: true });
   live.watch(["factory_picture"], ({ value }) => showPicture(byId("factory-picture"), value ?? ""));
 }
 
-function draw(answer, status) {
+/** A path about the factory that was picked; null without one. */
+export function ofPicked(live, path) {
+  const factory = picked(live.value("factories"));
+  return factory && withQuery(path, { factory_id: factory.factory_id });
+}
+
+function draw(answer, status, live) {
   const { factories } = answer;
   return [
     lobby(status),
@@ -26,7 +30,7 @@ function draw(answer, status) {
           factories.map((factory) => {
             const { text, level } = timeLeft(factory);
             return [
-              id(factory.factory_id),
+              choice(factory, answer, live),
               clientStage(factory),
               `client ${factory.client} of ${factory.n_clients ?? "?"}`,
               sat(factory.capacity_sat),

@@ -22,11 +22,14 @@ let isPaying = false;
 export function payPanel(live) {
   needsScope("pay-form", "spend", "pay");
   live.add("paying", () => hash() && `/v1/payments/${hash()}`);
-  live.watch(["paying"], ({ value }) => showOutcome(value));
+  live.watch(["paying"], ({ value, error }) => {
+    if (error?.code === "payment_not_found" && !isPaying) showNotBegun();
+    else showOutcome(value);
+  });
   onSession(() => session() === null && forget());
   onSubmit("pay-form", async (form) => {
     forgetPlan();
-    const invoice = form.elements.invoice.value.trim().replace(/^lightning:/i, "");
+    const invoice = withoutBlanks(form.elements.invoice.value);
     const label = form.elements.label.value;
     if (!invoice) throw new Wrong("invoice", "expected an invoice, received nothing");
     const plan = await post("/v1/payments", { invoice, label, dry_run: true });
@@ -39,6 +42,11 @@ export function payPanel(live) {
     forgetPlan();
     byId("pay-invoice").focus();
   };
+}
+
+/** An invoice as it was pasted, in one piece: lines may have been broken on its way. */
+function withoutBlanks(text) {
+  return text.replace(/\s+/g, "").replace(/^lightning:/i, "");
 }
 
 const hash = () => sessionStorage.getItem(PAYING);
@@ -90,11 +98,11 @@ async function pay(live) {
   try {
     const paid = await post("/v1/payments", { invoice, label, wait_seconds: WAIT_SECONDS });
     showOutcome({ payments: [paid] });
-    finish();
+    finish(invoice);
   } catch (error) {
-    if (error instanceof Refused) await refusedOrNot(error, plan);
+    if (error instanceof Refused) await refusedOrNot(error, { invoice, plan });
     // Else nobody knows: it is shown as under way until the daemon can be asked.
-    else finish();
+    else finish(invoice);
   } finally {
     isPaying = false;
     byId("pay-yes").removeAttribute("aria-disabled");
@@ -104,14 +112,14 @@ async function pay(live) {
 }
 
 /** What was refused may be on its way all the same, by an earlier request. */
-async function refusedOrNot(error, plan) {
+async function refusedOrNot(error, { invoice, plan }) {
   try {
     showOutcome(await get(`/v1/payments/${plan.payment_hash}`));
-    finish();
+    finish(invoice);
   } catch {
     if (error.code === "payment_waits") {
       showUnderWay(plan, error.message);
-      finish();
+      finish(invoice);
       return;
     }
     sessionStorage.removeItem(PAYING);
@@ -120,10 +128,12 @@ async function refusedOrNot(error, plan) {
   }
 }
 
-function finish() {
-  byId("pay-plan").hidden = true;
-  planned = null;
-  byId("pay-form").reset();
+function finish(invoice) {
+  const form = byId("pay-form");
+  // Another invoice may have been typed meanwhile: then that goes on.
+  if (withoutBlanks(form.elements.invoice.value) !== invoice) return;
+  forgetPlan();
+  form.reset();
   byId("pay-outcome").focus();
 }
 
@@ -133,6 +143,14 @@ function showUnderWay(plan, why = "") {
   place.dataset.status = "pending";
   show(place, `Under way: ${msat(plan.total_msat)}. ${why}`.trim());
   show(byId("pay-facts"), facts([["payment hash", h("code", { class: "long" }, plan.payment_hash)]]));
+}
+
+/** The request was lost on its way: nothing was paid, and it may be tried again. */
+function showNotBegun() {
+  const place = byId("pay-status");
+  if (place.dataset.status !== "pending") return;
+  place.dataset.status = "failed";
+  show(place, "Not begun: the daemon knows of no such payment. Nothing was paid; try again.");
 }
 
 function showOutcome(found) {

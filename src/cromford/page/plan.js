@@ -147,7 +147,7 @@ function choiceTable(choices) {
         number(choice.exit_blocks),
         `${number(choice.branch_vsize)} vB`,
         `${number(choice.tree_vsize)} vB`,
-        `${number(fixed(choice.cost_msat / MSAT_PER_SAT, 0).replaceAll(",", ""))} sat`,
+        `${fixed(choice.cost_msat / MSAT_PER_SAT, 0)} sat`,
         inDays(choice.best_active_blocks),
       ];
     }),

@@ -23,10 +23,13 @@ const OWN_ADVANCE_STEPS = {
   rebasing: "your channel moves to the new state",
 };
 
+/** Whether a factory has no deadline any more: left, closed, swept, moved out, or dead. */
+export const isOver = (factory) => OVER.has(factory.status);
+
 /** The blocks that are left of a factory: `{text, level}`, louder as they run out. */
 export function timeLeft(factory) {
   const left = factory.blocks_to_expiry;
-  if (factory.aborted || OVER.has(factory.status) || left === null || left === undefined) {
+  if (factory.aborted || isOver(factory) || left === null || left === undefined) {
     return { text: "-", level: "" };
   }
   if (factory.exit_deadline_height === null) return { text: "does not expire", level: "" };

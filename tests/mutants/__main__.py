@@ -97,6 +97,10 @@ def _open(answers: Answers, explained: set[str]) -> list[Judged]:
     ]
 
 
+def _package(mutant: Mutant) -> str:
+    return mutant.module.name.rpartition(".")[0]
+
+
 def _judge(options: argparse.Namespace, tried: Sequence[Mutant], answers: Answers) -> int:
     """Judge what the ledger does not know, into `answers`; return how many it did know."""
     ledger, suspects = Ledger(), set[str]()
@@ -105,19 +109,21 @@ def _judge(options: argparse.Namespace, tried: Sequence[Mutant], answers: Answer
         suspects = {name for name, judged in answers.items() if judged.verdict == "suspected"}
     sys.stdout.writelines(_told(judged) for judged in _open(answers, set()))
     left = [one for one in tried if one.name not in answers or one.name in suspects]
-    for judged in judge(
-        left,
-        at_once=options.jobs,
-        until=time.monotonic() + 60 * options.minutes,
-        rounds=ROUNDS[:1] if options.near else ROUNDS,
-        suspects=suspects,
-        begins=_begins,
-    ):
-        answers[judged.mutant.name] = judged
-        ledger.note(judged)
-        if options.only or judged.verdict not in ("noticed", "looped"):
-            sys.stdout.write(_told(judged))
-            sys.stdout.flush()
+    until = time.monotonic() + 60 * options.minutes
+    for package in dict.fromkeys(map(_package, left)):  # So that there are ends after a while.
+        for judged in judge(
+            [mutant for mutant in left if _package(mutant) == package],
+            at_once=options.jobs,
+            until=until,
+            rounds=ROUNDS[:1] if options.near else ROUNDS,
+            suspects=suspects,
+            begins=_begins,
+        ):
+            answers[judged.mutant.name] = judged
+            ledger.note(judged)
+            if options.only or judged.verdict not in ("noticed", "looped"):
+                sys.stdout.write(_told(judged))
+                sys.stdout.flush()
     return len(tried) - len(left)
 
 

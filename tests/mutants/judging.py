@@ -1,7 +1,7 @@
 """Judges mutants: with each file of their tests in turn, to the first failure.
 
-Twice, most of them: by the few tests of each file that mean them (near), which end all but one in
-twenty, and by all the others that run their lines (far). In both they branch off a test where their
+Twice, if need be: by those tests of each file that mean them, a few seconds of them (near), and by
+all the others that run their lines (far). In both they branch off a test where their
 function is called first (`halfway`). What cannot (what counts at import, and tests with files and
 threads) is judged from the beginning of a test, in a process of its own (whole): a mutant inside a
 function takes the place of that function's code there, so nothing is imported again; what counts
@@ -46,8 +46,7 @@ from tests.mutants.verdicts import (
 
 Round = Literal["near", "far", "whole"]
 ROUNDS: Final[tuple[Round, ...]] = ("near", "far", "whole")
-NEAR_TESTS: Final = 5
-NEAR_SECONDS_MAX: Final = 4.0  # CPU: a longer test is never near.
+NEAR_SECONDS: Final = 4.0  # CPU of one file's near tests together, without a mutant.
 IMPORT_SECONDS_MAX: Final = 60.0
 _GOES_ON: Final = ("survived", "unreached", "whole", "import")
 
@@ -206,7 +205,7 @@ class _OfOneFile:
         asked: list[tuple[Mutant, list[str]]] = []
         for mutant in mutants:
             tests = self._reach.tests(mutant)
-            near = [t for t in tests if self._reach.cpu_seconds[t] <= NEAR_SECONDS_MAX][:NEAR_TESTS]
+            near = self._near(tests)
             its = near if this == "near" else [test for test in tests if test not in near]
             if self._counts_at_import(mutant):
                 self._tell(Judged(mutant, "whole"))
@@ -263,6 +262,16 @@ class _OfOneFile:
             decide(self._bench, reached, say)
         else:
             say(("import", ""))
+
+    def _near(self, tests: Sequence[str]) -> list[str]:
+        """Return the first tests that may be run within the time, or that one which is fastest."""
+        seconds = self._reach.cpu_seconds
+        found, spent = [], 0.0
+        for test in tests:
+            if spent + seconds[test] <= NEAR_SECONDS:
+                found.append(test)
+                spent += seconds[test]
+        return found or sorted(tests, key=seconds.__getitem__)[:1]
 
     def _counts_at_import(self, mutant: Mutant) -> bool:
         place = place_of(mutant)

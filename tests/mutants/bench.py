@@ -123,7 +123,8 @@ class Bench:
         after: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Run some tests, in this process."""
-        for item, following in zip(items, [*items[1:], None], strict=True):
+        for index, item in enumerate(items):
+            following = items[index + 1] if index + 1 < len(items) else None
             before(item.nodeid)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             after(item.nodeid)

@@ -8,6 +8,7 @@ that function changed, to the end of the test, and then the test goes on as it i
 import gc
 import os
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -122,7 +123,9 @@ class Halfway:
         except BaseException as error:
             if self._say is None:
                 raise
-            self._say(("noticed", repr(error)))
+            # What a test raises is a failure of it, unless it ends the process; else it is ours.
+            is_ours = isinstance(error, Exception)
+            self._say(("unsound", traceback.format_exc()) if is_ours else ("noticed", repr(error)))
             os._exit(0)
 
     def _is_cheap(self, test: str) -> bool:
@@ -177,7 +180,8 @@ class Halfway:
         gc.freeze()
         for mutant, how in split(mutants, at_once=self._at_once):
             if isinstance(how, Ended):
-                self._found.append(_heard(mutant, how))
+                if (heard := _heard(mutant, how)) is not None:
+                    self._found.append(heard)
                 continue
             self._become(mutant, how)
             return
@@ -203,9 +207,13 @@ class Halfway:
         return _n_within("/proc/self/task") == 1 and _n_open_files() == self._n_open_files
 
 
-def _heard(mutant: Mutant, ended: Ended) -> tuple[Judged, Sequence[str]]:
-    if ended.said and ended.said[-1][0] == "survived":
-        return Judged(mutant, "survived"), ended.said[-1][1]
+def _heard(mutant: Mutant, ended: Ended) -> tuple[Judged, Sequence[str]] | None:
+    """Return what became of a child and what it survived; None if it says nothing of the mutant."""
+    last: tuple[Any, ...] = ended.said[-1] if ended.said else ("",)
+    if last[0] == "unsound":
+        return None
+    if last[0] == "survived":
+        return Judged(mutant, "survived"), last[1]
     return judged_by(mutant, ended), ()
 
 

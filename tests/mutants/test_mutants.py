@@ -249,6 +249,10 @@ def test_a_function_does_what_the_mutant_says_wherever_it_was_imported_to(
     assert elsewhere(3)
 
 
+def test_no_test_is_run_where_none_is_left() -> None:
+    Bench(lambda _: None).run([], pytest.fail)
+
+
 @dataclass(frozen=True)
 class Item:
     """What this judge reads of an item of pytest."""

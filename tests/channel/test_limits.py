@@ -14,6 +14,7 @@ from cromford.channel.commitment import Commitment, UnpayableFee
 from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.limits import check_cltv_expiry, is_overexposed, pending_exposure_msat
 from cromford.channel.messages import UpdateAdd
+from cromford.channel.rebase import reserve
 from cromford.channel.stage import Edition
 from cromford.channel.terms import ChannelTerms, Party
 from cromford.channel.updates import propose_add, receive_update
@@ -137,6 +138,15 @@ def test_the_opener_keeps_its_reserve_and_the_accepter_may_spend_all() -> None:
     duet.settle()
     content = duet.states[Party.OPENER].content(Party.ACCEPTER, Edition.SIGNED)
     assert (content.opener_msat, content.accepter_msat) == (10_000_000, 0)
+
+
+def test_the_accepter_offers_nothing_of_the_price_of_a_rebase_that_is_agreed_on() -> None:
+    duet = ready(replace(TERMS, max_in_flight_msat=10**9), accepter_msat=400_000_000)
+    duet.states = {party: reserve(state, 7_000_000) for party, state in duet.states.items()}
+    for sender, most_msat in ((Party.OPENER, 590_000_000), (Party.ACCEPTER, 393_000_000)):
+        message = replace(GOOD, amount_msat=most_msat + 1)
+        assert_refused_by_both(duet, sender, message, "amount_msat")
+        duet.add(sender, most_msat, 1)
 
 
 @pytest.mark.parametrize("holder", list(Party))

@@ -20,7 +20,7 @@ from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.channel.messages import Rebase, RevocationDue, UpdateAdd, UpdateFail, UpdateFulfill
 from cromford.channel.rebase import propose_rebase, receive_rebase
 from cromford.channel.reestablish import disconnect
-from cromford.channel.stage import Edition, HtlcStage
+from cromford.channel.stage import Edition, HtlcStage, LiveRebase, UpdateStep
 from cromford.channel.state import ChannelState, open_channel
 from cromford.channel.terms import Party
 from cromford.channel.updates import (
@@ -93,6 +93,29 @@ def test_an_htlc_passes_all_stages_in_order_on_both_sides() -> None:
     duet.settle()
     assert stages(duet) == []
     assert duet.states[OPENER].opener_msat == 600_000_000 - 50_000_000
+
+
+def test_a_rebase_is_added_by_the_steps_of_an_htlc_and_is_over_when_both_are_bound_to_it() -> None:
+    rebase = LiveRebase(growth_msat=0, price_msat=0)
+    seen = [rebase]
+    for step, party in (
+        (UpdateStep.SIGN, OPENER),
+        (UpdateStep.REVOKE, ACCEPTER),
+        (UpdateStep.SIGN, ACCEPTER),
+        (UpdateStep.REVOKE, OPENER),
+    ):
+        assert not rebase.is_moved(step, party.other)
+        assert rebase.moved(step, party.other) is rebase
+        assert rebase.is_moved(step, party)
+        rebase = rebase.moved(step, party)
+        seen.append(rebase)
+    assert [live.stage for live in seen] == list(HtlcStage)[:5]
+    assert [live.is_over for live in seen] == [False, False, False, False, True]
+
+
+def test_a_stage_is_kept_by_its_number() -> None:
+    """Snapshots of a channel have it."""
+    assert [stage.value for stage in HtlcStage] == list(range(1, 11))
 
 
 def test_a_commitment_has_an_htlc_from_its_signing_to_its_removals_signing() -> None:

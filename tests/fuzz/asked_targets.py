@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
+import click
 import msgspec
 
 from cromford.adapters.bitcoind import BitcoindChain
@@ -209,7 +210,13 @@ TARGETS: Final = (
     Target(name="request", read=read_request, errors=(ApiFailure,)),
     Target(name="response", read=read_response, errors=(ApiFailure,)),
     Target(name="config", read=read_config, errors=(CommandFailed,), is_slow=True),
-    Target(name="policies", read=read_policies, errors=(CommandFailed,), is_slow=True),
+    # A value is refused as the file's; values that do not go together, as whoever gave them.
+    Target(
+        name="policies",
+        read=read_policies,
+        errors=(CommandFailed, click.UsageError),
+        is_slow=True,
+    ),
     Target(name="environment", read=read_environment, errors=(CommandFailed,)),
     Target(name="answer", read=read_answer, errors=(ChainUnavailable,)),
 )

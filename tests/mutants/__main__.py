@@ -20,7 +20,12 @@ from tests.mutants.rules import SOURCES, Mutant, modules, reasons, unknown
 
 # The program of this tree, whichever is installed.
 sys.path.insert(0, str(SOURCES.parent))
-from tests.mutants.judging import CACHE, Judged, UnsoundTests, judge
+from tests.mutants.bench import CACHE, UnsoundTests
+from tests.mutants.judging import ROUNDS, judge
+from tests.mutants.ledger import Ledger
+from tests.mutants.verdicts import Judged
+
+Answers = dict[str, Judged]
 
 
 def _options() -> argparse.Namespace:
@@ -33,6 +38,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=1e6, help="begin no mutant after these")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at once")
     parser.add_argument("--explained", action="store_true", help="judge what has a reason, too")
+    parser.add_argument("--again", action="store_true", help="judge what was judged before, too")
+    parser.add_argument("--near", action="store_true", help="only by the tests nearest to each")
     parser.add_argument("--list", action="store_true", help="list them and judge none")
     return parser.parse_args()
 
@@ -64,25 +71,60 @@ def _told(judged: Judged) -> str:
     return f"{judged.verdict:9} {judged.mutant.id} {judged.mutant.name}{by}\n"
 
 
-def _summed(mutants: Sequence[Mutant], answers: Sequence[Judged], explained: set[str]) -> str:
+def _summed(mutants: Sequence[Mutant], answers: Answers, n_known: int, explained: set[str]) -> str:
     rooms = dict.fromkeys(mutant.module.room for mutant in mutants)
-    counts = Counter((judged.mutant.module.room, judged.verdict) for judged in answers)
-    lines = [f"{'room':14}{'mutants':>9}{'noticed':>9}{'looped':>9}{'explained':>10}{'open':>9}\n"]
+    counts = Counter((judged.mutant.module.room, judged.verdict) for judged in answers.values())
+    heads = ("mutants", "noticed", "looped", "explained", "open", "not ended")
+    lines = [f"{'room':14}" + "".join(f"{head:>10}" for head in heads) + "\n"]
     for room in rooms:
-        n_all = sum(mutant.module.room == room for mutant in mutants)
-        n_explained = sum(m.module.room == room and m.name in explained for m in mutants)
+        there = [mutant for mutant in mutants if mutant.module.room == room]
+        n_explained = sum(mutant.name in explained for mutant in there)
         noticed, looped = counts[room, "noticed"], counts[room, "looped"]
         n_open = sum(j.mutant.module.room == room for j in _open(answers, explained))
-        lines.append(f"{room:14}{n_all:9}{noticed:9}{looped:9}{n_explained:10}{n_open:9}\n")
+        ended = {name for name, judged in answers.items() if judged.verdict != "suspected"}
+        left = sum(mutant.name not in ended | explained for mutant in there)
+        row = (len(there), noticed, looped, n_explained, n_open, left)
+        lines.append(f"{room:14}" + "".join(f"{number:10}" for number in row) + "\n")
+    lines.append(f"{n_known} were judged before\n")
     return "".join(lines)
 
 
-def _open(answers: Sequence[Judged], explained: set[str]) -> list[Judged]:
+def _open(answers: Answers, explained: set[str]) -> list[Judged]:
     return [
         judged
-        for judged in answers
+        for judged in answers.values()
         if judged.verdict not in ("noticed", "looped") and judged.mutant.name not in explained
     ]
+
+
+def _package(mutant: Mutant) -> str:
+    return mutant.module.name.rpartition(".")[0]
+
+
+def _judge(options: argparse.Namespace, tried: Sequence[Mutant], answers: Answers) -> int:
+    """Judge what the ledger does not know, into `answers`; return how many it did know."""
+    ledger, suspects = Ledger(), set[str]()
+    if not (options.again or options.only or options.explained):
+        answers |= {one.name: judged for one in tried if (judged := ledger.known(one))}
+        suspects = {name for name, judged in answers.items() if judged.verdict == "suspected"}
+    sys.stdout.writelines(_told(judged) for judged in _open(answers, set()))
+    left = [one for one in tried if one.name not in answers or one.name in suspects]
+    until = time.monotonic() + 60 * options.minutes
+    for package in dict.fromkeys(map(_package, left)):  # So that there are ends after a while.
+        for judged in judge(
+            [mutant for mutant in left if _package(mutant) == package],
+            at_once=options.jobs,
+            until=until,
+            rounds=ROUNDS[:1] if options.near else ROUNDS,
+            suspects=suspects,
+            begins=_begins,
+        ):
+            answers[judged.mutant.name] = judged
+            ledger.note(judged)
+            if options.only or judged.verdict not in ("noticed", "looped"):
+                sys.stdout.write(_told(judged))
+                sys.stdout.flush()
+    return len(tried) - len(left)
 
 
 def main() -> int:
@@ -98,18 +140,12 @@ def main() -> int:
     explained = {mutant.name for mutant in mutants if mutant.name in kept}
     passed_over = set() if options.explained or options.only else explained
     tried = [mutant for mutant in mutants if mutant.name not in passed_over]
-    started = time.monotonic()
-    answers: list[Judged] = []
-    until = started + 60 * options.minutes
-    for judged in judge(tried, at_once=options.jobs, until=until, begins=_begins):
-        answers.append(judged)
-        if options.only or judged.verdict not in ("noticed", "looped"):
-            sys.stdout.write(_told(judged))
-            sys.stdout.flush()
-    sys.stdout.write(_summed(mutants, answers, explained))
-    left = len(tried) - len(answers)
-    sys.stdout.write(f"{time.monotonic() - started:.0f} s; {left} not tried for want of time\n")
-    needless = [j.mutant.name for j in answers if j.verdict == "noticed" and j.mutant.name in kept]
+    started, answers = time.monotonic(), Answers()
+    n_known = _judge(options, tried, answers)
+    sys.stdout.write(_summed(mutants, answers, n_known, explained))
+    sys.stdout.write(f"{time.monotonic() - started:.0f} s\n")
+    noticed = {name for name, judged in answers.items() if judged.verdict == "noticed"}
+    needless = sorted(noticed & kept)
     sys.stdout.writelines(f"noticed, and needs no reason: {name}\n" for name in needless)
     sys.stdout.writelines(f"a reason for no mutant: {name}\n" for name in unknown(kept))
     # A sample tells of rooms that nobody has worked through; who asks for a room wants it clean.

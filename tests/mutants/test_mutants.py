@@ -5,25 +5,22 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import FunctionType
+from typing import cast
 
 import pytest
 
+from tests.mutants import ledger
+from tests.mutants.bench import Bench, Reach, UnsoundTests
 from tests.mutants.forks import Ended, Say, run_all
-from tests.mutants.judging import (
-    Bench,
-    Judged,
-    UnsoundTests,
-    Verdict,
-    decide,
-    judge,
-    judged_by,
-    replaced,
-)
-from tests.mutants.operators import edits
+from tests.mutants.halfway import Halfway
+from tests.mutants.judging import judge
+from tests.mutants.ledger import Ledger
+from tests.mutants.operators import Owner, edits
 from tests.mutants.rules import (
     REPOSITORY,
     SOURCES,
@@ -34,6 +31,7 @@ from tests.mutants.rules import (
     reasons,
     unknown,
 )
+from tests.mutants.verdicts import Judged, Verdict, decide, judged_by, replaced
 
 EVERYTHING = '''
 """1 + 1 in a docstring."""
@@ -194,7 +192,7 @@ def judged(written: Callable[[str], Module]) -> Callable[[Callable[[], object]],
         mutant = next(written("def f() -> bool:\n    return a is b\n").mutants())
 
         class Alone(Bench):
-            def run(self, _: object, before: Callable[[str], None]) -> None:
+            def run(self, _: object, before: Callable[[str], None], __: object = None) -> None:
                 before("the test")
                 if not test():
                     self.failed("the test")
@@ -251,28 +249,236 @@ def test_a_function_does_what_the_mutant_says_wherever_it_was_imported_to(
     assert elsewhere(3)
 
 
-def test_files_have_their_turns_until_one_notices(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = Module("room", "rule", ("near", "far"))
-    mutants = [Mutant(module, number, name, None, range(1)) for number, name in enumerate("abcd")]
-    verdicts: dict[str, dict[str, Verdict]] = {
-        "near": {"a": "noticed", "b": "survived", "c": "unreached", "d": "unreached"},
-        "far": {"b": "unreached", "c": "looped", "d": "unreached"},
-    }
+def test_no_test_is_run_where_none_is_left() -> None:
+    Bench(lambda _: None).run([], pytest.fail)
 
-    def judge_by(name: str, those: Sequence[Mutant], **_: object) -> Iterator[Judged]:
-        assert [mutant.text for mutant in those] == list(verdicts[name])
+
+@dataclass(frozen=True)
+class Item:
+    """What this judge reads of an item of pytest."""
+
+    nodeid: str
+    fixturenames: tuple[str, ...] = ()
+
+
+class Played(Bench):
+    """A bench whose tests are functions, and fail by an exception."""
+
+    def __init__(self, tests: Mapping[str, Callable[[], object]], **fixtures: str) -> None:
+        super().__init__(lambda _: None)
+        self.tests = tests
+        items = [Item(name, (fixtures[name],) if name in fixtures else ()) for name in tests]
+        self.items = cast("Sequence[pytest.Item]", items)
+
+    def run(
+        self,
+        items: Sequence[pytest.Item],
+        before: Callable[[str], None],
+        after: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        for item in items:
+            before(item.nodeid)
+            try:
+                self.tests[item.nodeid]()
+            except AssertionError:
+                self.failed(item.nodeid)
+            after(item.nodeid)
+
+
+RULE = """
+def f(n, *, most=3) -> bool:
+    return n < most
+
+def g(n) -> None:
+    f(n)
+    f(n)
+"""
+
+
+@pytest.fixture
+def branched(
+    written: Callable[[str], Module],
+) -> Callable[..., tuple[dict[str, set[str]], list[str]]]:
+    def branch(
+        tests: Callable[[Mapping[str, FunctionType]], Mapping[str, Callable[[], object]]],
+        cpu_seconds: float = 1.0,
+        **fixtures: str,
+    ) -> tuple[dict[str, set[str]], list[str]]:
+        """Judge all mutants of the rule halfway in some tests; return what is told, and a trace."""
+        module = written(RULE)
+        scope: dict[str, FunctionType] = {}
+        exec(compile(module.source, str(module.path), "exec"), scope)  # noqa: S102 - an import
+        functions = {
+            (str(module.path), Owner(name, scope[name].__code__.co_firstlineno)): [scope[name]]
+            for name in "fg"
+        }
+        codes = {name: scope[name].__code__ for name in "fg"}
+        bench = Played(tests(scope), **fixtures)
+        told: dict[str, set[str]] = {}
+
+        def tell(judged: Judged, survived: Sequence[str]) -> None:
+            verdict = judged.by or f"survived {' '.join(survived)}"
+            told.setdefault(judged.mutant.text, set()).add(verdict)
+
+        asked = [(mutant, list(bench.tests)) for mutant in module.mutants() if mutant.owner]
+        reach = Reach(dict.fromkeys(bench.tests, cpu_seconds), {}, frozenset())
+        Halfway(bench, reach, functions, asked, tell, at_once=1).run()
+        assert {name: scope[name].__code__ for name in "fg"} == codes, "all is as it was"
+        return told, [mutant.text for mutant, _ in asked]
+
+    return branch
+
+
+OFF_BY_ONE = "f: return n < most -> return n <= most"
+
+
+def test_a_mutant_branches_off_where_its_function_is_called_and_the_test_goes_on_unchanged(
+    branched: Callable[..., tuple[dict[str, set[str]], list[str]]],
+) -> None:
+    begun: list[int] = []
+
+    def tests(rule: Mapping[str, FunctionType]) -> dict[str, Callable[[], object]]:
+        def at_the_limit() -> None:
+            begun.append(os.getpid())
+            assert not rule["f"](3)
+            assert rule["f"](n=3, most=4)
+
+        def below_it() -> None:
+            assert rule["f"](2)
+            begun.append(os.getpid())
+
+        return {"at the limit": at_the_limit, "below it": below_it}
+
+    told, asked = branched(tests)
+    assert told[OFF_BY_ONE] == {"at the limit"}
+    assert told["f: return n < most -> return True"] == {"at the limit"}
+    assert told["f: return n < most -> return False"] == {"at the limit"}
+    assert {text for text in asked if text.startswith("g:")}.isdisjoint(told), "never called"
+    assert begun == [os.getpid()] * 2, "each test began once, and ended here once"
+
+
+def test_who_survives_goes_to_the_next_test_at_once_if_that_is_cheap(
+    branched: Callable[..., tuple[dict[str, set[str]], list[str]]],
+) -> None:
+    def tests(rule: Mapping[str, FunctionType]) -> dict[str, Callable[[], object]]:
+        def below() -> None:
+            assert rule["f"](2)
+
+        def above() -> None:
+            assert not rule["f"](4)
+
+        return {"below": below, "above": above}
+
+    dear, _ = branched(tests)
+    cheap, _ = branched(tests, 0.1)
+    assert dear[OFF_BY_ONE] == {"survived below", "survived above"}
+    assert cheap[OFF_BY_ONE] == {"survived below above"}
+    always = "f: return n < most -> return True"
+    assert dear[always] == {"survived below", "above"}
+    assert cheap[always] == {"above"}
+
+
+def test_nothing_branches_off_that_would_share_files_or_is_wrong_unchanged(
+    branched: Callable[..., tuple[dict[str, set[str]], list[str]]], tmp_path: Path
+) -> None:
+    def tests(rule: Mapping[str, FunctionType]) -> dict[str, Callable[[], object]]:
+        def with_files() -> None:
+            assert not rule["f"](3)
+
+        def with_an_open_file() -> None:
+            with (tmp_path / "open").open("w"):
+                assert not rule["f"](3)
+
+        def wrong() -> None:
+            assert rule["f"](3)
+
+        return {"files": with_files, "open": with_an_open_file, "wrong": wrong}
+
+    told, _ = branched(tests, files="tmp_path")
+    assert told == {}
+
+
+def test_files_have_their_turns_near_tests_first_until_one_notices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = Module("room", "rule", ("one", "two"))
+    mutants = [Mutant(module, number, name, None, range(1)) for number, name in enumerate("abcdef")]
+    verdicts: dict[str, dict[str, Verdict]] = {
+        "near one": {
+            "a": "noticed",
+            "b": "survived",
+            "c": "survived",
+            "d": "unreached",
+            "e": "survived",
+            "f": "survived",
+        },
+        "near two": {
+            "b": "unreached",
+            "c": "looped",
+            "d": "unreached",
+            "e": "unreached",
+            "f": "unreached",
+        },
+        "far one": {"b": "survived", "d": "unreached", "e": "noticed", "f": "survived"},
+        "far two": {"b": "survived", "d": "unreached", "f": "whole"},
+        "whole two": {"f": "noticed"},
+    }
+    began: list[str] = []
+
+    def judge_by(name: str, those: Sequence[Mutant], this: str, **_: object) -> Iterator[Judged]:
+        said = verdicts[f"{this} {name}"]
+        began.append(f"{this} {name}")
+        assert {mutant.text for mutant in those} == {*said}
         for mutant in those:
-            yield Judged(mutant, verdicts[name][mutant.text])
+            yield Judged(mutant, said[mutant.text])
 
     monkeypatch.setattr("tests.mutants.judging.judge_by", judge_by)
-    found = judge(mutants, at_once=1, until=time.monotonic() + 600)
-    assert {judged.mutant.text: judged.verdict for judged in found} == {
+    found = [
+        (judged.mutant.text, judged.verdict)
+        for judged in judge(mutants, at_once=1, until=time.monotonic() + 600)
+    ]
+    assert began == [*verdicts]
+    assert [text for text, verdict in found if verdict == "suspected"] == list("bdef")
+    assert dict(found) == {
         "a": "noticed",
         "b": "survived",
         "c": "looped",
         "d": "unreached",
+        "e": "noticed",
+        "f": "noticed",
     }
     assert list(judge(mutants, at_once=1, until=time.monotonic() - 1)) == []
+
+
+def test_a_verdict_is_kept_until_the_rule_or_what_judged_it_is_changed(
+    written: Callable[[str], Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests = tmp_path / "tests" / "near.py"
+    tests.parent.mkdir()
+    monkeypatch.setattr(ledger, "REPOSITORY", tmp_path)
+    rule = "def f(n) -> bool:\n    return n < 3\n"
+    noticing, other = "def test_it():\n    assert f(2)\n", "def test_other():\n    pass\n"
+
+    def known(source: str, text: str) -> list[str]:
+        """Return what is still known of two mutants, where these are the rule and its tests."""
+        tests.write_text(text, encoding="utf-8")
+        module = replace(written(source), tests=("near.py",))
+        for read in (ledger._rules, ledger._content, ledger._one_test):
+            read.cache_clear()
+        kept = Ledger(tmp_path / "judged.jsonl")
+        first, second, *_ = module.mutants()
+        if not (tmp_path / "judged.jsonl").exists():
+            kept.note(Judged(first, "noticed", "tests/near.py::test_it[a case]"))
+            kept.note(Judged(second, "survived"))
+        return [judged.verdict for one in (first, second) if (judged := kept.known(one))]
+
+    both = ["noticed", "survived"]
+    assert known(rule, noticing) == both
+    assert known("# a remark\n" + rule, noticing) == both
+    assert known(rule, noticing + other) == ["noticed"], "the other test may notice the second"
+    assert known(rule, noticing.replace("2", "1")) == []
+    assert known(rule, noticing + "LIMIT = 3\n") == [], "what tests share"
+    assert known(rule + "LIMIT = 3\n", noticing) == []
 
 
 def test_every_module_in_the_rooms_has_tests_that_exist() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cromford.bitcoin.taproot import tweaked_key_agg
-from cromford.crypto import schnorr
+from cromford.crypto import curve, schnorr
 from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of
 from cromford.crypto.musig2 import AggregateKey, KeyAgg, NonceReuse, SecNonce, nonce_agg
@@ -329,3 +329,15 @@ def test_a_nonce_that_was_bound_to_a_malformed_aggregate_is_still_unspent(pool: 
     with pytest.raises(ValueError, match="nonce"):
         pool.partial_sign(0, TASK, MALFORMED[0])
     assert pool.partial_sign(0, TASK, aggnonce_of(pool))
+
+
+def test_a_nonce_that_is_spent_by_a_failure_stays_bound_to_what_it_failed_at(
+    pool: NoncePool,
+) -> None:
+    aggnonce = aggnonce_of(pool)
+    curve.wipe(pool._secnonces[0]._held[0][0])  # The library refuses it, as a fault of memory.
+    with pytest.raises(ValueError, match="spent, or another key's"):
+        pool.partial_sign(0, TASK, aggnonce)
+    assert pool._secnonces[0].is_spent
+    with pytest.raises(NonceFault, match="nonce 0 is bound"):
+        pool.partial_sign(0, replace(TASK, sighash=b"x" * 32), aggnonce)

@@ -97,6 +97,15 @@ def test_an_answer_that_is_none_is_a_failure_with_a_code(answer: bytes, code: st
     assert failure.value.code == code
 
 
+def test_an_error_without_words_is_told_by_its_status_and_code() -> None:
+    body = b'{"code":"busy","message":"","retryable":true,"remediation":"","exit_code":1}'
+    head = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with pytest.raises(ApiFailure) as failure:
+        read_answer(head + body)
+    assert str(failure.value) == "the daemon answered 503 (busy) and did not say why"
+    assert failure.value.message == str(failure.value)
+
+
 def test_a_daemon_that_hangs_up_has_lost_the_connection(tmp_path: Path) -> None:
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -268,7 +268,7 @@ def read_answer(received: bytes, *, media_type: str = JSON_TYPE) -> Any:  # noqa
         raise _unreadable(str(malformed)) from malformed
     raise ApiFailure(
         error.code,
-        error.message,
+        error.message or f"the daemon answered {int(status[1])} ({error.code}) and did not say why",
         retryable=error.retryable,
         remediation=error.remediation,
         exit_code=error.exit_code,

@@ -268,6 +268,30 @@ def test_a_cookie_that_another_port_sets_neither_replaces_ours_nor_hides_it(tmp_
     with_page(tmp_path, scenario)
 
 
+def test_cookies_of_another_port_keep_nobody_out_however_many_they_are(tmp_path: Path) -> None:
+    """Those with a longer path come first, and a browser keeps some two hundred of a host."""
+    sessions, _, made, _ = sessions_of(tmp_path, "a")
+    begun = sessions.begin(made["a"])
+    planted = "; ".join(f"cromford_8080={number}" for number in range(1_000))
+    own = f"cromford_8080={begun.cookie}"
+    assert sessions.allowed(headers(begun, cookie=f"{planted}; {own}")) == {Scope.READ}
+
+
+def test_a_cookie_that_came_by_tls_is_sent_by_tls_alone(tmp_path: Path) -> None:
+    async def scenario(s: Served) -> None:
+        token = await add(s.tokens, "a", "read")
+        address = f"127.0.0.1:{s.server.tcp_port}"
+        for scheme, is_secure in (("http", False), ("https", True)):
+            page = s.browser(origin=f"{scheme}://{address}")
+            begun = await page.sign_in(token)
+            assert ("Secure" in begun.headers["set-cookie"].split("; ")) is is_secure
+            ended = await page.ask("/session", verb="DELETE")
+            assert ("Secure" in ended.headers["set-cookie"].split("; ")) is is_secure
+            assert not page.jar
+
+    with_page(tmp_path, scenario)
+
+
 def of_other_pages(s: Served) -> Iterator[Browser]:
     """Yield browsers that have a page of somebody else open."""
     for origin, site in (

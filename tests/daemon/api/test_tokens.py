@@ -312,3 +312,36 @@ def test_a_stream_ends_once_its_token_is_revoked_and_tells_nothing_more(tmp_path
                 writer.close()
 
     asyncio.run(run())
+
+
+def test_who_waits_for_events_hears_nothing_once_its_token_is_revoked(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path)
+    token = add(tokens, "feed", "read")
+    waits, happened = asyncio.Event(), asyncio.Event()
+
+    async def events(_params: dict[str, Any]) -> object:
+        waits.set()
+        await happened.wait()
+        return {"events": ["what happened since"]}
+
+    async def stream(_params: dict[str, Any], _last_id: str) -> AsyncGenerator[bytes, None]:
+        yield b": nobody follows\n\n"
+
+    async def run() -> None:
+        tcp = TcpListener(host="127.0.0.1", port=0, gate=TokenGate(tokens, host="127.0.0.1"))
+        async with (
+            ApiServer(
+                tmp_path / SOCKET, served({"events": events}), tcp=tcp, streams={"events": stream}
+            ) as server,
+            asyncio.timeout(20),
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.tcp_port)
+            writer.write(got("/v1/events?wait_seconds=60", bearer(token)))
+            await waits.wait()
+            await tokens.methods()["token_revoke"]({"name": "feed"})
+            happened.set()
+            status, _, body = await read_one(reader)
+            assert (status, body["code"]) == (401, "token_unknown")
+            writer.close()
+
+    asyncio.run(run())

@@ -176,17 +176,7 @@ class _Path:
         operation = described.operation
         scope["operation"] = operation.name
         allowed: Allowed = scope["allowed"]
-        if operation.scope not in allowed():
-            is_local = operation.scope is None
-            raise ApiFailure(
-                "scope_missing",
-                f"{operation.name} is answered over the unix socket only"
-                if is_local
-                else f"{operation.name} needs a token with the scope {operation.scope}",
-                remediation="" if is_local else "Make one with `token add --scope`.",
-                exit_code=status.EXIT_AUTHENTICATION,
-                status=status.FORBIDDEN,
-            )
+        _check_scope(operation, allowed())
         headers = Headers(scope=scope)
         params = await _params_of(endpoint, scope, headers, receive)
         stream = self._streams.get(operation.name)
@@ -202,8 +192,31 @@ class _Path:
             asked = endpoint.handler(params)
             # What waits for events changes nothing, so nobody need wait once the caller has left.
             answer = await (asked if stream is None else _unless_gone(asked, receive))
+            if stream is not None:
+                # It may have waited for long, and its token been revoked meanwhile.
+                _check_scope(operation, allowed())
             response = _response(answer, operation.media_type)
         await response(scope, receive, send)
+
+
+def _check_scope(operation: ops.Operation, allowed: frozenset[ops.Scope | None]) -> None:
+    """Check that a caller may ask for an operation.
+
+    Raises:
+        ApiFailure: If it may not.
+    """
+    if operation.scope in allowed:
+        return
+    is_local = operation.scope is None
+    raise ApiFailure(
+        "scope_missing",
+        f"{operation.name} is answered over the unix socket only"
+        if is_local
+        else f"{operation.name} needs a token with the scope {operation.scope}",
+        remediation="" if is_local else "Make one with `token add --scope`.",
+        exit_code=status.EXIT_AUTHENTICATION,
+        status=status.FORBIDDEN,
+    )
 
 
 class WrongVerb(ApiFailure):

@@ -25,6 +25,7 @@ from cromford.daemon.api.sessions import (
     Sessions,
     check_own_page,
     cookie_name,
+    is_by_tls,
 )
 
 SESSION_PATH: Final = "/session"
@@ -166,5 +167,11 @@ class PageFront:
 def _set_cookie(response: Response, asked: Headers, value: str, *, seconds: int) -> None:
     """Let the browser keep a cookie for this long, from all pages, and send it to ours alone."""
     response.set_cookie(
-        cookie_name(asked), value, max_age=seconds, path="/", httponly=True, samesite="strict"
+        cookie_name(asked),
+        value,
+        max_age=seconds,
+        path="/",
+        secure=is_by_tls(asked),
+        httponly=True,
+        samesite="strict",
     )

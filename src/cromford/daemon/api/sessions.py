@@ -26,8 +26,6 @@ SESSIONS_MAX: Final = 100
 SESSION_SECONDS: Final = 12 * 3600
 SECRET_SIZE: Final = 32
 KEY_HEADER: Final = "cromford-key"
-# Another port of this host may have set cookies of this name, too: any of them may be ours.
-COOKIES_MAX: Final = 16
 HTTP_PORT: Final = 80
 _PORT: Final = re.compile(r":(\d{1,5})$", re.ASCII)
 # What a browser says of a request of our own page, and of one that its user typed (Fetch Metadata).
@@ -196,6 +194,11 @@ def check_own_page(headers: Headers) -> None:
         )
 
 
+def is_by_tls(headers: Headers) -> bool:
+    """Say whether a browser asks by TLS, which a proxy speaks for us: its page's origin says so."""
+    return any(origin.startswith("https://") for origin in headers.getlist("origin"))
+
+
 def cookie_name(headers: Headers) -> str:
     """Return what the cookie is called: it has the port, since all ports of a host share cookies.
 
@@ -206,11 +209,14 @@ def cookie_name(headers: Headers) -> str:
 
 
 def cookies(headers: Headers) -> Iterator[str]:
-    """Yield what a request has in cookies of our name: there may be many (RFC 6265, 5.4)."""
+    """Yield what a request has in cookies of our name.
+
+    There may be as many as fit in its head: other ports of this host may set cookies of that name,
+    too, and those come first if their path is longer (RFC 6265, section 5.4). Any may be ours.
+    """
     name = cookie_name(headers)
     pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
-    found = [value for key, _, value in pairs if key == name]
-    yield from found[:COOKIES_MAX]
+    yield from (value for key, _, value in pairs if key == name)
 
 
 def _sha256(text: str) -> bytes:

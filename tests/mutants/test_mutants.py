@@ -1,10 +1,12 @@
 """Mutants: which mistakes are made, that each is found again, and when one counts as noticed."""
 
 import ast
+import functools
 import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -332,6 +334,26 @@ def branched(
 OFF_BY_ONE = "f: return n < most -> return n <= most"
 
 
+def alone(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test in a child: it branches off where no other thread is, and none of it gets out."""
+
+    @functools.wraps(test)
+    def run(**fixtures: object) -> None:
+        def work(_job: str, say: Say) -> None:
+            try:
+                test(**fixtures)
+            except BaseException:  # noqa: BLE001 - it is told here, and fails there
+                say(traceback.format_exc())
+            else:
+                say("passed")
+
+        ((_, ended),) = run_all(["test"], work, at_once=1)
+        assert ended.said == ("passed",), "\n".join(map(str, ended.said))
+
+    return run
+
+
+@alone
 def test_a_mutant_branches_off_where_its_function_is_called_and_the_test_goes_on_unchanged(
     branched: Callable[..., tuple[dict[str, set[str]], list[str]]],
 ) -> None:
@@ -357,6 +379,7 @@ def test_a_mutant_branches_off_where_its_function_is_called_and_the_test_goes_on
     assert begun == [os.getpid()] * 2, "each test began once, and ended here once"
 
 
+@alone
 def test_who_survives_goes_to_the_next_test_at_once_if_that_is_cheap(
     branched: Callable[..., tuple[dict[str, set[str]], list[str]]],
 ) -> None:
@@ -378,6 +401,7 @@ def test_who_survives_goes_to_the_next_test_at_once_if_that_is_cheap(
     assert cheap[always] == {"above"}
 
 
+@alone
 def test_nothing_branches_off_that_would_share_files_or_is_wrong_unchanged(
     branched: Callable[..., tuple[dict[str, set[str]], list[str]]], tmp_path: Path
 ) -> None:

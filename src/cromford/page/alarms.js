@@ -2,7 +2,7 @@
 
 import { byId, h, show } from "./dom.js";
 import { counted, localTime, short } from "./format.js";
-import { UNKNOWN, note } from "./panel.js";
+import { UNKNOWN, note, showDrawn } from "./panel.js";
 import { ending, isOver, refused, timeLeft } from "./words.js";
 
 const TWO_COPIES = "does a second copy of the data directory run? Stop one of them";
@@ -98,13 +98,16 @@ export function alarmsPanel(live, alarmsOf) {
       show(place, note(UNKNOWN));
       return;
     }
-    const told = alarmsOf(status.value, factories.value);
-    // Status and factories may tell of one thing.
-    const alarms = [...new Map(told.map((alarm) => [alarm.name + alarm.told, alarm])).values()];
-    alarms.sort((one, other) => Number(other.isBad) - Number(one.isBad));
-    document.title = `${alarms.length ? `(${alarms.length}) ` : ""}${document.body.dataset.title}`;
-    show(place, alarms.length ? list(alarms) : h("p", { class: "well" }, "Nothing to look after."));
+    showDrawn(place, () => drawn(alarmsOf(status.value, factories.value)));
   });
+}
+
+function drawn(told) {
+  // Status and factories may tell of one thing.
+  const alarms = [...new Map(told.map((alarm) => [alarm.name + alarm.told, alarm])).values()];
+  alarms.sort((one, other) => Number(other.isBad) - Number(one.isBad));
+  document.title = `${alarms.length ? `(${alarms.length}) ` : ""}${document.body.dataset.title}`;
+  return alarms.length ? list(alarms) : h("p", { class: "well" }, "Nothing to look after.");
 }
 
 function list(alarms) {

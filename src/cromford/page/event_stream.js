@@ -18,7 +18,11 @@ export async function follow(after, { onEvent, onHeard }, signal) {
   let watchdog = setTimeout(end, SILENT_MS);
   try {
     const path = withQuery("/v1/events", { after });
-    const response = await request("GET", path, { signal: own.signal, accept: "text/event-stream" });
+    const response = await request("GET", path, {
+      signal: own.signal,
+      accept: "text/event-stream",
+      isEndless: true,
+    });
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {
@@ -37,6 +41,7 @@ export async function follow(after, { onEvent, onHeard }, signal) {
   } finally {
     clearTimeout(watchdog);
     signal.removeEventListener("abort", end);
+    end(); // Whatever ended it: nobody reads it any more.
   }
 }
 

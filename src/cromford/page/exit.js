@@ -23,14 +23,16 @@ export function exitPanel(live) {
   live.watch(["exit_plan", "exit_status"], (planned, status) => {
     plan = planned.value ?? null;
     progress = status.value ?? null;
-    byId("exit-start").hidden = progress === null || (progress.exiting && !progress.paused);
-    byId("exit-pause").hidden = !(progress?.exiting && !progress.paused);
+    // Nothing is begun that cannot be told of first.
+    const isThere = plan !== null && progress !== null;
+    byId("exit-start").hidden = !isThere || (progress.exiting && !progress.paused);
+    byId("exit-pause").hidden = !(isThere && progress.exiting && !progress.paused);
     show(byId("exit-start"), progress?.exiting ? "Go on leaving…" : "Leave…");
   });
   const act = (button, ask, path, told) => {
     byId(button).onclick = async () => {
-      const factoryId = plan.factory_id;
-      if (!(await confirmed(ask()))) return;
+      const factoryId = await agreed(ask);
+      if (factoryId === null) return;
       try {
         const answer = await post(path, { factory_id: factoryId });
         showProblem(byId("exit-problem"), null);
@@ -44,6 +46,20 @@ export function exitPanel(live) {
   };
   act("exit-start", startQuestion, "/v1/exit", (answer) => `Leaving; next: ${answer.next}`);
   act("exit-pause", pauseQuestion, "/v1/exit/pause", () => "The exit rests.");
+}
+
+/** Ask until what is agreed to is what holds by then; return of which factory, null for no. */
+async function agreed(ask) {
+  let told = null;
+  while (plan !== null) {
+    const [question, factoryId] = [ask(), plan.factory_id];
+    if (JSON.stringify(question) === told) return factoryId;
+    const isNew = told === null;
+    told = JSON.stringify(question);
+    const changed = isNew ? [] : ["It has changed since you were asked:"];
+    if (!(await confirmed({ ...question, told: [...changed, ...question.told] }))) return null;
+  }
+  return null;
 }
 
 /** Whether there is a way out of the factory that was picked: once it was built. */

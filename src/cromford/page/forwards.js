@@ -9,7 +9,6 @@ export function forwardsPanel(live) {
     name: "forwards",
     path: "/v1/forwards",
     entriesOf: (page) => [...page.in_flight, ...page.forwards],
-    keyOf: (one) => `${one.payment_hash} ${one.from_channel_id}`,
     draw: (forwards) => (forwards.length ? forwardTable(forwards) : note("Nothing was forwarded.")),
   });
 }

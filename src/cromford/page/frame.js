@@ -5,18 +5,21 @@ import {
   Refused,
   forgetKey,
   hasKey,
+  onKeyElsewhere,
+  pageVersion,
   signIn,
   signOut,
   whoAmI,
 } from "./api.js";
-import { announce, byId, h, show } from "./dom.js";
+import { byId, h, show } from "./dom.js";
 import { onSubmit } from "./form.js";
-import { clock, number } from "./format.js";
+import { localTime, number } from "./format.js";
 import { Live } from "./live.js";
 import { session, setSession } from "./session.js";
 
 const RESUME_MS = 3_000;
 
+const loadedVersion = versionNow();
 let live = null;
 let resuming = null; // The timer of the next try to go on with a session.
 let wasLive = false; // In this sign-in: what came then is shown.
@@ -32,12 +35,14 @@ export async function begin(setUp) {
   setUp(live);
   onSubmit("sign-in", async (form) => {
     const token = form.elements.token.value.trim();
-    open(await signIn(token));
+    const told = await signIn(token);
     form.reset();
+    await enter(told);
     byId("main").focus();
   });
   byId("sign-out").onclick = leave;
   document.addEventListener(SIGNED_OUT, ({ detail }) => close(detail));
+  onKeyElsewhere(resume);
   await resume();
 }
 
@@ -49,7 +54,7 @@ async function resume() {
     return;
   }
   try {
-    open(await whoAmI());
+    await enter(await whoAmI());
   } catch (error) {
     if (error instanceof Refused && error.isSignedOut) close(error);
     else {
@@ -59,7 +64,24 @@ async function resume() {
   }
 }
 
+/** Open the page, or load the one that belongs to a daemon of another version, or role. */
+async function enter(told) {
+  const [loaded, now] = [await loadedVersion, await versionNow()];
+  if (loaded !== null && now !== null && now !== loaded) location.reload();
+  else open(told);
+}
+
+/** The version of the page's files; null where that cannot be told. */
+async function versionNow() {
+  try {
+    return await pageVersion();
+  } catch {
+    return null;
+  }
+}
+
 function open(told) {
+  live.stop();
   wasLive = false;
   setSession(told);
   byId("sign-in-place").hidden = true;
@@ -99,14 +121,18 @@ function whyOver(refused) {
 }
 
 async function leave() {
+  const ending = signOut();
+  close(null); // At once, whether the daemon answers or not.
+  for (const form of document.forms) form.reset();
   try {
-    await signOut();
+    await ending;
   } catch (error) {
     if (!(error instanceof Refused)) {
-      announce("Signed out here. The daemon did not answer: it ends the session within 12 hours.");
+      const text = "Signed out here. The daemon did not answer: it ends the session within 12 hours.";
+      show(byId("sign-in-why"), text);
+      return;
     }
   }
-  close(null);
   location.reload(); // Nothing of what was shown or typed stays.
 }
 
@@ -118,7 +144,8 @@ function showConnection({ state, since, retryAt, why }) {
   clearInterval(countdown);
   if (state === "live") wasLive = true;
   const place = byId("connection");
-  const told = { live: "live", lost: "connection lost", connecting: "connecting" }[state];
+  const asOf = since ? `; what is shown is as of ${localTime(Math.floor(since / 1000))}` : "";
+  const told = { live: "live", lost: "connection lost", connecting: `connecting${asOf}` }[state];
   if (place.dataset.state !== state) {
     place.dataset.state = state;
     show(place, told);
@@ -136,7 +163,7 @@ function showConnection({ state, since, retryAt, why }) {
 }
 
 function showLost(since, why) {
-  const asOf = since ? `What is shown is as of ${clock(since)}. ` : "";
+  const asOf = since ? `What is shown is as of ${localTime(Math.floor(since / 1000))}. ` : "";
   show(
     byId("lost"),
     h(

@@ -12,7 +12,6 @@ export function historyPanel(live, section = "history") {
     name: "payments",
     path: "/v1/payments",
     entriesOf: (page) => page.payments,
-    keyOf: (one) => `${one.direction} ${one.payment_hash}`,
     draw: (payments) => (payments.length ? paymentTable(payments) : note("No payments.")),
   });
 }

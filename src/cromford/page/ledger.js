@@ -10,7 +10,6 @@ export function ledgerPanel(live) {
     name: "ledger",
     path: "/v1/ledger",
     entriesOf: (page) => page.sales,
-    keyOf: (sale) => sale.advance_id,
     draw: (sales, newest) => [
       facts([
         ["liquidity sold", sold(newest)],

@@ -9,6 +9,7 @@ import { follow } from "./event_stream.js";
 import { touchedBy } from "./touched.js";
 
 const GAP_MS = 700; // Between two questions for one thing, however much happens.
+const GAPS_OF_AN_ANSWER = 5; // And this many times as long as the answer took.
 const AGAIN_MS = 5_000; // After what the daemon says may succeed later.
 const LOOK_MS = 10_000; // No event tells that a node fell silent: the status is asked for anyway.
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000, 15_000, 30_000];
@@ -18,8 +19,9 @@ export class Live {
   #watchers = [];
   #listeners = [];
   #running = null; // The AbortController of what is under way.
+  #round = null; // And of one try of it: what was asked in another counts no more.
   #isWanted = false;
-  #lookedAt = 0;
+  #lookedAt = -LOOK_MS; // As all that is measured here, by a clock that nobody sets.
 
   /**
    * @param {function(Object)} onConnection Told of `{state, since, retryAt, why}`; `since` is when
@@ -29,7 +31,7 @@ export class Live {
     this.onConnection = onConnection;
     this.heardAt = 0;
     document.addEventListener("visibilitychange", () => this.#lookedAtOrNot());
-    addEventListener("online", () => this.#isWanted && this.retry());
+    addEventListener("online", () => this.#isWanted && !document.hidden && this.retry());
   }
 
   /**
@@ -46,9 +48,10 @@ export class Live {
       ask: isPicture ? getPicture : get,
       value: undefined,
       error: null,
-      askedAt: 0,
+      askedAt: -GAP_MS,
+      tookMs: 0,
       timer: null,
-      isAsking: false,
+      round: null, // In which it is being asked for.
       isTouched: false,
     });
     if (this.#running !== null) this.refresh(name);
@@ -61,8 +64,9 @@ export class Live {
 
   /** Draw with the answers of these names, `{value, error}` of each, whenever one is new. */
   watch(names, draw) {
-    this.#watchers.push({ names, draw });
-    draw(...names.map((name) => this.#sources.get(name)));
+    const watcher = { names, draw };
+    this.#watchers.push(watcher);
+    this.#tell(watcher);
   }
 
   /** Tell of each event as it happens. */
@@ -78,6 +82,7 @@ export class Live {
   /** Stop, and forget all that was answered. */
   stop() {
     this.#isWanted = false;
+    this.heardAt = 0;
     this.#end();
     for (const [name, source] of this.#sources) {
       source.value = undefined;
@@ -94,7 +99,9 @@ export class Live {
 
   #end() {
     this.#running?.abort();
+    this.#round?.abort();
     this.#running = null;
+    this.#round = null;
   }
 
   #lookedAtOrNot() {
@@ -108,17 +115,23 @@ export class Live {
     this.#running = own;
     this.onConnection({ state: "connecting", since: this.heardAt });
     for (let failures = 0; !own.signal.aborted; failures += 1) {
+      const round = new AbortController();
+      this.#round = round;
       try {
-        const cursor = await newestCursor();
+        const cursor = await newestCursor(round.signal);
         await Promise.all([...this.#sources.keys()].map((name) => this.#ask(name)));
-        if (own.signal.aborted) return;
-        failures = 0;
+        round.signal.throwIfAborted();
         this.#heard(); // Not before: what was shown until then is old.
-        const told = { onEvent: (event) => this.#happened(event), onHeard: () => this.#heard() };
-        await follow(cursor, told, own.signal);
+        const onHeard = () => {
+          failures = 0;
+          this.#heard();
+        };
+        await follow(cursor, { onEvent: (event) => this.#happened(event), onHeard }, round.signal);
       } catch (error) {
         if (own.signal.aborted || isOver(error)) return;
-        await this.#pause(RETRY_MS[Math.min(failures, RETRY_MS.length - 1)], error, own.signal);
+        const why = round.signal.aborted ? round.signal.reason : error;
+        round.abort();
+        await this.#pause(RETRY_MS[Math.min(failures, RETRY_MS.length - 1)], why, own.signal);
       }
     }
   }
@@ -137,8 +150,8 @@ export class Live {
   #heard() {
     this.heardAt = Date.now();
     this.onConnection({ state: "live", since: this.heardAt });
-    if (this.heardAt - this.#lookedAt > LOOK_MS) {
-      this.#lookedAt = this.heardAt;
+    if (performance.now() - this.#lookedAt > LOOK_MS) {
+      this.#lookedAt = performance.now();
       this.refresh("status");
     }
   }
@@ -152,10 +165,11 @@ export class Live {
   /** Ask for an answer again, soon: once, however often that is wanted until then. */
   refresh(name) {
     const source = this.#sources.get(name);
-    if (source === undefined || this.#running === null) return;
+    if (source === undefined || this.#round === null) return;
     source.isTouched = true;
-    if (source.timer !== null || source.isAsking) return;
-    const wait = Math.max(0, source.askedAt + GAP_MS - Date.now());
+    if (source.timer !== null || source.round === this.#round) return;
+    const gap = Math.max(GAP_MS, GAPS_OF_AN_ANSWER * source.tookMs);
+    const wait = Math.max(0, source.askedAt + gap - performance.now());
     source.timer = setTimeout(() => {
       source.timer = null;
       this.#ask(name);
@@ -164,31 +178,37 @@ export class Live {
 
   async #ask(name) {
     const source = this.#sources.get(name);
-    const running = this.#running;
-    if (running === null) return;
-    if (source.isAsking) {
+    const round = this.#round;
+    if (round === null || round.signal.aborted) return; // All is asked for in the next one.
+    if (source.round === round) {
       source.isTouched = true;
       return;
     }
     const path = source.pathOf();
     source.path = path;
     source.isTouched = false;
-    source.isAsking = true;
-    source.askedAt = Date.now();
+    source.round = round;
+    source.askedAt = performance.now();
     try {
-      const value = path === null ? undefined : await source.ask(path);
-      if (running.signal.aborted && !this.#isWanted) return;
+      const value = path === null ? undefined : await source.ask(path, round.signal);
+      if (round.signal.aborted) return;
       if (path === source.pathOf()) Object.assign(source, { value, error: null });
       else source.isTouched = true;
     } catch (error) {
-      if (isOver(error)) return;
-      // What is lost is the connection, which says so itself; what is refused belongs to this answer.
+      if (round.signal.aborted || isOver(error)) return;
+      // What is refused belongs to this answer; else the connection is lost, which says so itself.
       if (error instanceof Refused) {
         Object.assign(source, { value: undefined, error });
         if (error.retryable) setTimeout(() => this.refresh(name), AGAIN_MS);
-      } else if (this.#running === running) this.retry();
+      } else {
+        round.abort(error);
+        return;
+      }
     } finally {
-      source.isAsking = false;
+      if (source.round === round) {
+        source.round = null;
+        source.tookMs = performance.now() - source.askedAt;
+      }
     }
     this.#draw(name);
     // What is asked for may depend on what was answered now.
@@ -199,8 +219,15 @@ export class Live {
   }
 
   #draw(name) {
-    for (const { names, draw } of this.#watchers) {
-      if (names.includes(name)) draw(...names.map((each) => this.#sources.get(each)));
+    for (const watcher of this.#watchers) if (watcher.names.includes(name)) this.#tell(watcher);
+  }
+
+  /** Let one draw; what it cannot draw keeps nothing else from being asked for and drawn. */
+  #tell({ names, draw }) {
+    try {
+      draw(...names.map((name) => this.#sources.get(name)));
+    } catch (error) {
+      reportError(error);
     }
   }
 }

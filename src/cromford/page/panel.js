@@ -15,6 +15,17 @@ export function showProblem(place, error) {
   show(place, h("strong", {}, error.message), error.remediation ? ` ${error.remediation}` : null);
 }
 
+/** Show what a function makes of answers; where it makes none, nothing old stands there as if it were. */
+export function showDrawn(place, draw) {
+  try {
+    show(place, draw());
+  } catch (error) {
+    const text = "This cannot be shown. Load the page again: it may be of another version.";
+    show(place, h("p", { class: "problem", role: "alert" }, text));
+    reportError(error);
+  }
+}
+
 /**
  * Draw a panel from answers, whenever one of them is new.
  * @param {string} id Of its section.
@@ -31,7 +42,7 @@ export function panel(id, live, names, draw, { without = "" } = {}) {
     const failed = sources.find((source) => source.error !== null);
     showProblem(problem, failed === undefined ? null : failed.error);
     const isThere = sources.every((source) => source.value !== undefined);
-    if (isThere) show(body, draw(...sources.map((source) => source.value)));
+    if (isThere) showDrawn(body, () => draw(...sources.map((source) => source.value)));
     else if (sources.some((source) => source.path === null)) show(body, note(without));
     else show(body, failed ? null : note(UNKNOWN));
   });

@@ -96,7 +96,9 @@ async function pay(live) {
   sessionStorage.setItem(PAYING, plan.payment_hash);
   showUnderWay(plan);
   try {
-    const paid = await post("/v1/payments", { invoice, label, wait_seconds: WAIT_SECONDS });
+    // The LSP may ask for more by now: no more is paid than what was shown.
+    const agreed = { fee_max_msat: plan.fee_msat, wait_seconds: WAIT_SECONDS };
+    const paid = await post("/v1/payments", { invoice, label, ...agreed });
     showOutcome({ payments: [paid] });
     finish(invoice);
   } catch (error) {
@@ -116,9 +118,10 @@ async function refusedOrNot(error, { invoice, plan }) {
   try {
     showOutcome(await get(`/v1/payments/${plan.payment_hash}`));
     finish(invoice);
-  } catch {
-    if (error.code === "payment_waits") {
-      showUnderWay(plan, error.message);
+  } catch (unknown) {
+    const isWaiting = error.code === "payment_waits";
+    if (isWaiting || unknown.code !== "payment_not_found") {
+      showUnderWay(plan, isWaiting ? error.message : "");
       finish(invoice);
       return;
     }

@@ -17,7 +17,7 @@ export function planPanel() {
   });
   onSubmit("plan-form", async (form) => {
     const asked = Object.fromEntries(
-      [...new FormData(form)].map(([name, text]) => [name, text.trim().replaceAll(",", "")]),
+      [...new FormData(form)].map(([name, text]) => [name, withoutThousands(text.trim())]),
     );
     const plan = await get(withQuery("/v1/plan", asked));
     const picture = await getPicture(withQuery("/v1/plan/picture", asked));
@@ -26,6 +26,11 @@ export function planPanel() {
     show(byId("plan-body"), draw(plan));
     byId("plan-made").focus();
   });
+}
+
+/** A number without what parts its thousands; `1,5` parts none, and is left to be refused. */
+function withoutThousands(text) {
+  return /^\d{1,3}(,\d{3})+(\.\d*)?$/.test(text) ? text.replaceAll(",", "") : text;
 }
 
 function draw(plan) {

@@ -1,6 +1,6 @@
 /** Which answers an event may have changed: those are asked for again, and no others. */
 
-const MONEY = ["balance", "balances", "payments", "forwards", "status", "paying", "invoiced"];
+const MONEY = ["balance", "balances", "payments", "forwards", "status", "paying", "invoiced", "exit_plan"];
 const BUILDING = ["lobby", "factories", "status", "factory", "factory_picture"];
 const FACTORIES = [...BUILDING, "time_line", "exit_plan", "exit_status", "balance", "balances"];
 
@@ -12,7 +12,7 @@ const RULES = [
   [/^(client_joined|client_left|join|wish|rebuild|rejoin|build|ban)_?/, BUILDING],
   [/^(attempt_proposed|proposal|below|root|acknowledged|ceremony|branch|exit_held|nonce)_?/, BUILDING],
   [/^(quote|price)_/, ["status", "ledger"]],
-  [/^(address_issued|coins|watch)/, ["status", "exit_status"]],
+  [/^(address_issued|coins|watch)/, ["status", "exit_plan", "exit_status"]],
   [/^(block|scan)/, [...FACTORIES, "payments", "forwards", "paying"]],
 ];
 

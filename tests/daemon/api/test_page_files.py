@@ -108,6 +108,20 @@ def test_who_has_a_file_already_is_told_only_that(tmp_path: Path) -> None:
     with_page(tmp_path, scenario)
 
 
+def test_what_names_the_page_changes_with_each_file_that_it_loads(tmp_path: Path) -> None:
+    """So a page that stays open sees that the daemon was replaced by another version, or role."""
+    for name in ("lsp.html", "client.html", "pay.js", "style.css"):
+        (tmp_path / name).write_bytes(b"before")
+    before = page_files("client", tmp_path)
+    assert page_files("client", tmp_path) == before
+    tags = {before["/"].etag}
+    for name in ("pay.js", "style.css", "client.html"):
+        (tmp_path / name).write_bytes(b"after")
+        tags.add(page_files("client", tmp_path)["/"].etag)
+    assert len(tags) == 4
+    assert page_files("lsp")["/"].etag != page_files("client")["/"].etag
+
+
 def test_a_head_has_no_body_and_other_methods_are_none(tmp_path: Path) -> None:
     async def scenario(s: Served) -> None:
         visitor = s.browser()

@@ -7,7 +7,7 @@ put together of what a caller says.
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final
@@ -36,15 +36,18 @@ class PageFile:
     Attributes:
         body: What it holds.
         media_type: What that is.
+        loads: What it is of use with alone: other files, which a browser loads after it.
     """
 
     body: bytes
     media_type: str
+    loads: tuple[bytes, ...] = ()
 
     @property
     def etag(self) -> str:
-        """What changes with it (RFC 9110, section 8.8.3)."""
-        return f'"{hashlib.sha256(self.body).hexdigest()}"'
+        """What changes with it, and with all that it loads (RFC 9110, section 8.8.3)."""
+        digests = (hashlib.sha256(body).digest() for body in (self.body, *self.loads))
+        return f'"{hashlib.sha256(b"".join(digests)).hexdigest()}"'
 
     def answer(self, asked: Headers) -> Response:
         """Return it, or only that it is what the caller has already."""
@@ -72,7 +75,8 @@ def page_files(role: str, package: Traversable | None = None) -> dict[str, PageF
         if (kind := _media_type(entry.name)) is not None and entry.is_file()
     }
     assets = {ASSETS + name: file for name, file in found.items() if not name.endswith(HTML)}
-    return {INDEX: found[role + HTML], **assets}
+    loads = tuple(found[name].body for name in sorted(found) if not name.endswith(HTML))
+    return {INDEX: replace(found[role + HTML], loads=loads), **assets}
 
 
 def _media_type(name: str) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from tests.browser.chromium import Browser, Sight, browser
 from tests.daemon.town import Town, town
 
@@ -16,6 +17,7 @@ from cromford.daemon.api.calling import SOCKET_NAME, ApiClient
 from cromford.protocol import events as ev
 
 TOKEN: Final = "page"
+PATIENCE_SECONDS: Final = 300.0
 
 
 def free_port() -> int:
@@ -27,12 +29,20 @@ def free_port() -> int:
 @contextlib.asynccontextmanager
 async def street(base: Path, *names: str, **more: Any) -> AsyncIterator[tuple[Town, Browser]]:
     """Start a town in which these have pages, and a browser."""
-    async with town(base, **more) as t, browser() as started:
-        t.more = {name: {"api_listen": ("127.0.0.1", free_port())} for name in names}
-        if "lsp" in names:
-            await t.stop("lsp")
-            await t.start_lsp()
-        yield t, started
+    with pytest.MonkeyPatch.context() as patch:
+        # A browser takes what there is of a small machine: the daemons are waited for longer.
+        patch.setattr("tests.daemon.town.STEP_SECONDS", PATIENCE_SECONDS)
+        async with town(base, **more) as t, browser() as started:
+            yield await opened(t, names), started
+
+
+async def opened(t: Town, names: tuple[str, ...]) -> Town:
+    """Let these have pages: the LSP by its next run, clients from their first on."""
+    t.more = {name: {"api_listen": ("127.0.0.1", free_port())} for name in names}
+    if "lsp" in names:
+        await t.stop("lsp")
+        await t.start_lsp()
+    return t
 
 
 def url_of(t: Town, name: str) -> str:

@@ -293,7 +293,7 @@ class SimNode:
             if role.parts.is_ours(entry.stream):
                 state = role.apply(state, entry.stream, *decode_dated(entry.record))
         self._fold = (len(self.store.entries), state)
-        return state
+        return durable(state)
 
     def start(self) -> None:
         """Start the process: replay the journal, and tell the role."""

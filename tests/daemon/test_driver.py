@@ -10,7 +10,7 @@ from cromford import effects as fx
 from cromford.adapters.memory import MemoryJournal
 from cromford.daemon.driver import Driver, Role, Undecided
 from cromford.ports import Archived, Entry
-from cromford.protocol.events import DaemonStarted, DeadlineReached, Event, PartialSigned
+from cromford.protocol.events import DaemonStarted, DeadlineReached, Event
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.lobby_records import WishWithdrawn
@@ -297,39 +297,3 @@ def test_what_an_effect_causes_that_had_to_wait_is_an_event_like_any_other() -> 
     assert caused == []
     waiting[0][1]()
     assert caused == [event, event]
-
-
-def test_what_is_intended_is_awaited_with_what_is_sent_of_the_signature() -> None:
-    """The signer is ours: it is asked, and answers, before anything has to be durable."""
-    waiting: list[tuple[int, bool]] = []
-    following: list[Callable[[], None]] = []
-    sign = fx.PartialSign(attempt_id=b"attempt", requests=())
-    signed = PartialSigned(asked=sign, partial_sigs=())
-
-    def decide_to_sign(state: Counter, event: Event, _facts: Facts) -> Decision[Counter]:
-        effect = SEND if isinstance(event, PartialSigned) else sign
-        return Decision(
-            state=apply(state, Started(), 0),
-            entries=(Remembered("test", Started()),),
-            asked=(Asked("test", effect),),
-        )
-
-    def commit(
-        entries: Sequence[Entry],
-        archived: Sequence[Archived],
-        then: Callable[[], None],
-        *,
-        is_awaited: bool,
-    ) -> None:
-        assert not archived
-        waiting.append((len(entries), is_awaited))
-        following.append(then)
-
-    role = replace(ROLE, decide=decide_to_sign)
-    driver = Driver(
-        role, Counter(), ListStore(), lambda effect: (signed,) if effect is sign else ()
-    )
-    driver.commit = commit
-    driver.start()
-    assert waiting == [(1, False), (1, True)]
-    assert len(following) == 2

@@ -20,7 +20,9 @@ from cromford.daemon.parts import Parts
 from cromford.daemon.streams import Stream
 from cromford.effects import (
     Broadcast,
+    ClearDeadline,
     Disconnect,
+    DropPools,
     Effect,
     HandOverKeys,
     LookUpCoins,
@@ -29,6 +31,7 @@ from cromford.effects import (
     PublishBumped,
     RecallCommitment,
     Send,
+    SetDeadline,
 )
 from cromford.ports import Archived, Checkpoint, Entry, Store
 from cromford.protocol.events import CommitmentRecalled, DaemonStarted, Event
@@ -78,6 +81,8 @@ _OUTWARD: Final = (
     RecallCommitment,
     HandOverKeys,
 )
+# What asks nobody for anything: where a decision wishes no more, nothing waits for its records.
+_QUIET: Final = (SetDeadline, ClearDeadline, DropPools)
 
 
 class Commit(Protocol):
@@ -271,8 +276,8 @@ class Driver(Generic[S]):
         entries = _entries_of(decision)
         self._advance(decision, entries)
         if entries or outward:
-            # The signer's answer is decided about before this returns: what it sends is awaited.
-            commit(entries, archived, follow, is_awaited=bool(outward))
+            is_awaited = any(not isinstance(asked.effect, _QUIET) for asked in decision.asked)
+            commit(entries, archived, follow, is_awaited=is_awaited)
 
     def _doing(
         self, effect: Effect, bound: Callable[[Performed], Callable[[], Iterable[Event]]]

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import h11
 import msgspec
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -108,13 +109,10 @@ def _of_one_length(app: Callable[..., Any]) -> Callable[..., Any]:
             await app(scope, receive, send)
             return
         body = _refused("content-length: expected none beside transfer-encoding, received one")
-        headers = [
-            (b"content-type", JSON_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        await send({"type": "http.response.start", "status": BAD_REQUEST, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        response = Response(
+            body, status_code=BAD_REQUEST, media_type=JSON_TYPE, headers={"connection": "close"}
+        )
+        await response(scope, receive, send)
 
     return answered
 

@@ -147,8 +147,7 @@ class PageFront:
         return response
 
     def _sign_out(self, headers: Headers) -> Response:
-        session = self._sessions.of(headers)
-        self._sessions.end(headers)
+        session = self._sessions.end(headers)
         _log.info("page_signed_out token=%s", session.token.name)
         response = json_answer(msgspec.json.encode({"ended": True}))
         _set_cookie(response, headers, "", seconds=0)

@@ -120,13 +120,13 @@ class Sessions:
         """
         return self._tokens.scopes(session.token)
 
-    def end(self, headers: Headers) -> None:
-        """End the session that a request belongs to.
+    def end(self, headers: Headers) -> KeptSession:
+        """End the session that a request belongs to, and return what it was.
 
         Raises:
             ApiFailure: As of `of`.
         """
-        del self._kept[self._found(headers)]
+        return self._kept.pop(self._found(headers))
 
     def _found(self, headers: Headers) -> bytes:
         check_own_page(headers)

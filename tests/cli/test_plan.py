@@ -111,6 +111,8 @@ def test_a_refusal_names_the_option_to_change(line: CommandLine) -> None:
     for words, remedy in (
         ("--tree-feerate 21", "Change --tree-feerate."),
         ("--step-blocks 60", "Change --step-blocks."),
+        ("--inner dw --inner-arities 4 --inner-kinds dw", "Change --inner."),
+        ("--clients 2 --inner-arities 2 --inner-kinds dw", "Change --inner-arities."),
         ("--states 60000", "See: cromford plan --help"),
     ):
         assert remedy in line.run("plan", *words.split()).stderr

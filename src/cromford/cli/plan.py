@@ -31,6 +31,7 @@ from cromford.factory.kinds import PICTURE_CLIENTS_MAX, InnerLevels, VertexKind
 from cromford.factory.terms import N_CLIENTS_MAX
 from cromford.picture.plot import cost_plot
 from cromford.planning.idea import (
+    ASKED_AS,
     CAPITAL_MILLIONTHS_MAX,
     EXIT_DELAY_BLOCKS_MAX,
     LOSS_MILLIONTHS_MAX,
@@ -50,16 +51,6 @@ _CAPITAL: Final = Number(
 )
 _LOSS: Final = Number(Decimal(0), Decimal(LOSS_MILLIONTHS_MAX) / MILLIONTHS_PER_PERCENT, "PERCENT")
 _KIND: Final = Choice(tuple(kind.label for kind in VertexKind))
-# The names of the options, where they are not those of the fields.
-_OPTIONS: Final = {
-    "n_clients": "--clients",
-    "states_per_layer": "--states",
-    "inner_levels": "--inner-arities",
-    "tree_feerate_sat_per_kw": "--tree-feerate",
-    "feerate_sat_per_kw": "--feerate",
-    "capital_millionths": "--capital-rate",
-    "loss_millionths": "--loss-rate",
-}
 
 
 class Sat(click.ParamType[int]):
@@ -259,7 +250,7 @@ def _inner_levels(
 def _refused(error: InvalidPlan) -> CommandFailed:
     """Return how a plan that cannot be is refused: with the option, where one says the field."""
     asked = {field.name for field in fields(Idea)}
-    option = _OPTIONS.get(error.field, f"--{error.field.replace('_', '-')}")
+    option = f"--{ASKED_AS.get(error.field, error.field).replace('_', '-')}"
     return CommandFailed(
         "plan_invalid",
         str(error),

@@ -22,6 +22,17 @@ CAPITAL_MILLIONTHS: Final = round(SalePrice().per_month * YEAR_BLOCKS / MONTH_BL
 LOSS_MILLIONTHS: Final = 100_000  # 10 % a year: nobody's measurement.
 CAPACITY_SAT: Final = 1_000_000
 N_CLIENTS: Final = 8
+# What whoever plans says for a field, where that is another name.
+ASKED_AS: Final = {
+    "n_clients": "clients",
+    "states_per_layer": "states",
+    "inner_kind": "inner",
+    "inner_levels": "inner_arities",
+    "tree_feerate_sat_per_kw": "tree_feerate",
+    "feerate_sat_per_kw": "feerate",
+    "capital_millionths": "capital_rate",
+    "loss_millionths": "loss_rate",
+}
 
 _POLICY: Final = LspPolicy()
 

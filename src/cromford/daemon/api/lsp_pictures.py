@@ -24,24 +24,19 @@ from cromford.factory.terms import N_CLIENTS_MAX
 from cromford.picture.factories import factories_picture
 from cromford.picture.factory import factory_picture
 from cromford.picture.plot import cost_plot
-from cromford.planning.idea import EXIT_DELAY_BLOCKS_MAX, YEAR_BLOCKS, Idea, InvalidPlan
+from cromford.planning.idea import (
+    ASKED_AS,
+    EXIT_DELAY_BLOCKS_MAX,
+    YEAR_BLOCKS,
+    Idea,
+    InvalidPlan,
+)
 from cromford.planning.plan import MILLIONTHS_PER_PERCENT, PlanDocument, plan_factory
 
 LEVELS_MAX: Final = 16  # Above the leaves, of two children each, is more than any factory has.
 NUMBER_LENGTH_MAX: Final = 32
 _KINDS: Final = {kind.label: kind for kind in VertexKind}
 _DEFAULT: Final = Idea()
-# What a parameter is called, where it is not what the plan calls it.
-_PARAM_OF: Final = {
-    "n_clients": "clients",
-    "states_per_layer": "states",
-    "inner_kind": "inner",
-    "inner_levels": "inner_arities",
-    "tree_feerate_sat_per_kw": "tree_feerate",
-    "feerate_sat_per_kw": "feerate",
-    "capital_millionths": "capital_rate",
-    "loss_millionths": "loss_rate",
-}
 _Clients = Annotated[int, msgspec.Meta(ge=1, le=N_CLIENTS_MAX)]
 _Delay = Annotated[int, msgspec.Meta(ge=1, le=DELAY_BLOCKS_MAX)]
 _Life = Annotated[int, msgspec.Meta(ge=1, le=YEAR_BLOCKS)]
@@ -220,7 +215,7 @@ def _kind_of(param: str, label: str) -> VertexKind:
 
 
 def _refused(error: InvalidPlan) -> ApiFailure:
-    param = _PARAM_OF.get(error.field, error.field)
+    param = ASKED_AS.get(error.field, error.field)
     return ApiFailure(
         "plan_invalid",
         f"{param}: expected {error.expected}, received {error.received}",

@@ -188,14 +188,23 @@ def check_whole(path: Path) -> None:
 
 
 def _is_cut(path: Path, header: SealedHeader) -> bool:
-    """Say whether the chunks of a file, by their sizes, go on beyond its end."""
+    """Say whether the chunks of a file, by their sizes, go on beyond its end.
+
+    Where a hash could be, what reads as a chunk's size is one (of hashes, one in 65,000 does).
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         at = header.size
-        while at + _HASH_SIZE < size:
+        while True:
             file.seek(at)
-            at += _SIZE_BYTES + int.from_bytes(file.read(_SIZE_BYTES), "big")
-    return at + _HASH_SIZE != size
+            length = int.from_bytes(file.read(_SIZE_BYTES), "big")
+            if at + _HASH_SIZE >= size:
+                return at + _HASH_SIZE != size or _is_size(length)
+            at += _SIZE_BYTES + length
+
+
+def _is_size(length: int) -> bool:
+    return _TAG_SIZE <= length <= CHUNK_SIZE + _TAG_SIZE
 
 
 @dataclass(slots=True)
@@ -254,7 +263,7 @@ def _chunk(
     length = int.from_bytes(prefix, "big")
     if len(prefix) < _SIZE_BYTES or file.tell() + length > size:
         return None, None
-    if not _TAG_SIZE <= length <= CHUNK_SIZE + _TAG_SIZE:
+    if not _is_size(length):
         return None, False if any(prefix) else None  # A disk that lost power leaves zeros.
     sealed = file.read(length)
     for is_last in (False, True):

@@ -15,7 +15,7 @@ import pytest
 from tests.daemon.backup.stores import NOON, NUMBER, OWNER, backed_up, content, fill
 from tests.simulation.seeds import seeds
 
-from cromford.adapters.sealed import MAGIC, BadFile, read_header
+from cromford.adapters.sealed import MAGIC, BadFile, Truncated, check_whole, read_header
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.bitcoin.network import SIGNET, TESTNET4
 from cromford.daemon.backup import header as headers
@@ -101,6 +101,22 @@ def test_every_length_counts(backup: Path, tmp_path: Path) -> None:
     path.write_bytes(whole + b"\0")
     with pytest.raises(BadFile, match="cut"):
         read(path)
+
+
+def test_what_is_cut_where_a_hash_could_end_is_cut(tmp_path: Path) -> None:
+    path, cut = tmp_path / "one", tmp_path / "cut"
+    with Journal(tmp_path / "home") as store:
+        store.append([Entry("house", random.Random(1).randbytes(300_000))])
+        backed_up(store, tmp_path / "home", path)
+    data, at = path.read_bytes(), read_header(path).size
+    chunks = chunks_of(data, at)
+    assert len(chunks) > 4
+    for chunk in chunks:
+        cut.write_bytes(data[: at + 32])
+        with pytest.raises(Truncated, match="its end is missing"):
+            check_whole(cut)
+        at += len(chunk)
+    assert at + 32 == len(data)
 
 
 def resealed(data: bytes) -> bytes:

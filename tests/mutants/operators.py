@@ -278,16 +278,21 @@ def _replacements(node: ast.AST, slot: _Slot, where: _Where) -> Iterator[ast.AST
     match node:
         case ast.Compare():
             yield from _comparisons(node, slot)
-        case ast.BoolOp(values=values):
-            for index in range(len(values)):
+        case ast.BoolOp(op=op, values=values):
+            for index, left_out in enumerate(values):
+                if isinstance(op, ast.And) in _shown_by_parts(left_out):
+                    continue
                 rest = [value for at, value in enumerate(values) if at != index]
-                yield rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
+                yield rest[0] if len(rest) == 1 else ast.BoolOp(op, rest)
         case ast.UnaryOp(op=ast.Not(), operand=operand) if not slot.is_condition:
             yield operand
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             yield operand
         case ast.BinOp(op=op, left=left, right=right) if type(op) in _SUMS:
-            if not any(map(_is_text, (left, right))):
+            is_off_by_one = isinstance(op, (ast.Add, ast.Sub)) and any(
+                map(_is_number, (left, right))
+            )
+            if not is_off_by_one and not any(map(_is_text, (left, right))):
                 yield ast.BinOp(left, _SUMS[type(op)](), right)
         case ast.AugAssign(op=op, value=value, target=target) if type(op) in _SUMS:
             if not _is_text(value):
@@ -295,7 +300,7 @@ def _replacements(node: ast.AST, slot: _Slot, where: _Where) -> Iterator[ast.AST
         case ast.Constant(value=bool(value)):
             yield ast.Constant(not value)
         case ast.Constant(value=int(value)):
-            yield from _numbers(value, slot)
+            yield from _numbers(value, slot, where)
         case ast.Call():
             yield from _calls(node)
         case ast.Expr(value=ast.Call() | ast.Await()):
@@ -318,31 +323,55 @@ def _is_text(node: ast.expr) -> bool:
     )
 
 
+def _is_number(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int)
+
+
+def _shown_by_parts(node: ast.expr) -> tuple[bool, ...]:
+    """Return what a condition need not be replaced by: an edit of a part of it does so.
+
+    Whoever notices that `<` became `<=` noticed a condition that held and must not; so that it
+    always holds need not be tried. Likewise half of an `and` (always), half of an `or` (never).
+    """
+    match node:
+        case ast.Compare(ops=[ast.Lt() | ast.Gt()]) | ast.BoolOp(op=ast.And()):
+            return (True,)
+        case ast.Compare(ops=[ast.LtE() | ast.GtE()]) | ast.BoolOp(op=ast.Or()):
+            return (False,)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return tuple(not shown for shown in _shown_by_parts(operand))
+        case ast.Constant():
+            return (True, False)
+        case _:
+            return ()
+
+
 def _conditions(node: ast.expr, slot: _Slot, where: _Where) -> Iterator[ast.expr]:
-    if isinstance(node, ast.Constant):
-        return
-    yield ast.Constant(value=False)
+    shown = _shown_by_parts(node)
+    if False not in shown:
+        yield ast.Constant(value=False)
     # A guard that always raises is noticed by whatever runs; a loop without an end by time alone.
-    if not (where.is_guard and slot.parent is where.statement) and not isinstance(
-        slot.parent, ast.While
-    ):
+    is_guard = where.is_guard and slot.parent is where.statement
+    if not (is_guard or True in shown or isinstance(slot.parent, ast.While)):
         yield ast.Constant(value=True)
 
 
 def _comparisons(node: ast.Compare, slot: _Slot) -> Iterator[ast.expr]:
+    # What is replaced by what always and what never holds need not be turned round.
+    is_replaced = slot.is_condition or slot.field == "value" and isinstance(slot.parent, ast.Return)
     for index, op in enumerate(node.ops):
-        # What is tested for truth is dropped elsewhere: to turn it round is noticed by the same.
-        if isinstance(op, _ORDERS) or not slot.is_condition or len(node.ops) > 1:
+        if isinstance(op, _ORDERS) or not is_replaced or len(node.ops) > 1:
             ops = [*node.ops[:index], _FLIPS[type(op)](), *node.ops[index + 1 :]]
             yield ast.Compare(node.left, ops, node.comparators)
 
 
-def _numbers(value: int, slot: _Slot) -> Iterator[ast.expr]:
+def _numbers(value: int, slot: _Slot, where: _Where) -> Iterator[ast.expr]:
     parent = slot.parent
     if isinstance(parent, ast.Compare) and isinstance(parent.ops[0], _ORDERS):
         return  # The same as the comparison, off by one.
     yield ast.Constant(value + 1)
-    if value >= 1 and not (isinstance(parent, ast.Subscript) and slot.field == "slice"):
+    # A limit has a name, and two sides; a number in a formula is off, or it is not.
+    if value >= 1 and where.owner is None:
         yield ast.Constant(value - 1)
 
 
@@ -365,8 +394,8 @@ def _returns(value: ast.expr, returns: str) -> Iterator[ast.stmt]:
     if isinstance(value, ast.Constant) or ast.unparse(value) in ("()", "NotImplemented"):
         return
     if returns == "bool":
-        yield ast.Return(ast.Constant(value=False))
-        yield ast.Return(ast.Constant(value=True))
+        shown = _shown_by_parts(value)
+        yield from (ast.Return(ast.Constant(value=it)) for it in (False, True) if it not in shown)
     if returns.startswith("tuple[") and returns.endswith("...]"):
         yield ast.Return(ast.Tuple([], ast.Load()))
     if returns.endswith("| None"):

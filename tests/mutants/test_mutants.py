@@ -66,6 +66,9 @@ class Rule(Base, tag=4):
     def all_of(self) -> tuple[int, ...]:
         return tuple(x - 1 for x in self.seen if x)
 
+    def is_between(self, low: int, high: int) -> bool:
+        return low < self.size and not (high < self.size or self.off)
+
     def one_of(self) -> int | None:
         match self.seen:
             case [first] if first:
@@ -81,7 +84,6 @@ size: int = 1 -> size: int = 0
 5 -> 6
 5 -> 4
 def check: ... -> return
-if amount < least or self.off -> if False
 if amount < least or self.off -> if self.off
 if amount < least or self.off -> if amount < least
 if amount < least or self.off -> if amount <= least or self.off
@@ -90,26 +92,26 @@ for name in 'step', ... -> for name in ...
 for name in 'size', ... -> for name in ...
 near(name) -> pass
 if one in self.seen and (not self.off) -> if False
-if one in self.seen and (not self.off) -> if True
 if one in self.seen and (not self.off) -> if not self.off
 if one in self.seen and (not self.off) -> if one in self.seen
 continue -> break
 break -> continue
-return near(left, right) or min(left, 2) == 0 -> return False
 return near(left, right) or min(left, 2) == 0 -> return True
 return near(left, right) or min(left, 2) == 0 -> return min(left, 2) == 0
 return near(left, right) or min(left, 2) == 0 -> return near(left, right)
 return near(left, right) or min(left, 2) == 0 -> return near(right, left) or min(left, 2) == 0
 return near(left, right) or min(left, 2) == 0 -> return near(left, right) or max(left, 2) == 0
 return near(left, right) or min(left, 2) == 0 -> return near(left, right) or min(left, 3) == 0
-return near(left, right) or min(left, 2) == 0 -> return near(left, right) or min(left, 1) == 0
 return near(left, right) or min(left, 2) == 0 -> return near(left, right) or min(left, 2) == 1
 return tuple((x - 1 for x in self.seen if x)) -> return ()
-return tuple((x - 1 for x in self.seen if x)) -> return tuple((x + 1 for x in self.seen if x))
 return tuple((x - 1 for x in self.seen if x)) -> return tuple((x - 2 for x in self.seen if x))
-return tuple((x - 1 for x in self.seen if x)) -> return tuple((x - 0 for x in self.seen if x))
 return tuple((x - 1 for x in self.seen if x)) -> return tuple((x - 1 for x in self.seen if False))
 return tuple((x - 1 for x in self.seen if x)) -> return tuple((x - 1 for x in self.seen if True))
+return low < self.size and (not (high < self.size or self.off)) -> return False
+return low < self.size and (not (high < self.size or self.off)) -> return low <= self.size and (not (high < self.size or self.off))
+return low < self.size and (not (high < self.size or self.off)) -> return low < self.size and (not self.off)
+return low < self.size and (not (high < self.size or self.off)) -> return low < self.size and (not high < self.size)
+return low < self.size and (not (high < self.size or self.off)) -> return low < self.size and (not (high <= self.size or self.off))
 case [first] if first -> case [first] if False
 case [first] if first -> case [first] if True
 return first -> return None
@@ -158,7 +160,7 @@ def test_mutants_that_read_alike_are_numbered(written: Callable[[str], Module]) 
 
 
 def test_the_code_of_a_mutant_does_what_its_name_says(written: Callable[[str], Module]) -> None:
-    [_, _, off_by_one] = written("def f(n) -> bool:\n    return n < 3\n").mutants()
+    [_, off_by_one] = written("def f(n) -> bool:\n    return n < 3\n").mutants()
     scope: dict[str, Callable[[int], bool]] = {}
     exec(off_by_one.code(), scope)  # noqa: S102 - the changed module, as a judge runs it
     assert off_by_one.text == "f: return n < 3 -> return n <= 3"
@@ -247,7 +249,7 @@ def test_a_function_does_what_the_mutant_says_wherever_it_was_imported_to(
     exec(compile(module.source, str(module.path), "exec"), scope)  # noqa: S102 - as an import does
     elsewhere = scope["f"]
     assert not elsewhere(3)
-    assert replaced(list(module.mutants())[2], [scope["f"]])
+    assert replaced(list(module.mutants())[1], [scope["f"]])
     assert elsewhere(3)
 
 
@@ -373,7 +375,6 @@ def test_a_mutant_branches_off_where_its_function_is_called_and_the_test_goes_on
 
     told, asked = branched(tests)
     assert told[OFF_BY_ONE] == {"at the limit"}
-    assert told["f: return n < most -> return True"] == {"at the limit"}
     assert told["f: return n < most -> return False"] == {"at the limit"}
     assert {text for text in asked if text.startswith("g:")}.isdisjoint(told), "never called"
     assert begun == [os.getpid()] * 2, "each test began once, and ended here once"
@@ -384,21 +385,21 @@ def test_who_survives_goes_to_the_next_test_at_once_if_that_is_cheap(
     branched: Callable[..., tuple[dict[str, set[str]], list[str]]],
 ) -> None:
     def tests(rule: Mapping[str, FunctionType]) -> dict[str, Callable[[], object]]:
-        def below() -> None:
-            assert rule["f"](2)
-
         def above() -> None:
             assert not rule["f"](4)
 
-        return {"below": below, "above": above}
+        def below() -> None:
+            assert rule["f"](2)
+
+        return {"above": above, "below": below}
 
     dear, _ = branched(tests)
     cheap, _ = branched(tests, 0.1)
-    assert dear[OFF_BY_ONE] == {"survived below", "survived above"}
-    assert cheap[OFF_BY_ONE] == {"survived below above"}
-    always = "f: return n < most -> return True"
-    assert dear[always] == {"survived below", "above"}
-    assert cheap[always] == {"above"}
+    assert dear[OFF_BY_ONE] == {"survived above", "survived below"}
+    assert cheap[OFF_BY_ONE] == {"survived above below"}
+    never = "f: return n < most -> return False"
+    assert dear[never] == {"survived above", "below"}
+    assert cheap[never] == {"below"}
 
 
 @alone

@@ -358,7 +358,9 @@ def _conditions(node: ast.expr, slot: _Slot, where: _Where) -> Iterator[ast.expr
 
 def _comparisons(node: ast.Compare, slot: _Slot) -> Iterator[ast.expr]:
     # What is replaced by what always and what never holds need not be turned round.
-    is_replaced = slot.is_condition or slot.field == "value" and isinstance(slot.parent, ast.Return)
+    is_replaced = slot.is_condition or (
+        slot.field == "value" and isinstance(slot.parent, ast.Return)
+    )
     for index, op in enumerate(node.ops):
         if isinstance(op, _ORDERS) or not is_replaced or len(node.ops) > 1:
             ops = [*node.ops[:index], _FLIPS[type(op)](), *node.ops[index + 1 :]]

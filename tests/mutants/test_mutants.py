@@ -66,8 +66,8 @@ class Rule(Base, tag=4):
     def all_of(self) -> tuple[int, ...]:
         return tuple(x - 1 for x in self.seen if x)
 
-    def is_between(self, low: int, high: int) -> bool:
-        return low < self.size and not (high < self.size or self.off)
+    def is_in(self, a: int, b: int) -> bool:
+        return a < 1 and not (b < 9 or self.off)
 
     def one_of(self) -> int | None:
         match self.seen:
@@ -107,11 +107,11 @@ return tuple((x - 1 for x in self.seen if x)) -> return ()
 return tuple((x - 1 for x in self.seen if x)) -> return tuple((x - 2 for x in self.seen if x))
 return tuple((x - 1 for x in self.seen if x)) -> return tuple((x - 1 for x in self.seen if False))
 return tuple((x - 1 for x in self.seen if x)) -> return tuple((x - 1 for x in self.seen if True))
-return low < self.size and (not (high < self.size or self.off)) -> return False
-return low < self.size and (not (high < self.size or self.off)) -> return low <= self.size and (not (high < self.size or self.off))
-return low < self.size and (not (high < self.size or self.off)) -> return low < self.size and (not self.off)
-return low < self.size and (not (high < self.size or self.off)) -> return low < self.size and (not high < self.size)
-return low < self.size and (not (high < self.size or self.off)) -> return low < self.size and (not (high <= self.size or self.off))
+return a < 1 and (not (b < 9 or self.off)) -> return False
+return a < 1 and (not (b < 9 or self.off)) -> return a <= 1 and (not (b < 9 or self.off))
+return a < 1 and (not (b < 9 or self.off)) -> return a < 1 and (not self.off)
+return a < 1 and (not (b < 9 or self.off)) -> return a < 1 and (not b < 9)
+return a < 1 and (not (b < 9 or self.off)) -> return a < 1 and (not (b <= 9 or self.off))
 case [first] if first -> case [first] if False
 case [first] if first -> case [first] if True
 return first -> return None

@@ -103,12 +103,12 @@ def _package(mutant: Mutant) -> str:
 
 def _judge(options: argparse.Namespace, tried: Sequence[Mutant], answers: Answers) -> int:
     """Judge what the ledger does not know, into `answers`; return how many it did know."""
-    ledger, suspects = Ledger(), set[str]()
+    ledger = Ledger()
     if not (options.again or options.only or options.explained):
         answers |= {one.name: judged for one in tried if (judged := ledger.known(one))}
-        suspects = {name for name, judged in answers.items() if judged.verdict == "suspected"}
     sys.stdout.writelines(_told(judged) for judged in _open(answers, set()))
-    left = [one for one in tried if one.name not in answers or one.name in suspects]
+    ended = {name for name, judged in answers.items() if judged.verdict != "suspected"}
+    left = [one for one in tried if one.name not in ended]
     until = time.monotonic() + 60 * options.minutes
     for package in dict.fromkeys(map(_package, left)):  # So that there are ends after a while.
         for judged in judge(
@@ -116,7 +116,6 @@ def _judge(options: argparse.Namespace, tried: Sequence[Mutant], answers: Answer
             at_once=options.jobs,
             until=until,
             rounds=ROUNDS[:1] if options.near else ROUNDS,
-            suspects=suspects,
             begins=_begins,
         ):
             answers[judged.mutant.name] = judged

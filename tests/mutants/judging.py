@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
@@ -57,17 +57,15 @@ def judge(
     at_once: int,
     until: float,
     rounds: Sequence[Round] = ROUNDS,
-    suspects: Collection[str] = (),
     begins: Callable[[str, int], None] = lambda _, __: None,
 ) -> Iterator[Judged]:
     """Yield what became of each mutant, and before that who is suspected: no near test noticed it.
 
     A file is run by a process that imported no other, so that a verdict is the same whatever else
-    is judged. What could not begin before `until` is not yielded. `suspects` are names of those
-    with which the near tests are done. `begins` hears of each file, and how many mutants it is
-    given.
+    is judged. What could not begin before `until` is not yielded. `begins` hears of each file, and
+    how many mutants it is given.
     """
-    waiting, ran, whole = list(mutants), {*suspects}, dict[str, set[str]]()
+    waiting, ran, whole = list(mutants), set[str](), dict[str, set[str]]()
     unsound: list[UnsoundTests] = []
     for this in rounds:
         for place in range(max((len(mutant.module.tests) for mutant in waiting), default=0)):
@@ -76,8 +74,7 @@ def judge(
                 asked = [
                     mutant
                     for mutant in its_mutants
-                    if not (this == "near" and mutant.name in suspects)
-                    and not (this == "whole" and mutant.name not in whole.get(test_file, ()))
+                    if this != "whole" or mutant.name in whole.get(test_file, ())
                 ]
                 if not asked:
                     continue
@@ -100,7 +97,7 @@ def judge(
         if time.monotonic() > until:
             return
         if this == "near":
-            yield from (Judged(one, "suspected") for one in waiting if one.name not in suspects)
+            yield from (Judged(one, "suspected") for one in waiting)
     if unsound:
         raise unsound[0]
     if "whole" in rounds:

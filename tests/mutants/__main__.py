@@ -40,6 +40,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--explained", action="store_true", help="judge what has a reason, too")
     parser.add_argument("--again", action="store_true", help="judge what was judged before, too")
     parser.add_argument("--near", action="store_true", help="only by the tests nearest to each")
+    parser.add_argument("--keep", action="store_true", help="write what is noticed for all")
     parser.add_argument("--list", action="store_true", help="list them and judge none")
     return parser.parse_args()
 
@@ -129,6 +130,10 @@ def _judge(options: argparse.Namespace, tried: Sequence[Mutant], answers: Answer
 def main() -> int:
     """Judge mutants, and say which nobody notices."""
     options = _options()
+    if options.keep:
+        known = Ledger().keep(mutant for module in modules() for mutant in module.mutants())
+        sys.stdout.write(f"{known} are known to be noticed\n")
+        return 0
     mutants, kept = _chosen(options), set(reasons())
     if not mutants:
         sys.stderr.write("no such mutant\n")

@@ -1,9 +1,12 @@
-"""What was judged before: a mutant is judged again when its module or what judged it is changed."""
+"""What was judged before: a mutant is judged again when its module or what judged it is changed.
+
+What a test notices is kept in the repository, so that of a change only its own mutants are judged.
+"""
 
 import ast
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Final, cast
@@ -13,20 +16,24 @@ from tests.mutants.rules import REPOSITORY, Mutant
 from tests.mutants.verdicts import Judged, Verdict
 
 LEDGER: Final = CACHE / "judged.jsonl"
+NOTICED: Final = Path(__file__).parent / "noticed.txt"
+IDS_A_LINE: Final = 10
 _BY_ONE_TEST: Final = ("noticed", "looped")
+_HEAD: Final = "# Written by `python -m tests.mutants --keep`: mutants, by who notices them.\n"
 
 
 class Ledger:
-    """The verdicts that are kept, one a line; the last one of a mutant counts.
+    """The verdicts that are kept: those of this machine one a line, of which the last one counts.
 
     A mutant that was noticed stays so while its module, the test that noticed it and what else that
     file has beside tests are as they were. Nobody has noticed the others: they are judged again
     when anything in one of their files of tests is changed.
     """
 
-    def __init__(self, path: Path = LEDGER) -> None:
-        self._path = path
+    def __init__(self, path: Path = LEDGER, noticed: Path = NOTICED) -> None:
+        self._path, self._noticed_path = path, noticed
         self._kept: dict[str, dict[str, str]] = {}
+        self._noticed = dict(_read_noticed(noticed))
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 entry = json.loads(line)
@@ -34,11 +41,28 @@ class Ledger:
 
     def known(self, mutant: Mutant) -> Judged | None:
         """Return what was said of a mutant, if it would be said again."""
-        entry = self._kept.get(mutant.name)
-        if entry is None:
-            return None
-        judged = Judged(mutant, cast("Verdict", entry["verdict"]), entry["by"])
-        return judged if entry["digest"] == _digest(judged) else None
+        for entry in (self._kept.get(mutant.name), self._noticed.get(mutant.id)):
+            if entry is not None:
+                judged = Judged(mutant, cast("Verdict", entry["verdict"]), entry["by"])
+                if entry["digest"] == _digest(judged):
+                    return judged
+        return None
+
+    def keep(self, mutants: Iterable[Mutant]) -> int:
+        """Write which of these mutants a test is known to notice for the repository; count them."""
+        found: dict[tuple[str, str, str], list[str]] = {}
+        for mutant in mutants:
+            judged = self.known(mutant)
+            if judged is not None and judged.verdict in _BY_ONE_TEST:
+                head = (judged.by, judged.verdict, _digest(judged))
+                found.setdefault(head, []).append(mutant.id)
+        lines = [_HEAD]
+        for (by, verdict, digest), ids in sorted(found.items()):
+            lines.append(f"{verdict} {digest} {by}\n")
+            rows = (ids[at : at + IDS_A_LINE] for at in range(0, len(ids), IDS_A_LINE))
+            lines += [f"  {' '.join(row)}\n" for row in rows]
+        self._noticed_path.write_text("".join(lines), encoding="utf-8")
+        return sum(map(len, found.values()))
 
     def note(self, judged: Judged) -> None:
         """Keep what became of a mutant."""
@@ -52,6 +76,15 @@ class Ledger:
         self._path.parent.mkdir(exist_ok=True)
         with self._path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(entry) + "\n")
+
+
+def _read_noticed(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    entry: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        if line.startswith("  "):
+            yield from ((mutant_id, entry) for mutant_id in line.split())
+        elif not line.startswith("#"):
+            entry = dict(zip(("verdict", "digest", "by"), line.split(" ", 2), strict=True))
 
 
 def _digest(judged: Judged) -> str:

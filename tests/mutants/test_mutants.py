@@ -490,11 +490,16 @@ def test_a_verdict_is_kept_until_the_rule_or_what_judged_it_is_changed(
         module = replace(written(source), tests=("near.py",))
         for read in (ledger._rules, ledger._content, ledger._one_test):
             read.cache_clear()
-        kept = Ledger(tmp_path / "judged.jsonl")
-        first, second, *_ = module.mutants()
-        if not (tmp_path / "judged.jsonl").exists():
+        local, noticed = tmp_path / "judged.jsonl", tmp_path / "noticed.txt"
+        kept = Ledger(local, noticed)
+        first, second, *_ = mutants = list(module.mutants())
+        if not local.exists():
             kept.note(Judged(first, "noticed", "tests/near.py::test_it[a case]"))
             kept.note(Judged(second, "survived"))
+            assert kept.keep(mutants) == 1
+        elsewhere = Ledger(tmp_path / "none", noticed)
+        assert elsewhere.known(second) is None
+        assert elsewhere.known(first) == kept.known(first)
         return [judged.verdict for one in (first, second) if (judged := kept.known(one))]
 
     both = ["noticed", "survived"]

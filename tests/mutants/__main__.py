@@ -21,7 +21,7 @@ from tests.mutants.rules import SOURCES, Mutant, modules, reasons, unknown
 # The program of this tree, whichever is installed.
 sys.path.insert(0, str(SOURCES.parent))
 from tests.mutants.bench import CACHE, UnsoundTests
-from tests.mutants.judging import ROUNDS, judge
+from tests.mutants.judging import NEAR_ROUNDS, ROUNDS, judge
 from tests.mutants.ledger import Ledger
 from tests.mutants.verdicts import Judged
 
@@ -116,7 +116,7 @@ def _judge(options: argparse.Namespace, tried: Sequence[Mutant], answers: Answer
             [mutant for mutant in left if _package(mutant) == package],
             at_once=options.jobs,
             until=until,
-            rounds=ROUNDS[:1] if options.near else ROUNDS,
+            rounds=NEAR_ROUNDS if options.near else ROUNDS,
             begins=_begins,
         ):
             answers[judged.mutant.name] = judged

@@ -1,12 +1,12 @@
 """Judges mutants: with each file of their tests in turn, to the first failure.
 
-Twice, if need be: by those tests of each file that mean them, a few seconds of them (near), and by
-all the others that run their lines (far). In both they branch off a test where their
-function is called first (`halfway`). What cannot (what counts at import, and tests with files and
-threads) is judged from the beginning of a test, in a process of its own (whole): a mutant inside a
-function takes the place of that function's code there, so nothing is imported again; what counts
-while modules are imported (constants, defaults, and functions that are called meanwhile) is judged
-in a process that imports the changed module.
+Thrice, if need be: by those tests of each file that mean them, half a second of them (nearest) and
+then some seconds (near), and by all the others that run their lines (far). In all three they branch
+off a test where their function is called first (`halfway`). What cannot (what counts at import, and
+tests with files and threads) is judged from the beginning of a test, in a process of its own
+(whole): a mutant inside a function takes the place of that function's code there, so nothing is
+imported again; what counts while modules are imported (constants, defaults, and functions that are
+called meanwhile) is judged in a process that imports the changed module.
 """
 
 import json
@@ -44,9 +44,11 @@ from tests.mutants.verdicts import (
     replaced,
 )
 
-Round = Literal["near", "far", "whole"]
-ROUNDS: Final[tuple[Round, ...]] = ("near", "far", "whole")
-NEAR_SECONDS: Final = 4.0  # CPU of one file's near tests together, without a mutant.
+Round = Literal["nearest", "near", "far", "whole"]
+ROUNDS: Final[tuple[Round, ...]] = ("nearest", "near", "far", "whole")
+NEAR_ROUNDS: Final = ROUNDS[:2]
+NEAREST_SECONDS: Final = 0.5  # CPU of one file's nearest tests together, without a mutant.
+NEAR_SECONDS: Final = 4.0  # The same of those that are near.
 IMPORT_SECONDS_MAX: Final = 60.0
 _GOES_ON: Final = ("survived", "unreached", "whole", "import")
 
@@ -202,8 +204,7 @@ class _OfOneFile:
         asked: list[tuple[Mutant, list[str]]] = []
         for mutant in mutants:
             tests = self._reach.tests(mutant)
-            near = self._near(tests)
-            its = near if this == "near" else [test for test in tests if test not in near]
+            its = self._of_round(tests, this)
             if self._counts_at_import(mutant):
                 self._tell(Judged(mutant, "whole"))
             elif not tests:
@@ -260,12 +261,23 @@ class _OfOneFile:
         else:
             say(("import", ""))
 
-    def _near(self, tests: Sequence[str]) -> list[str]:
-        """Return the first tests that may be run within the time, or that one which is fastest."""
+    def _of_round(self, tests: Sequence[str], this: Round) -> list[str]:
+        nearest = self._within(tests, NEAREST_SECONDS)
+        near = self._within(tests, NEAR_SECONDS)
+        match this:
+            case "nearest":
+                return nearest
+            case "near":
+                return [test for test in near if test not in nearest]
+            case _:
+                return [test for test in tests if test not in {*nearest, *near}]
+
+    def _within(self, tests: Sequence[str], seconds_max: float) -> list[str]:
+        """Return the first tests that may be run within a time, or that one which is fastest."""
         seconds = self._reach.cpu_seconds
         found, spent = [], 0.0
         for test in tests:
-            if spent + seconds[test] <= NEAR_SECONDS:
+            if spent + seconds[test] <= seconds_max:
                 found.append(test)
                 spent += seconds[test]
         return found or sorted(tests, key=seconds.__getitem__)[:1]

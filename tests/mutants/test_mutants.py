@@ -427,16 +427,19 @@ def test_files_have_their_turns_near_tests_first_until_one_notices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     module = Module("room", "rule", ("one", "two"))
-    mutants = [Mutant(module, number, name, None, range(1)) for number, name in enumerate("abcdef")]
+    mutants = [Mutant(module, at, name, None, range(1)) for at, name in enumerate("abcdefg")]
     verdicts: dict[str, dict[str, Verdict]] = {
-        "near one": {
+        "nearest one": {
             "a": "noticed",
             "b": "survived",
             "c": "survived",
             "d": "unreached",
             "e": "survived",
             "f": "survived",
+            "g": "survived",
         },
+        "nearest two": dict.fromkeys("bcdefg", "unreached"),
+        "near one": {**dict.fromkeys("bcef", "survived"), "d": "unreached", "g": "noticed"},
         "near two": {
             "b": "unreached",
             "c": "looped",
@@ -471,6 +474,7 @@ def test_files_have_their_turns_near_tests_first_until_one_notices(
         "d": "unreached",
         "e": "noticed",
         "f": "noticed",
+        "g": "noticed",
     }
     assert list(judge(mutants, at_once=1, until=time.monotonic() - 1)) == []
 

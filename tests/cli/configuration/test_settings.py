@@ -190,6 +190,7 @@ REFUSED = [
     ("[chain]\nsignet_challenge = 51", "signet_challenge: expected bytes in hex, as a text"),
     ("[client]\nlsp = 5", "client.lsp: expected NODEID@HOST:PORT, as a text, received 5"),
     ("[client]\nlsp = 'nobody'", "client.lsp: a peer address is"),
+    ("[chain]\nfallback_feerate_sat_per_vb = 5e-9999999999999999999", "a number, received 5e-999"),
     ("[lsp", "Expected ']'"),
     ("[lsp]\nmin_clients = 2\nmin_clients = 3", "Cannot overwrite a value"),
     # These fit alone, and not together.

@@ -147,7 +147,7 @@ def read_file(path: Path) -> dict[str, Any]:
             data = file.read(CONFIG_SIZE_MAX + 1)
         if len(data) > CONFIG_SIZE_MAX:
             raise _invalid(f"{path}: expected at most {CONFIG_SIZE_MAX} bytes")
-        sections = tomllib.loads(data.decode("utf-8"), parse_float=Decimal)
+        sections = tomllib.loads(data.decode("utf-8"), parse_float=_decimal)
     except FileNotFoundError as error:
         raise CommandFailed(
             "config_not_found", f"{path}: there is no such file", exit_code=EXIT_NOT_FOUND
@@ -160,6 +160,13 @@ def read_file(path: Path) -> dict[str, Any]:
     except RecursionError as error:
         raise _invalid(f"{path}: nested too deeply") from error
     return dict(_values(path, sections))
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except ArithmeticError as error:
+        raise ValueError(f"expected a number, received {text:.40}") from error
 
 
 def _values(path: Path, sections: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

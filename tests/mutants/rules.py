@@ -101,12 +101,20 @@ def _read(path: Path) -> dict[str, Any]:
 
 def modules() -> tuple[Module, ...]:
     """Return all modules whose rules are changed, where most money is at risk first."""
+    read = _read(ROOMS)
+    also = {package: [*_files(patterns)] for package, patterns in read.pop("also").items()}
     return tuple(
-        Module(room, name, tuple(tests))
-        for room, table in _read(ROOMS).items()
+        Module(room, name, tuple(dict.fromkeys([*tests, *also.get(name.rpartition(".")[0], ())])))
+        for room, table in read.items()
         if isinstance(table, dict)
         for name, tests in table.items()
     )
+
+
+def _files(patterns: Iterable[str]) -> Iterator[str]:
+    tests = REPOSITORY / "tests"
+    for pattern in patterns:
+        yield from (str(path.relative_to(tests)) for path in sorted(tests.glob(pattern)))
 
 
 def packages() -> tuple[str, ...]:

@@ -176,6 +176,32 @@ def test_a_settlement_names_what_is_locked_in_and_what_is_gone() -> None:
     assert settlement.locked_in == ()
 
 
+def test_an_htlc_of_ours_is_not_locked_in_by_a_revocation_of_the_peer() -> None:
+    duet = ready()
+    duet.add(OPENER, 50_000_000, 1)
+    duet.sign(OPENER)
+    for party in (ACCEPTER, ACCEPTER):
+        duet.deliver(party)
+    duet.revoke(ACCEPTER)
+    duet.sign(ACCEPTER)
+    for party in (OPENER, OPENER):
+        duet.deliver(party)
+    duet.add(OPENER, 40_000_000, 2)
+    duet.sign(OPENER)
+    for party in (ACCEPTER, ACCEPTER):
+        duet.deliver(party)
+    settlement = receive_revocation(
+        duet.states[OPENER],
+        secret=specimen.secret(ACCEPTER, 1),
+        next_point=specimen.point(ACCEPTER, 3),
+    )
+    stages = [live.stage for live in settlement.state.htlcs]
+    assert stages == [HtlcStage.ADD_COUNTERSIGNED, HtlcStage.ADD_ACKED]
+    assert settlement.locked_in == ()
+    settlement, _ = revoke(settlement.state)
+    assert [live.payload for live in settlement.locked_in] == [b"1"]
+
+
 def test_nothing_is_signed_before_channel_ready() -> None:
     duet = Duet(terms=ENDOGENOUS)
     duet.add(OPENER, 50_000_000, 1)
@@ -373,11 +399,19 @@ def test_nothing_flows_between_a_disconnection_and_channel_reestablish() -> None
     assert_refused("channel_reestablish", lambda: sign_commitment(state))
     assert_refused("channel_reestablish", lambda: revoke(state))
     assert_violation("channel_reestablish", lambda: receive_update(state, add))
-    assert_violation("commitment_signed", lambda: receive_commitment(state))
-    assert_violation(
-        "revoke_and_ack",
-        lambda: receive_revocation(state, secret=bytes(32), next_point=specimen.point(ACCEPTER, 2)),
-    )
+
+
+def test_nothing_that_was_under_way_is_taken_before_channel_reestablish() -> None:
+    duet = ready()
+    duet.add(OPENER, 50_000_000, 1)
+    duet.sign(OPENER)
+    revoked = {"secret": specimen.secret(ACCEPTER, 0), "next_point": specimen.point(ACCEPTER, 2)}
+    with pytest.raises(PeerViolation, match="channel_reestablish first"):
+        receive_revocation(disconnect(duet.states[OPENER]), **revoked)
+    state = receive_revocation(duet.states[OPENER], **revoked).state
+    with pytest.raises(PeerViolation, match="channel_reestablish first"):
+        receive_commitment(disconnect(state))
+    assert receive_commitment(state)[1].htlcs
 
 
 def test_what_was_never_signed_is_taken_back_as_if_it_never_was() -> None:

@@ -206,22 +206,18 @@ def receive_revocation(state: ChannelState, *, secret: bytes, next_point: bytes)
 
 
 def _settlement(before: ChannelState, after: ChannelState) -> Settlement:
-    stages = {live.htlc: live.stage for live in after.htlcs}
+    left = {live.htlc for live in after.htlcs}
+    were_locked_in = {live.htlc for live in before.htlcs if live.stage is HtlcStage.LOCKED_IN}
     return Settlement(
         state=after,
         locked_in=tuple(
             live
             for live in after.htlcs
-            if live.stage is HtlcStage.LOCKED_IN and _was_countersigned(before, live)
+            if live.stage is HtlcStage.LOCKED_IN and live.htlc not in were_locked_in
         ),
-        gone=tuple(live for live in before.htlcs if live.htlc not in stages),
+        gone=tuple(live for live in before.htlcs if live.htlc not in left),
         rebase=before.rebase if after.rebase is None else None,
     )
-
-
-def _was_countersigned(before: ChannelState, live: LiveHtlc) -> bool:
-    earlier = before.find(live.htlc.offered_by, live.htlc.htlc_id)
-    return earlier is not None and earlier.stage is HtlcStage.ADD_COUNTERSIGNED
 
 
 def _check_peer_may_act(state: ChannelState, message: str) -> None:

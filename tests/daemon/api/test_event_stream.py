@@ -1,20 +1,27 @@
 """Events as they happen: server-sent events, resumable by their ids, and bounded in number."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.datastructures import Headers
 from tests.daemon.api.asking import SOCKET, got, raw_connection, read_one
 
 from cromford.adapters.memory import MemoryJournal
 from cromford.daemon.api import events as api_events
+from cromford.daemon.api.caller import OPERATOR, caller
 from cromford.daemon.api.endpoints import endpoints
-from cromford.daemon.api.events import events_method, events_stream
+from cromford.daemon.api.events import Followers, events_method, events_stream
+from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.api.gate import TokenGate
 from cromford.daemon.api.operations import Scope
 from cromford.daemon.api.server import ApiServer, TcpListener
+from cromford.daemon.api.tokens import Tokens
 from cromford.daemon.event_log import CursorExpired, EventLog
 from cromford.ports import EVENTS_KEPT, Entry
 from cromford.protocol.journal import records as r
@@ -252,6 +259,46 @@ def test_whoever_comes_with_a_token_takes_no_place_of_the_operators(
             holder.close()
 
     asyncio.run(run())
+
+
+def test_a_token_takes_no_more_places_than_it_leaves_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(api_events, "FOLLOWERS_MAX", 8)
+    followers = Followers()
+
+    def taken_by(name: str) -> int:
+        caller.set(name)
+        for n_taken in range(100):
+            try:
+                held.enter_context(followers.one_more())
+            except ApiFailure:
+                return n_taken
+        return 100
+
+    def play() -> list[int]:
+        return [taken_by(name) for name in ("first", "first", "second", "third", OPERATOR)]
+
+    with contextlib.ExitStack() as held:
+        assert copy_context().run(play) == [4, 0, 2, 1, 8]
+    with contextlib.ExitStack() as held:
+        assert copy_context().run(play) == [4, 0, 2, 1, 8], "who leaves makes room"
+
+
+def test_who_comes_by_tcp_is_known_by_its_token(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path)
+    made: Any = asyncio.run(_made(tokens, "dashboard"))
+    gate = TokenGate(tokens, host="127.0.0.1")
+
+    def let_in() -> str:
+        gate(Headers({"host": "127.0.0.1", "authorization": f"Bearer {made['token']}"}))
+        return caller.get()
+
+    assert copy_context().run(let_in) == "dashboard"
+
+
+async def _made(tokens: Tokens, name: str) -> object:
+    return await tokens.methods()["token_add"]({"name": name, "scopes": ["read"]})
 
 
 def test_who_leaves_while_it_waits_makes_room(

@@ -17,7 +17,6 @@ from collections.abc import (
     Iterable,
     Mapping,
 )
-from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args, get_origin
@@ -33,6 +32,7 @@ from cromford.codec.decoders import decoded
 from cromford.codec.reader import MalformedBytes
 from cromford.daemon.api import failures as status
 from cromford.daemon.api import operations as ops
+from cromford.daemon.api.caller import OPERATOR, caller
 from cromford.daemon.api.calling import JSON_TYPE, REQUEST_SIZE_MAX, ErrorBody
 from cromford.daemon.api.endpoints import ServedOperation
 from cromford.daemon.api.failures import ApiFailure, InvalidParam, OtherRolesDaemon
@@ -48,11 +48,9 @@ Allowed = Callable[[], frozenset[ops.Scope | None]]
 # Gives what is told as it happens, in the form of server-sent events.
 Stream = Callable[[dict[str, Any], str], AsyncGenerator[bytes, None]]
 
-# Whether a request is of the operator's own, on whom no token has a bearing; per request.
-is_operators: Final = ContextVar("is_operators", default=True)
-
 _log = logging.getLogger(__name__)
 _EVERYTHING: Final = frozenset({*ops.Scope, None})
+_SOMEBODY: Final = "?"  # Until the gate knows who it is.
 _BODY_DECODER: Final = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -99,7 +97,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; an ASGI application."""
-        is_operators.set(self._gate is None)
+        caller.set(OPERATOR if self._gate is None else _SOMEBODY)
         await answered(self._answer, scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from cromford.answers.events import EventAnswer, EventsAnswer
-from cromford.daemon.api.application import Stream, is_operators
+from cromford.daemon.api.application import Stream
+from cromford.daemon.api.caller import OPERATOR, caller
 from cromford.daemon.api.failures import TOO_MANY_REQUESTS, ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params
 from cromford.daemon.event_filter import BadFilter, EventFilter
@@ -94,11 +96,12 @@ def events_stream(log: EventLog, *, heartbeat_seconds: float = HEARTBEAT_SECONDS
 class Followers:
     """Who is told what happens as it does: no more than leave room for others.
 
-    Whoever comes with a token takes none of the operator's places.
+    Whoever comes with a token takes none of the operator's places, and of the others no more than
+    it leaves free: so whoever comes with another token finds some.
     """
 
     def __init__(self) -> None:
-        self._n_now = {True: 0, False: 0}
+        self._n_now: Counter[str] = Counter()
 
     @contextlib.contextmanager
     def one_more(self) -> Iterator[None]:
@@ -107,11 +110,14 @@ class Followers:
         Raises:
             ApiFailure: If there are too many.
         """
-        whose = is_operators.get()
-        if self._n_now[whose] >= FOLLOWERS_MAX:
+        whose = caller.get()
+        n_own = self._n_now[whose]
+        n_others = 0 if whose == OPERATOR else self._n_now.total() - self._n_now[OPERATOR] - n_own
+        most = FOLLOWERS_MAX if whose == OPERATOR else (FOLLOWERS_MAX - n_others + 1) // 2
+        if n_own >= most:
             raise ApiFailure(
                 "too_many_followers",
-                f"{FOLLOWERS_MAX} callers follow the events, the most there may be",
+                f"{n_own} callers of yours follow the events, the most there may be now",
                 retryable=True,
                 remediation="End one of them, or ask without waiting.",
                 status=TOO_MANY_REQUESTS,
@@ -121,6 +127,7 @@ class Followers:
             yield
         finally:
             self._n_now[whose] -= 1
+            self._n_now += Counter()  # Forgets whose there is none.
 
 
 def _sent(event: Mapping[str, Any]) -> bytes:

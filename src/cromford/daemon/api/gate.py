@@ -4,6 +4,7 @@ import ipaddress
 
 from starlette.datastructures import Headers
 
+from cromford.daemon.api.caller import caller
 from cromford.daemon.api.failures import (
     EXIT_AUTHENTICATION,
     FORBIDDEN,
@@ -13,7 +14,7 @@ from cromford.daemon.api.failures import (
 from cromford.daemon.api.loopback import LOCALHOST
 from cromford.daemon.api.operations import Scope
 from cromford.daemon.api.sessions import Sessions, cookies
-from cromford.daemon.api.tokens import Tokens
+from cromford.daemon.api.tokens import Token, Tokens
 
 
 class TokenGate:
@@ -42,9 +43,9 @@ class TokenGate:
         self.check_host(headers)
         kind, _, token = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and token.strip():
-            return self._tokens.allowed(token.strip())
+            return self._let_in(self._tokens.find(token.strip()))
         if self._sessions is not None and any(cookies(headers)):
-            return self._sessions.allowed(headers)
+            return self._let_in(self._sessions.of(headers).token)
         raise ApiFailure(
             "token_missing",
             "authorization: expected a bearer token, received none",
@@ -52,6 +53,10 @@ class TokenGate:
             exit_code=EXIT_AUTHENTICATION,
             status=UNAUTHORIZED,
         )
+
+    def _let_in(self, token: Token) -> frozenset[Scope]:
+        caller.set(token.name)
+        return self._tokens.scopes(token)
 
     def check_host(self, headers: Headers) -> None:
         """Check that a request names us as we are.

@@ -104,14 +104,6 @@ class Sessions:
         """
         return self._kept[self._found(headers)]
 
-    def allowed(self, headers: Headers) -> frozenset[Scope]:
-        """Return what a request may do by its session.
-
-        Raises:
-            ApiFailure: As of `of`.
-        """
-        return self.scopes(self.of(headers))
-
     def scopes(self, session: KeptSession) -> frozenset[Scope]:
         """Return what a session may be used for.
 

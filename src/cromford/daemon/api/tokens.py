@@ -96,14 +96,6 @@ class Tokens:
         read = read_home_file(self._path, _DECODER, version=FILE_VERSION, unreadable=BadTokens)
         self._tokens = () if read is None else read.tokens
 
-    def allowed(self, presented: str) -> frozenset[Scope]:
-        """Return what a token may be used for.
-
-        Raises:
-            ApiFailure: If it is none of ours.
-        """
-        return self.scopes(self.find(presented))
-
     def find(self, presented: str) -> Token:
         """Return what is kept of a token.
 

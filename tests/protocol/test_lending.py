@@ -40,6 +40,12 @@ def fund(pump: Pump, node: PumpNode, *coins_sat: int) -> None:
     pump.sync()
 
 
+def pass_empty_block(pump: Pump) -> None:
+    """Pass a block with nothing of anybody's in it."""
+    pump.chain.fund(b"\x51", 1)
+    pump.sync()
+
+
 def leave(pump: Pump, client: PumpNode, *, fees: OwnFees = DEAR) -> None:
     client.fees = fees
     pump.handle(client, ev.ExitRequested(attempt_id=newest_link(client).attempt_id))
@@ -108,8 +114,7 @@ def test_as_fees_rise_a_coin_is_added_that_is_enough_alone() -> None:
     assert first.amount_sat == 2_000
     alice.fees = DEARER
     pump.chain.mempool.clear()
-    pump.chain.fund(b"\x51", 1)  # A block with nothing of anybody's.
-    pump.sync()
+    pass_empty_block(pump)
     again = newest_bumping(pump, alice, "kickoff_root").purse
     assert again is not None
     assert [coin.txout.amount_sat for coin in again.largest_first] == [30_000, 2_000]
@@ -130,6 +135,45 @@ def test_a_coin_that_a_reorganisation_takes_away_is_not_counted_on() -> None:
     bumping = newest_bumping(pump, alice, "kickoff_root")
     assert bumping.purse is not None
     assert [one.txout.amount_sat for one in bumping.purse.coins] == [7_000]
+
+
+def test_the_one_coin_of_a_way_out_goes_back_with_a_reorganisation() -> None:
+    pump, alice = scene(40_000)
+    leave(pump, alice)
+    while len(lent := records(alice, xr.CoinsLent)) < 2:
+        pump.mine()
+    first, second = lent
+    assert first.coins == second.coins, "one coin serves a whole way out"
+    kickoff = OutPoint.parse(second.outpoint).txid
+    remove_blocks(pump, pump.chain.height - alice.state.chain.confirmed[kickoff] + 1)
+    pump.chain.mempool.clear()
+    pass_empty_block(pump)
+    bumping = newest_bumping(pump, alice, "kickoff_root")
+    assert bumping.purse is not None
+    assert [coin.txout.amount_sat for coin in bumping.purse.coins] == [40_000]
+    assert not alice.state.purses[OutPoint.parse(second.outpoint)].coins
+
+
+def test_a_house_lends_another_coin_for_one_that_a_reorganisation_takes_away() -> None:
+    pump, alice = scene()
+    pump.lsp.fees = DEAR
+    fund(pump, pump.lsp, 5_000)
+    link = newest_link(alice)
+    pump.handle(pump.lsp, ev.ExitRequested(attempt_id=link.attempt_id, client=link.client))
+    pump.run()
+    (lent,) = records(pump.lsp, xr.CoinsLent)
+    pump.chain.mempool.clear()
+    coin = OutPoint.parse(lent.coins[0])
+    remove_blocks(pump, 1)
+    pump.chain.mempool.clear()
+    assert coin not in pump.lsp.state.house.wallet.coins
+    fund(pump, pump.lsp, 7_000)
+    bumping = newest_bumping(pump, pump.lsp, "kickoff_root")
+    assert bumping.purse is not None
+    assert [one.txout.amount_sat for one in bumping.purse.coins] == [7_000]
+    pump.mine(40)
+    assert not pump.lsp.state.house.purses
+    assert not pump.factory.coins_asked
 
 
 def test_a_factory_asks_its_house_and_returns_what_is_settled() -> None:

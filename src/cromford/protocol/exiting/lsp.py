@@ -210,7 +210,13 @@ def ask_for_coins(turn: Turn[Factory]) -> tuple[fx.Effect, ...]:
     state = turn.state
     is_dead = state.begun is not None and state.landed.is_dead
     turn.remember(
-        *settled_coins(state.purses, turn.chain, asked=state.coins_asked, is_dead=is_dead)
+        *settled_coins(
+            state.purses,
+            turn.chain,
+            asked=state.coins_asked,
+            is_dead=is_dead,
+            are_there=turn.facts.directory.has_coins,
+        )
     )
     effects = owed(turn.state, turn.facts.fees)
     news = tuple(first_published(effects, state.published, height=turn.known_height))

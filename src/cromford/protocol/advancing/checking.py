@@ -31,16 +31,18 @@ class Advancing:
     leaf: Leaf
 
 
-def check_may_begin(state: ClientState, known: ClientAdvance | None, advance_id: bytes) -> None:
+def check_may_begin(
+    state: ClientState, known: ClientAdvance | None, message: m.AdvancePropose
+) -> None:
     """Check that a try of an advance is not one too many, and that no other is under way.
 
     Raises:
         Refusal: If it is.
     """
-    if not state.may_advance:
+    if not state.may_advance(message.attempt_id):
         raise Refusal("advance", expected="fewer in these blocks", received="one more")
     if known is not None:
-        _check("advance_id", advance_id, known.advance_id)
+        _check("advance_id", message.advance_id, known.advance_id)
 
 
 def check_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> Advancing:

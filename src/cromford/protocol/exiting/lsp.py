@@ -223,11 +223,15 @@ def ask_for_coins(turn: Turn[Factory]) -> tuple[fx.Effect, ...]:
     if news:
         turn.remember(*news)
         effects = owed(turn.state, turn.facts.fees)
-    for need in needs_of(effects):
+    for need in sorted(needs_of(effects), key=lambda need: -need.feerate_sat_per_kw):
         asked_sat = turn.state.coins_asked.get(need.outpoint, 0)
         if need.whole_sat * MUCH_MORE.denominator > asked_sat * MUCH_MORE.numerator:
             turn.remember(
-                xr.CoinsAsked(outpoint=need.outpoint.serialize(), needed_sat=need.whole_sat)
+                xr.CoinsAsked(
+                    outpoint=need.outpoint.serialize(),
+                    needed_sat=need.whole_sat,
+                    feerate_sat_per_kw=need.feerate_sat_per_kw,
+                )
             )
     return effects
 

@@ -5,10 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from immutables import Map
 from tests.protocol.advances import (
     ADVANCING,
     SOLD_SAT,
     advancing_factory,
+    buy,
     check_nothing_is_left,
     check_payments_work,
     check_sold,
@@ -164,12 +166,27 @@ def put_state(client: PumpNode, **changes: Any) -> None:
 
 def test_a_client_that_is_asked_too_often_pauses() -> None:
     pump = advancing_factory(2)
-    put_state(pump.client_at(NEIGHBOUR), advance_heights=(pump.chain.height,) * 16)
+    tries = Map({pump.attempt.attempt_id: (pump.chain.height,) * 16})
+    put_state(pump.client_at(NEIGHBOUR), advance_heights=tries)
     sell(pump, BUYER)
     (reason,) = refusals(pump, NEIGHBOUR)
     assert reason.startswith("advance: expected fewer in these blocks")
     pump.mine(6)
     check_sold(pump, BUYER, sell(pump, BUYER))
+
+
+def test_who_buys_in_vain_in_one_factory_is_in_the_way_of_no_other() -> None:
+    pump = advancing_factory(2)
+    victim = pump.client_at(NEIGHBOUR)
+    for _ in range(16):
+        buy(pump, BUYER)
+        pump.run_to(m.AdvanceAgree)
+        pump.disconnect(pump.client_at(BUYER))
+        pump.connect(pump.client_at(BUYER))
+        pump.run()
+    assert not remembered(pump.lsp, ar.AdvanceCommitted)
+    assert not victim.state.may_advance(pump.attempt.attempt_id)
+    assert victim.state.may_advance(bytes(32)), "of another factory"
 
 
 def test_growth_of_ours_that_we_did_not_buy_is_refused() -> None:

@@ -7,7 +7,9 @@ from typing import Any, Final
 import pytest
 from tests.protocol.advances import (
     ADVANCING,
+    SOLD_SAT,
     advancing_factory,
+    check_sold,
     leaf_of,
     market,
     quote_for,
@@ -22,11 +24,14 @@ from tests.protocol.test_close_limits import a_close, spend_of
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.changed import changed
-from cromford.factory.allocation import Allocation
+from cromford.factory.allocation import Allocation, Purchase
 from cromford.factory.leaf import advance_id_of
+from cromford.protocol import policy
+from cromford.protocol.advancing import rules
 from cromford.protocol.advancing.rules import (
     problem_of,
     problem_with_closes,
+    problem_with_depth,
     problem_with_presence,
     problem_with_time,
 )
@@ -176,6 +181,50 @@ def test_a_funding_that_a_reorganisation_made_shallow_is_not_sold_under(factory:
     assert problem.code == "not_funded"
 
 
+def large_once_sold(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Let the buyer's channel be a large one by what it buys; return how deep its funding is."""
+    (place,) = (i for i, one in enumerate(leaf_of(pump, BUYER).clients) if one == BUYER)
+    capacity_sat = leaf_of(pump, BUYER).allocation.capacities_sat[place]
+    monkeypatch.setattr(policy, "LARGE_CAPACITY_SAT", capacity_sat + SOLD_SAT)
+    depth = pump.factory.chain.depth(pump.attempt.funding_tx.txid)
+    assert depth < policy.MIN_DEPTH_LARGE, "deep enough for what its terms were agreed for"
+    return depth
+
+
+def test_what_makes_a_channel_a_large_one_is_sold_at_a_large_ones_depth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pump = advancing_factory(2)
+    depth = large_once_sold(pump, monkeypatch)
+    leaf = leaf_of(pump, BUYER)
+    assert problem_of(pump.factory, FRESH, BUYER) is None
+    sold = leaf.sold(Purchase(buyer=BUYER, amount_sat=SOLD_SAT))
+    assert problem_with_depth(pump.factory, sold) == (
+        "not_funded",
+        f"the factory's funding is not deep enough: expected 6, received {depth} confirmations",
+    )
+    assert problem_with_depth(pump.factory, leaf) is None
+    sell(pump, BUYER)
+    (refused,) = pump.sent(pump.lsp, m.QuoteRefused)
+    assert refused.code == "not_funded"
+    assert not remembered(pump.lsp, ar.AdvanceProposed)
+    pump.mine(policy.MIN_DEPTH_LARGE - depth)
+    check_sold(pump, BUYER, sell(pump, BUYER))
+
+
+def test_a_client_does_not_sign_for_a_large_channel_above_a_shallow_funding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pump = advancing_factory(2)
+    depth = large_once_sold(pump, monkeypatch)
+    monkeypatch.setattr(rules, "problem_with_growth", lambda *_: None)
+    sell(pump, BUYER)
+    said = f"funding: expected at least 6 confirmations, received {depth}"
+    for seat in (BUYER, NEIGHBOUR):
+        assert refusals(pump, pump.client_at(seat)) == [said]
+        assert not remembered(pump.client_at(seat), ar.AdvanceReceived)
+
+
 def test_a_close_that_may_still_be_finished_is_in_the_way_where_it_spends_above_the_leaf(
     factory: Factory,
 ) -> None:
@@ -264,6 +313,15 @@ def see_something_else(_pump: Pump, client: PumpNode) -> None:
     driver.state = changed(driver.state, chain=spent_on(driver.state.chain, root))
 
 
+def see_no_funding(pump: Pump, client: PumpNode) -> None:
+    """Let a client's chain have no funding any more, as after a reorganisation."""
+    driver = client.driver
+    assert driver is not None
+    chain = driver.state.chain
+    confirmed = chain.confirmed.delete(pump.attempt.funding_tx.txid)
+    driver.state = changed(driver.state, chain=changed(chain, confirmed=confirmed))
+
+
 def see_the_last_height(late_blocks: int) -> Callable[[Pump, PumpNode], None]:
     """Let a client's headers be so far beyond the last height at which an advance begins."""
 
@@ -302,6 +360,10 @@ AT_A_CLIENT: Final[dict[str, tuple[str, Callable[[Pump, PumpNode], None]]]] = {
         see_something_else,
     ),
     "it is too late": ("height: expected at most", see_the_last_height(1)),
+    "its chain has the funding no more": (
+        "funding: expected at least 1 confirmations, received 0",
+        see_no_funding,
+    ),
 }
 
 

@@ -8,9 +8,15 @@ import json
 from typing import Any, Final
 
 import pytest
+from immutables import Map
 from tests.protocol.frozen_state import CONFIGS, FROZEN_FILE, classes_in, described
 
-from cromford.protocol.journal.state_classes import problem_with_class, problem_with_enum
+from cromford.protocol.journal.client_state import ClientConfig, new_client
+from cromford.protocol.journal.state_classes import (
+    problem_with_class,
+    problem_with_enum,
+    shape_of,
+)
 
 FROZEN: Final[dict[str, Any]] = json.loads(FROZEN_FILE.read_text(encoding="utf-8"))
 STREAMS: Final = pytest.mark.parametrize("stream", CONFIGS)
@@ -33,3 +39,15 @@ def test_a_snapshot_that_was_written_once_can_be_read(stream: str) -> None:
 @STREAMS
 def test_what_a_state_is_made_of_is_what_the_file_says(stream: str) -> None:
     assert described()[stream] == FROZEN[stream], "python -m tests.protocol.frozen_state"
+
+
+def test_a_client_that_counted_its_tries_of_advances_in_all_factories_at_once_is_read() -> None:
+    known = classes_in("client")[0]["ClientState"]
+    before = {**known.fields, "advance_heights": shape_of(tuple[int, ...])}
+    assert problem_with_class(known, "ClientState", before) is None
+    config = CONFIGS["client"][1]
+    assert isinstance(config, ClientConfig)
+    state = new_client(config)
+    held = {name: getattr(state, name) for name in known.fields}
+    assert known.reader_of(before)(**{**held, "advance_heights": (7,) * 16}) == state
+    assert state.advance_heights == Map()

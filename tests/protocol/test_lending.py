@@ -4,18 +4,26 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
+from immutables import Map
 from tests.protocol import test_leaving as leaving
 from tests.protocol.paying_clients import book, live_factory, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.unanswered import remove_blocks
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import OutPoint
+from cromford.bitcoin.tx import OutPoint, Txid
+from cromford.changed import changed
 from cromford.protocol import events as ev
+from cromford.protocol.facts import FRESH
 from cromford.protocol.journal import exit_records as xr
+from cromford.protocol.journal.house_fold import apply_to_house
+from cromford.protocol.journal.purses import CoinsWanted
+from cromford.protocol.journal.streams import HOUSE
+from cromford.protocol.lobby.lending import lend
+from cromford.protocol.turn import Turn
 from cromford.wallet.account import RECEIVE
 from cromford.watch.bumping import Bumping
-from cromford.watch.feerates import OwnFees
+from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 
 QUICK: Final = leaving.QUICK
 DEAR: Final = OwnFees(mempool_min_sat_per_kw=750)
@@ -37,6 +45,12 @@ def fund(pump: Pump, node: PumpNode, *coins_sat: int) -> None:
     wallet = state.house.wallet if node is pump.lsp else state.wallet
     for amount_sat in coins_sat:
         pump.chain.fund(wallet.next_script(RECEIVE), amount_sat)
+    pump.sync()
+
+
+def pass_empty_block(pump: Pump) -> None:
+    """Pass a block with nothing of anybody's in it."""
+    pump.chain.fund(b"\x51", 1)
     pump.sync()
 
 
@@ -108,8 +122,7 @@ def test_as_fees_rise_a_coin_is_added_that_is_enough_alone() -> None:
     assert first.amount_sat == 2_000
     alice.fees = DEARER
     pump.chain.mempool.clear()
-    pump.chain.fund(b"\x51", 1)  # A block with nothing of anybody's.
-    pump.sync()
+    pass_empty_block(pump)
     again = newest_bumping(pump, alice, "kickoff_root").purse
     assert again is not None
     assert [coin.txout.amount_sat for coin in again.largest_first] == [30_000, 2_000]
@@ -130,6 +143,45 @@ def test_a_coin_that_a_reorganisation_takes_away_is_not_counted_on() -> None:
     bumping = newest_bumping(pump, alice, "kickoff_root")
     assert bumping.purse is not None
     assert [one.txout.amount_sat for one in bumping.purse.coins] == [7_000]
+
+
+def test_the_one_coin_of_a_way_out_goes_back_with_a_reorganisation() -> None:
+    pump, alice = scene(40_000)
+    leave(pump, alice)
+    while len(lent := records(alice, xr.CoinsLent)) < 2:
+        pump.mine()
+    first, second = lent
+    assert first.coins == second.coins, "one coin serves a whole way out"
+    kickoff = OutPoint.parse(second.outpoint).txid
+    remove_blocks(pump, pump.chain.height - alice.state.chain.confirmed[kickoff] + 1)
+    pump.chain.mempool.clear()
+    pass_empty_block(pump)
+    bumping = newest_bumping(pump, alice, "kickoff_root")
+    assert bumping.purse is not None
+    assert [coin.txout.amount_sat for coin in bumping.purse.coins] == [40_000]
+    assert not alice.state.purses[OutPoint.parse(second.outpoint)].coins
+
+
+def test_a_house_lends_another_coin_for_one_that_a_reorganisation_takes_away() -> None:
+    pump, alice = scene()
+    pump.lsp.fees = DEAR
+    fund(pump, pump.lsp, 5_000)
+    link = newest_link(alice)
+    pump.handle(pump.lsp, ev.ExitRequested(attempt_id=link.attempt_id, client=link.client))
+    pump.run()
+    (lent,) = records(pump.lsp, xr.CoinsLent)
+    pump.chain.mempool.clear()
+    coin = OutPoint.parse(lent.coins[0])
+    remove_blocks(pump, 1)
+    pump.chain.mempool.clear()
+    assert coin not in pump.lsp.state.house.wallet.coins
+    fund(pump, pump.lsp, 7_000)
+    bumping = newest_bumping(pump, pump.lsp, "kickoff_root")
+    assert bumping.purse is not None
+    assert [one.txout.amount_sat for one in bumping.purse.coins] == [7_000]
+    pump.mine(40)
+    assert not pump.lsp.state.house.purses
+    assert not pump.factory.coins_asked
 
 
 def test_a_factory_asks_its_house_and_returns_what_is_settled() -> None:
@@ -157,11 +209,8 @@ def test_a_factory_asks_its_house_and_returns_what_is_settled() -> None:
     assert all(coin.outpoint not in house.wallet.reserved for coin in house.wallet.unspent.values())
 
 
-@pytest.mark.parametrize("then", ["a coin comes", "none is needed any more"])
-def test_a_house_without_a_coin_lends_the_next_one_or_forgets(then: str) -> None:
-    pump, alice = scene()
-    state = pump.lsp.state
-    held = state.house.wallet.free(pump.chain.height)
+def spend_all(pump: Pump) -> None:
+    """Let a house have no coin."""
     script = b"\x51\x20" + bytes(31) + b"\x01"
     pump.handle(
         pump.lsp,
@@ -169,13 +218,38 @@ def test_a_house_without_a_coin_lends_the_next_one_or_forgets(then: str) -> None
     )
     pump.run()
     pump.mine()
-    assert pump.lsp.state.house.wallet.free(pump.chain.height) == (), held
+    assert pump.lsp.state.house.wallet.free(pump.chain.height) == ()
+
+
+def test_of_those_who_wait_the_one_that_hurries_most_gets_the_next_coin() -> None:
+    pump, _ = scene()
+    spend_all(pump)
+    fund(pump, pump.lsp, 50_000)
+    wanted = {
+        OutPoint(txid=Txid(bytes([number]) * 32), vout=0): CoinsWanted(
+            stream=pump.factory.stream, needed_sat=40_000, feerate_sat_per_kw=feerate
+        )
+        for number, feerate in enumerate((500, 5_000, 750))
+    }
+    house = changed(pump.lsp.state.house, coins_wanted=Map(wanted))
+    turn = Turn(house, apply_to_house, FRESH, stream=HOUSE)
+    lend(turn)
+    (lent,) = (entry.record for entry in turn.decision.entries)
+    assert isinstance(lent, xr.CoinsLent)
+    assert wanted[OutPoint.parse(lent.outpoint)].feerate_sat_per_kw == 5_000
+
+
+@pytest.mark.parametrize("then", ["a coin comes", "none is needed any more"])
+def test_a_house_without_a_coin_lends_the_next_one_or_forgets(then: str) -> None:
+    pump, alice = scene()
+    spend_all(pump)
     pump.lsp.fees = DEAR
     link = newest_link(alice)
     pump.handle(pump.lsp, ev.ExitRequested(attempt_id=link.attempt_id, client=link.client))
     pump.run()
     assert newest_bumping(pump, pump.lsp, "kickoff_root").purse is None
-    assert len(pump.lsp.state.house.coins_wanted) == 1
+    (wanted,) = pump.lsp.state.house.coins_wanted.values()
+    assert wanted.feerate_sat_per_kw == DEAR.within(SWEEP_BLOCKS)
     if then == "a coin comes":
         pump.chain.mempool.clear()
         fund(pump, pump.lsp, 50_000)

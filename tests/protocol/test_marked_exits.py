@@ -1,9 +1,10 @@
 """What a restored store publishes, and what it ends with, whatever the other side publishes."""
 
+from dataclasses import replace
 from typing import Final
 
 import pytest
-from tests.protocol.paying_clients import book, live_factory, make_invoice, newest_link
+from tests.protocol.paying_clients import book, live_factory, make_invoice, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.restoring import (
     QUICK,
@@ -18,10 +19,12 @@ from tests.protocol.restoring import (
     restore,
 )
 from tests.protocol.test_exit_guards import ask_to_leave, own_commitments, remembered
-from tests.protocol.test_leaving import reasons_to_leave
+from tests.protocol.test_leaving import mute, reasons_to_leave
 from tests.protocol.unanswered import (
+    FIRST_MSAT,
     SMALL_MSAT,
     WORTH_MSAT,
+    htlc_outpoint,
     mine_to,
     mine_until_spent,
     only_expiry,
@@ -30,9 +33,11 @@ from tests.protocol.unanswered import (
 
 from cromford import effects as fx
 from cromford.bitcoin.network import REGTEST
+from cromford.crypto.keys import sha256
 from cromford.daemon.views.exit_package import exit_package
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.rest import wakes_at
+from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.link import Link
@@ -364,6 +369,39 @@ def test_a_restored_lsp_writes_no_htlc_off(amount_msat: int) -> None:
     mine_to(pump, only_expiry(link) + 30)
     assert remembered(pump.lsp, cr.HtlcDecided) == []
     assert reasons_to_leave(pump.lsp) == []
+
+
+def test_a_restored_lsp_takes_what_pays_for_a_preimage_that_a_lost_commitment_shows() -> None:
+    """Its backup has the HTLC in both channels, and not what came later in the payee's."""
+    pump = live_factory(3, policy=QUICK)
+    alice, bob, _ = pump.clients
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    bob.facts_at = lambda _height: replace(FRESH, stale="no block comes")
+    request = make_invoice(pump, bob, WORTH_MSAT)
+    pump.handle(alice, request)
+    pump.run()
+    backup = backup_of(pump.lsp)
+    pump.handle(pump.lsp, make_invoice(pump, bob, STEP_MSAT))
+    pump.run()
+    bob.facts_at = lambda _height: FRESH
+    with pump.tampering(mute(bob, pump.lsp, m.UpdateFulfillHtlc, m.CommitmentSigned)):
+        pump.handle(bob, ev.FactsChanged())
+        pump.run()
+    restore(pump, (pump.lsp, backup))
+    bobs = newest_link(bob)
+    assert book(pump.lsp).links[bobs.channel_id].state.peer_signed < bobs.state.own_signed
+    ask_to_leave(pump, bob, bob)
+    while not (decided := remembered(pump.lsp, cr.HtlcDecided)):
+        pump.mine()
+    assert bobs.finished.commitment.tx.txid in pump.chain.confirmed, "not the one in its store"
+    (preimage,) = (one.preimage for one in decided)
+    assert preimage is not None
+    assert sha256(preimage) == request.payment_hash
+    ask_to_leave(pump, alice, alice)
+    outpoint = htlc_outpoint(newest_link(alice))
+    mine_until_spent(pump, outpoint)
+    taken = pump.lsp.state.chain.spends[outpoint]
+    assert preimage in taken.inputs[0].witness
 
 
 def link_of_lsp(pump: Pump) -> Link:

@@ -11,6 +11,7 @@ from cromford.factory.allocation import AdvanceRefused, Allocation
 from cromford.factory.leaf import Leaf, advance_height_max, advance_id_of
 from cromford.protocol.advancing.making import STEP_BLOCKS_MIN, leaf_with_next, missing_msat
 from cromford.protocol.channels.coverage import check_covered
+from cromford.protocol.channels.depth import problem_with_growth
 from cromford.protocol.channels.htlc_rules import is_alive
 from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.advances import ClientAdvance
@@ -30,16 +31,18 @@ class Advancing:
     leaf: Leaf
 
 
-def check_may_begin(state: ClientState, known: ClientAdvance | None, advance_id: bytes) -> None:
+def check_may_begin(
+    state: ClientState, known: ClientAdvance | None, message: m.AdvancePropose
+) -> None:
     """Check that a try of an advance is not one too many, and that no other is under way.
 
     Raises:
         Refusal: If it is.
     """
-    if not state.may_advance:
+    if not state.may_advance(message.attempt_id):
         raise Refusal("advance", expected="fewer in these blocks", received="one more")
     if known is not None:
-        _check("advance_id", advance_id, known.advance_id)
+        _check("advance_id", message.advance_id, known.advance_id)
 
 
 def check_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> Advancing:
@@ -70,6 +73,7 @@ def check_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> Advanci
         allocation=allocation,
     )
     _check("advance_id", message.advance_id, advance_id)
+    _check_depth(turn, attempt, after)
     _check_purchase(turn.state, after, link, message)
     _check_price(link, message.price_msat)
     _check_covered(turn.state, link, after, quote_id=message.quote_id)
@@ -88,6 +92,7 @@ def check_still(turn: Turn[ClientState], advance: ClientAdvance) -> Advancing:
     _check_chain(turn, attempt, link, attempt.leaf)
     _check_price(link, advance.price_msat)
     after = next_leaf(attempt, advance)
+    _check_depth(turn, attempt, after)
     _check_covered(turn.state, link, after, quote_id=advance.quote_id)
     return Advancing(attempt=attempt, link=link, leaf=after)
 
@@ -146,6 +151,14 @@ def _check_chain(turn: Turn[ClientState], attempt: ClientAttempt, link: Link, le
     )
     if turn.known_height > last_height:
         raise Refusal("height", expected=f"at most {last_height}", received=turn.known_height)
+
+
+def _check_depth(turn: Turn[ClientState], attempt: ClientAttempt, after: Leaf) -> None:
+    """Check that the funding is as deep as what the leaf's channels would hold asks for."""
+    problem = problem_with_growth(attempt, turn.chain, after.allocation.capacities_sat)
+    if problem is not None:
+        least, depth = problem
+        raise Refusal("funding", expected=f"at least {least} confirmations", received=depth)
 
 
 def _check_purchase(state: ClientState, after: Leaf, link: Link, message: m.AdvancePropose) -> None:

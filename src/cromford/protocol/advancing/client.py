@@ -99,7 +99,7 @@ def _on_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> None:
     """Begin with an advance, or again with one that we signed; or refuse by name."""
     known = turn.state.advances.get(message.attempt_id)
     try:
-        check_may_begin(turn.state, known, message.advance_id)
+        check_may_begin(turn.state, known, message)
         if known is None:
             _receive(turn, check_propose(turn, message), message)
         elif not known.is_signed:

@@ -13,6 +13,7 @@ from cromford.factory.allocation import AdvanceRefused, Purchase
 from cromford.factory.leaf import Leaf, advance_height_max
 from cromford.protocol.advancing.making import STEP_BLOCKS_MIN, missing_msat
 from cromford.protocol.advancing.sales import NotSold, Sale
+from cromford.protocol.channels.depth import problem_with_growth
 from cromford.protocol.channels.seats import link_of
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.advances import LspAdvance
@@ -66,8 +67,9 @@ def problem_with_time(state: Factory, facts: Facts, leaf: Leaf) -> Obstacle | No
     attempt, chain = state.attempt, state.chain
     if facts.why_no_risk is not None:
         return Obstacle("not_fresh", facts.why_no_risk)
-    if chain.depth(attempt.funding_tx.txid) < attempt.terms.min_depth:
-        return Obstacle("not_funded", "the factory's funding is not deep enough")
+    shallow = problem_with_depth(state, leaf)
+    if shallow is not None:
+        return shallow
     if leaf.kickoff.tx.txid in chain.confirmed:
         return Obstacle("on_chain", "the leaf's kickoff is on chain")
     deadlines = (link.exit_deadline_height for link in links_of(state, leaf.clients))
@@ -79,6 +81,18 @@ def problem_with_time(state: Factory, facts: Facts, leaf: Leaf) -> Obstacle | No
     if height > last_height:
         return Obstacle("too_late", f"height: expected at most {last_height}, received {height}")
     return None
+
+
+def problem_with_depth(state: Factory, leaf: Leaf) -> Obstacle | None:
+    """Return whether the funding is too shallow for what a leaf's newest state pays its channels.
+
+    Asked of the leaf as it is, and as it would be: what is bought may make a channel a large one.
+    """
+    problem = problem_with_growth(state.attempt, state.chain, leaf.allocation.capacities_sat)
+    if problem is None:
+        return None
+    reason = "the factory's funding is not deep enough: expected {}, received {} confirmations"
+    return Obstacle("not_funded", reason.format(*problem))
 
 
 def _problem_with_index(leaf: Leaf) -> Obstacle | None:
@@ -199,9 +213,13 @@ def check_sale(state: Factory, facts: Facts, sale: Sale) -> Leaf:
         if price is not None:
             raise NotSold(*price, missing_msat=missing_msat(link, sale.price_msat))
     try:
-        return leaf.sold(Purchase(buyer=sale.buyer, amount_sat=sale.amount_sat))
+        after = leaf.sold(Purchase(buyer=sale.buyer, amount_sat=sale.amount_sat))
     except AdvanceRefused as error:
         raise NotSold("amount", str(error)) from error
+    problem = problem_with_depth(state, after)
+    if problem is not None:
+        raise NotSold(*problem)
+    return after
 
 
 def problem_before_signing(

@@ -16,7 +16,7 @@ from cromford.factory.allocation import AdvanceRefused, Purchase
 from cromford.factory.leaf import Leaf, advance_height_max, usable_blocks
 from cromford.protocol.advancing import lsp as advancing
 from cromford.protocol.advancing.pricing import price_msat
-from cromford.protocol.advancing.rules import problem_of
+from cromford.protocol.advancing.rules import problem_of, problem_with_depth
 from cromford.protocol.advancing.sales import NotSold, Sale
 from cromford.protocol.channels.close_rules import owed_msat
 from cromford.protocol.channels.coverage import covered_after
@@ -177,6 +177,9 @@ def offer_of(turn: Turn[Factory], client: int, amount_sat: int) -> Offer:
         after = leaf.sold(purchase)
     except AdvanceRefused as refused:
         raise NotSold("no_stock", str(refused)) from refused
+    shallow = problem_with_depth(state, after)
+    if shallow is not None:
+        raise NotSold(*shallow)
     sold_sat = lstock_sat - after.allocation.lstock_sat
     return Offer(
         purchase=purchase,

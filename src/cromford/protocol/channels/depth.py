@@ -3,7 +3,7 @@
 It is asked each time, for a depth that was reached once may be gone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from cromford import told
@@ -11,6 +11,7 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.protocol.policy import least_depth
 
 NOT_DEEP: Final = "funding_not_deep"
 
@@ -18,6 +19,19 @@ NOT_DEEP: Final = "funding_not_deep"
 def is_deep(attempt: ClientAttempt | LspAttempt, chain: KnownChain) -> bool:
     """Say whether a funding is as deep now as its terms ask for."""
     return chain.depth(attempt.funding_tx.txid) >= attempt.terms.min_depth
+
+
+def problem_with_growth(
+    attempt: ClientAttempt | LspAttempt, chain: KnownChain, capacities_sat: Sequence[int]
+) -> tuple[int, int] | None:
+    """Return why channels may not come to hold so much: the depth that takes, and the funding's.
+
+    None if they may. A sale can make a channel a large one that was none when its terms were
+    agreed.
+    """
+    terms, depth = attempt.terms, chain.depth(attempt.funding_tx.txid)
+    least = least_depth(terms.min_depth, capacities_sat, candidates=terms.candidates)
+    return None if depth >= least else (least, depth)
 
 
 def why_not_deep(attempt: ClientAttempt | LspAttempt, chain: KnownChain) -> str:

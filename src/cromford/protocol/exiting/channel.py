@@ -11,8 +11,10 @@ from typing import Final
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.claims import to_peer_claims
+from cromford.channel.scripts import PREIMAGE_SIZE
 from cromford.channel.stage import HtlcStage
 from cromford.channel.terms import Party
+from cromford.crypto.keys import sha256
 from cromford.factory.vertices import TreeNode
 from cromford.protocol import events as ev
 from cromford.protocol.channels.failing import end_updates
@@ -210,6 +212,7 @@ def resolved_on_chain(
     landed = landed_channel(holding, chain)
     commitment = landed.landed
     if commitment is None:
+        yield from _shown_beyond_our_store(book, link, chain)
         return
     seen = preimages_seen(landed)
     outpoints = {
@@ -229,6 +232,25 @@ def resolved_on_chain(
             if decided is None or chain.depth(decided.txid) < RESOLVED_DEPTH:
                 continue
         yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=preimage)
+
+
+def _shown_beyond_our_store(book: Book, link: Link, chain: KnownChain) -> Iterator[cr.HtlcDecided]:
+    """Yield our HTLCs whose preimage was shown in a commitment that our store has lost.
+
+    Whatever else is in that commitment: with the preimage we take the HTLC that ours pays for.
+    """
+    spender = chain.spends.get(link.funding_on(chain).outpoint)
+    if spender is None or not link.may_lack_state:
+        return
+    following = (chain.spends.get(outpoint) for outpoint in spender.outpoints)
+    inputs = (tx_in for tx in following if tx is not None for tx_in in tx.inputs)
+    items = (item for tx_in in inputs for item in tx_in.witness if len(item) == PREIMAGE_SIZE)
+    shown = {sha256(item): item for item in items}
+    for live in link.state.htlcs:
+        htlc, preimage = live.htlc, shown.get(live.htlc.payment_hash)
+        key = (link.channel_id, htlc.htlc_id)
+        if htlc.offered_by is link.me and key in book.owners and preimage is not None:
+            yield cr.HtlcDecided(channel_id=key[0], htlc_id=key[1], preimage=preimage)
 
 
 def earned_on_chain(

@@ -1,6 +1,6 @@
 """Which coins children need, and when they need them no more: alike for both roles."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cromford import effects as fx
@@ -87,22 +87,26 @@ def settled_coins(
     *,
     asked: Iterable[OutPoint] = (),
     is_dead: bool = False,
+    are_there: Callable[[Sequence[OutPoint]], bool] = lambda _: True,
 ) -> Iterator[xr.CoinsReturned]:
-    """Yield what is over: something in a block has spent these outpoints.
+    """Yield what is over: something in a block has spent these outpoints, or no block has them.
 
     At once, so that one coin serves a whole way out. If a reorganisation undoes it, coins are set
-    aside anew.
+    aside anew; and what it took off the chain holds no coin back from what has to confirm before.
 
     Args:
         purses: By outpoint.
         chain: What is in blocks.
         asked: Outpoints for which coins were asked for, and not lent yet.
         is_dead: Whether nothing of the factory will ever be in a block.
+        are_there: Says whether coins are in blocks, unspent: for others that went, more are asked.
     """
     waiting = {outpoint for outpoint in purses if purses[outpoint].coins} | set(asked)
     for outpoint in sorted(waiting):
-        if outpoint in chain.spends or is_dead:
-            purse = purses.get(outpoint)
+        purse = purses.get(outpoint)
+        coins = () if purse is None else purse.coins
+        is_over = outpoint in chain.spends or outpoint.txid not in chain.confirmed or is_dead
+        if is_over or not are_there([coin.outpoint for coin in coins]):
             cost_sat = 0 if purse is None else cost_in_blocks_sat(outpoint, purse, chain)
             yield xr.CoinsReturned(outpoint=outpoint.serialize(), cost_sat=cost_sat)
 

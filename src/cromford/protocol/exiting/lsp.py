@@ -210,18 +210,28 @@ def ask_for_coins(turn: Turn[Factory]) -> tuple[fx.Effect, ...]:
     state = turn.state
     is_dead = state.begun is not None and state.landed.is_dead
     turn.remember(
-        *settled_coins(state.purses, turn.chain, asked=state.coins_asked, is_dead=is_dead)
+        *settled_coins(
+            state.purses,
+            turn.chain,
+            asked=state.coins_asked,
+            is_dead=is_dead,
+            are_there=turn.facts.directory.has_coins,
+        )
     )
     effects = owed(turn.state, turn.facts.fees)
     news = tuple(first_published(effects, state.published, height=turn.known_height))
     if news:
         turn.remember(*news)
         effects = owed(turn.state, turn.facts.fees)
-    for need in needs_of(effects):
+    for need in sorted(needs_of(effects), key=lambda need: -need.feerate_sat_per_kw):
         asked_sat = turn.state.coins_asked.get(need.outpoint, 0)
         if need.whole_sat * MUCH_MORE.denominator > asked_sat * MUCH_MORE.numerator:
             turn.remember(
-                xr.CoinsAsked(outpoint=need.outpoint.serialize(), needed_sat=need.whole_sat)
+                xr.CoinsAsked(
+                    outpoint=need.outpoint.serialize(),
+                    needed_sat=need.whole_sat,
+                    feerate_sat_per_kw=need.feerate_sat_per_kw,
+                )
             )
     return effects
 

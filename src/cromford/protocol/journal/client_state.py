@@ -141,7 +141,14 @@ class ClientState:
     receipts: Map[bytes, tuple[Receipt, ...]] = field(default_factory=Map)  # by the attempt
     quotes: WantedQuotes = field(default_factory=Map)  # in this connection
     skims: Map[bytes, int] = field(default_factory=Map)  # in msat, by the hash of what pays it
-    advance_heights: tuple[int, ...] = ()  # of the newest tries of advances that we took part in
+    # Of the newest tries of advances that we took part in, by the attempt.
+    advance_heights: Map[bytes, tuple[int, ...]] = field(default_factory=Map)
+
+    # How often we were asked in all factories together is forgotten: it counts for six blocks.
+    older = Older(
+        {"advance_heights": tuple[int, ...]},
+        lambda advance_heights, **held: ClientState(**held),  # noqa: ARG005 - by its name
+    )
 
     @property
     def may_join(self) -> bool:
@@ -157,10 +164,13 @@ class ClientState:
         until = closed_until(self.close_heights, limit=JOINS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
         return self.chain.height >= until
 
-    @property
-    def may_advance(self) -> bool:
-        """Whether taking part in an advance now is not one time too many, as with `may_join`."""
-        until = closed_until(self.advance_heights, limit=JOINS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
+    def may_advance(self, attempt_id: bytes) -> bool:
+        """Say whether taking part in an advance now is not one time too many, as with `may_join`.
+
+        Of each factory by itself: neighbours there who buy in vain are in the way of no other.
+        """
+        heights = self.advance_heights.get(attempt_id, ())
+        until = closed_until(heights, limit=JOINS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
         return self.chain.height >= until
 
     @property
@@ -315,7 +325,8 @@ def _with_advance(
         receipts = receipts.set(attempt_id, (*receipts.get(attempt_id, ()), receipt))
         state = replace(state, skims=_with_skim(state, attempt_id))
     if isinstance(record, ar.AdvancePoolsMade):
-        heights = (*heights, state.chain.height)[-JOINS_TO_PAUSE:]
+        tries = (*heights.get(attempt_id, ()), state.chain.height)[-JOINS_TO_PAUSE:]
+        heights = heights.set(attempt_id, tries)
     return replace(
         state,
         receipts=receipts,

@@ -68,10 +68,15 @@ class CoinsReturned(Record, frozen=True, kw_only=True, tag="coins_returned"):
 
 
 class CoinsAsked(Record, frozen=True, kw_only=True, tag="coins_asked"):
-    """A factory needs coins that hold this much, for children of what spends this outpoint."""
+    """A factory needs coins that hold this much, for children of what spends this outpoint.
+
+    `feerate_sat_per_kw` is what was wanted then: the more, the more it hurries. 0 where it is older
+    than this field.
+    """
 
     outpoint: bytes
     needed_sat: int
+    feerate_sat_per_kw: int = 0
 
 
 class FirstPublished(Record, frozen=True, kw_only=True, tag="first_published"):

@@ -283,9 +283,11 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord, at: int = 0) -> Fact
             heard = factory.post.taken.get(CHAIN, 0)
             asked = mail.Watch(height=height, outpoints=outpoints, heard=heard)
             return _telling(replace(factory, watch=watch, is_watched=False), CHAIN, asked)
-        case xr.CoinsAsked(outpoint=outpoint, needed_sat=needed_sat):
+        case xr.CoinsAsked(outpoint=outpoint, needed_sat=needed_sat, feerate_sat_per_kw=feerate):
             asked_for = factory.coins_asked.set(OutPoint.parse(outpoint), needed_sat)
-            wish = mail.CoinsRequested(outpoint=outpoint, needed_sat=needed_sat)
+            wish = mail.CoinsRequested(
+                outpoint=outpoint, needed_sat=needed_sat, feerate_sat_per_kw=feerate
+            )
             return _telling(replace(factory, coins_asked=asked_for), HOUSE, wish)
         case xr.CoinsReturned(outpoint=outpoint, cost_sat=cost_sat):
             settled = OutPoint.parse(outpoint)

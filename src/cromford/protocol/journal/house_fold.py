@@ -216,8 +216,12 @@ def _with_mail(house: House, sender: str, content: mail.AnyMail, at: int) -> Hou
             return _with_closed(house, content)
         case mail.SaleBooked():
             return _with_sale(house, content, at)
-        case mail.CoinsRequested(outpoint=outpoint, needed_sat=needed_sat):
-            wanted = CoinsWanted(stream=sender, needed_sat=needed_sat)
+        case mail.CoinsRequested(outpoint=outpoint):
+            wanted = CoinsWanted(
+                stream=sender,
+                needed_sat=content.needed_sat,
+                feerate_sat_per_kw=content.feerate_sat_per_kw,
+            )
             asked = house.coins_wanted.set(OutPoint.parse(outpoint), wanted)
             return replace(house, coins_wanted=asked)
         case mail.CoinsGivenBack(outpoint=outpoint):

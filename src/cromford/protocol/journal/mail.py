@@ -198,11 +198,13 @@ class PayAnswered(Mail, frozen=True, kw_only=True, tag="pay_answered"):
 class CoinsRequested(Mail, frozen=True, kw_only=True, tag="coins_requested"):
     """Factory to house: coins that hold this much, for children of what spends this outpoint.
 
-    Asked again with another sum, it takes the place of what was asked before.
+    Asked again with another sum, it takes the place of what was asked before. The higher the
+    feerate that is wanted, the more it hurries.
     """
 
     outpoint: bytes
     needed_sat: int
+    feerate_sat_per_kw: int = 0
 
 
 class CoinsSent(Mail, frozen=True, kw_only=True, tag="coins_sent"):

@@ -21,10 +21,14 @@ N_COINS_MAX: Final = 8  # Of one child, which then has some 550 of the 1,000 vby
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoinsWanted:
-    """What a factory asked its house for: its stream, and what the coins have to hold."""
+    """What a factory asked its house for: its stream, what the coins have to hold, and how soon.
+
+    The higher the feerate that is wanted, the more it hurries.
+    """
 
     stream: str
     needed_sat: int
+    feerate_sat_per_kw: int = 0
 
 
 def least_of_use_sat(coins: Iterable[SpentCoin]) -> int:

@@ -10,10 +10,14 @@ from cromford.watch.feerates import SWEEP_BLOCKS
 
 
 def lend(turn: Turn[House]) -> None:
-    """Set free coins aside for whoever asked; what is too little is made up once there are more."""
+    """Set free coins aside for whoever asked; what is too little is made up once there are more.
+
+    What hurries most has the first choice of what coins there are.
+    """
     feerate = turn.facts.fees.within(SWEEP_BLOCKS)
     input_sat = fee_sat_of(vsize=vsize_of(P2TR_INPUT_WEIGHT), feerate_sat_per_kw=feerate)
-    for outpoint in sorted(turn.state.coins_wanted):
+    asked = turn.state.coins_wanted
+    for outpoint in sorted(asked, key=lambda one: (-asked[one].feerate_sat_per_kw, one)):
         house = turn.state
         wanted, purse = house.coins_wanted[outpoint], house.purses.get(outpoint)
         if purse is not None and purse.amount_sat >= wanted.needed_sat:

@@ -86,6 +86,21 @@ def test_with_two_coins_there_is_room_for_two(monkeypatch: pytest.MonkeyPatch) -
     assert paid_at_once(live_factory(1, policy=EPHEMERAL), 2) == ["paid", "paid"]
 
 
+def test_one_client_takes_no_more_of_the_houses_coins_than_it_leaves_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_coins(monkeypatch, 4)
+    pump = live_factory(2, policy=EPHEMERAL)
+    alice, bob = pump.clients
+    invoices = [make_invoice(pump, who, AMOUNT_MSAT) for who in (alice, alice, alice, alice, bob)]
+    for invoice in invoices:
+        pump.handle(pump.lsp, invoice)
+    pump.run()
+    begun = pump.lsp.state.house.payments
+    known = [begun.get(invoice.payment_hash) for invoice in invoices]
+    assert [one and one.status for one in known] == ["paid", "paid", None, None, "paid"]
+
+
 def test_a_payer_without_a_coin_for_it_offers_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with_coins(monkeypatch, 1)
     pump = live_factory(2, policy=EPHEMERAL)

@@ -48,12 +48,12 @@ def _lacks(
     if terms.is_trimmed(amount_msat, is_offered=is_offered):
         return False
     # Coins are for all channels: of a client, or of a factory, which knows no other.
-    links = turn.book.links.values()
-    others = sum(
-        _n_with_output(one, decided=decided if one.channel_id == link.channel_id else None)
-        for one in links
-    )
-    return 1 + others > _n_coins(turn, link)
+    others = [one for one in turn.book.links.values() if one.channel_id != link.channel_id]
+    n_left = _n_coins(turn, link) - sum(_n_with_output(one, decided=None) for one in others)
+    # Of an LSP's a channel takes no more than it leaves: a client's payments are in nobody's way.
+    is_shared = others and not isinstance(turn.state, ClientState)
+    most = (n_left + 1) // 2 if is_shared else n_left
+    return 1 + _n_with_output(link, decided=decided) > most
 
 
 def _n_with_output(link: Link, *, decided: Htlc | None) -> int:

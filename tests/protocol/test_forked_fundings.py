@@ -15,6 +15,7 @@ from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.daemon.views import client as client_views
 from cromford.daemon.views import lsp as lsp_views
 from cromford.protocol import events as ev
+from cromford.protocol import policy
 from cromford.protocol.channels.depth import NOT_DEEP
 from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.faults import Rejected
@@ -86,6 +87,21 @@ def test_a_live_factory_whose_funding_is_shallow_again_takes_no_payment_until_it
     assert pay(pump, alice, bob, PAID_MSAT).status == "paid"
     assert pay(pump, bob, alice, 2 * PAID_MSAT).status == "paid"
     assert balance(alice).own_msat > FIRST_MSAT
+
+
+def test_a_channel_that_grew_large_is_paid_through_at_a_large_ones_depth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pump = live()
+    alice, bob = pump.clients
+    capacity_sat = book(alice).ordered_links[0].present.capacity_sat
+    monkeypatch.setattr(policy, "LARGE_CAPACITY_SAT", capacity_sat)
+    early = make_invoice(pump, bob, PAID_MSAT)
+    while pump.factory.chain.depth(pump.attempt.funding_tx.txid) < policy.MIN_DEPTH_LARGE:
+        for asker, event in ((alice, early), (pump.lsp, early), (bob, AN_INVOICE)):
+            assert rejected(asker, event) == NOT_DEEP
+        pump.mine()
+    assert pay(pump, alice, bob, PAID_MSAT).status == "paid"
 
 
 @pytest.mark.parametrize("side", ["payee"])

@@ -77,8 +77,9 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> ClientFactoryStatus
     if confirmed and attempt.ready_sent and state.chain.height >= attempt.terms.expiry_height:
         return "expired"
     if confirmed and attempt.ready_sent:
-        is_live = attempt.is_ready_on_both_sides and is_deep(attempt, state.chain)
-        return "live" if is_live else "confirming"
+        if link is None or not attempt.is_ready_on_both_sides:
+            return "confirming"
+        return "live" if is_deep(attempt, state.chain, link) else "confirming"
     if confirmed and not attempt.given_up:
         return "confirming"
     if attempt.aborted is not None:

@@ -102,7 +102,8 @@ def is_usable(state: ClientState, link: Link) -> bool:
 
     Who else leaves the factory does not matter: it publishes nothing that this channel loses by.
     """
-    return _is_in_use(state, link) and is_deep(state.attempts[link.attempt_id], state.chain)
+    attempt = state.attempts[link.attempt_id]
+    return _is_in_use(state, link) and is_deep(attempt, state.chain, link)
 
 
 def _is_in_use(state: ClientState, link: Link) -> bool:
@@ -122,7 +123,7 @@ def why_unusable(state: ClientState, *, purpose: str) -> Rejected:
         purpose: `pay` or `receive`.
     """
     shallow = (
-        state.attempts[link.attempt_id]
+        (state.attempts[link.attempt_id], link)
         for link in state.book.ordered_links
         if _is_in_use(state, link) and not is_usable(state, link)
     )

@@ -10,15 +10,16 @@ from cromford import told
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.policy import least_depth
 
 NOT_DEEP: Final = "funding_not_deep"
 
 
-def is_deep(attempt: ClientAttempt | LspAttempt, chain: KnownChain) -> bool:
-    """Say whether a funding is as deep now as its terms ask for."""
-    return chain.depth(attempt.funding_tx.txid) >= attempt.terms.min_depth
+def is_deep(attempt: ClientAttempt | LspAttempt, chain: KnownChain, link: Link) -> bool:
+    """Say whether a funding is as deep now as what a channel holds asks for."""
+    return problem_with_growth(attempt, chain, (link.present.capacity_sat,)) is None
 
 
 def problem_with_growth(
@@ -34,23 +35,28 @@ def problem_with_growth(
     return None if depth >= least else (least, depth)
 
 
-def why_not_deep(attempt: ClientAttempt | LspAttempt, chain: KnownChain) -> str:
-    """Return how far a funding is from its depth, in words."""
-    depth = chain.depth(attempt.funding_tx.txid)
+def why_not_deep(attempt: ClientAttempt | LspAttempt, chain: KnownChain, link: Link) -> str:
+    """Return how far a funding is from what a channel asks for, in words."""
+    depth, terms = chain.depth(attempt.funding_tx.txid), attempt.terms
+    capacities_sat = (link.present.capacity_sat,)
+    least = least_depth(terms.min_depth, capacities_sat, candidates=terms.candidates)
     return (
         f"factory {attempt.attempt_id.hex()}: its funding {attempt.funding_tx.txid} has {depth} of "
-        f"{told.counted(attempt.terms.min_depth, 'confirmation')}"
+        f"{told.counted(least, 'confirmation')}"
     )
 
 
-def no_channel(shallow: Iterable[ClientAttempt], chain: KnownChain, *, purpose: str) -> Rejected:
+def no_channel(
+    shallow: Iterable[tuple[ClientAttempt, Link]], chain: KnownChain, *, purpose: str
+) -> Rejected:
     """Return why nothing can be paid, or received, now: a funding by its name, if there is one.
 
     Args:
-        shallow: The factories whose channels wait for nothing but the depth of a funding.
+        shallow: The channels that wait for nothing but the depth of a funding, each with its
+            factory.
         chain: What is in blocks.
         purpose: What a channel was wanted for.
     """
-    for attempt in shallow:
-        return Rejected(NOT_DEEP, why_not_deep(attempt, chain), retryable=True)
+    for attempt, link in shallow:
+        return Rejected(NOT_DEEP, why_not_deep(attempt, chain, link), retryable=True)
     return Rejected("no_channel", f"no channel is ready to {purpose} through", retryable=True)

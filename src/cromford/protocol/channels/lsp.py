@@ -128,7 +128,7 @@ def is_usable(state: Factory, link: Link) -> bool:
 
     Which other client of the factory leaves does not matter.
     """
-    return _is_in_use(state, link) and is_deep(state.attempt, state.chain)
+    return _is_in_use(state, link) and is_deep(state.attempt, state.chain, link)
 
 
 def _is_in_use(state: Factory, link: Link) -> bool:
@@ -196,8 +196,8 @@ def pay_refusal(state: Factory, payee: bytes) -> tuple[str, str] | None:
     links = [link for link in state.book.links_with(payee) if _is_in_use(state, link)]
     if not links:
         return "payee_unknown", "the payee has no live channel with this LSP"
-    if not is_deep(state.attempt, state.chain):
-        return NOT_DEEP, why_not_deep(state.attempt, state.chain)
+    if not any(is_deep(state.attempt, state.chain, link) for link in links):
+        return NOT_DEEP, why_not_deep(state.attempt, state.chain, links[0])
     if not any(link.is_open for link in links):
         return "payee_offline", "the payee is not connected"
     return None

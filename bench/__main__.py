@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import click
+from bench.blocks import BlockRow
 from bench.history import StoreRow
 from bench.idle import IdleRow
 from bench.op import median_costs
@@ -16,6 +17,7 @@ from bench.sizes import BINARY_SHAPE, CLIENTS_DEFAULT, CLIENTS_QUICK, Size, size
 from rich.console import Console
 
 from bench import (
+    blocks,
     c_program,
     ceremony,
     comparing,
@@ -32,6 +34,7 @@ PAYMENTS: Final = "payments"
 FACTORIES: Final = "factories"
 HISTORY: Final = "history"
 IDLE: Final = "idle"
+BLOCKS: Final = "blocks"
 RESULTS: Final = Path(__file__).parent / "results"
 RUNS_DEFAULT: Final = 5
 RUNS_QUICK: Final = 3
@@ -125,7 +128,7 @@ def _between_processes(size: Size, *, n_runs: int, say: Callable[[str], None]) -
 )
 @click.option(
     "--only",
-    type=click.Choice([PAYMENTS, FACTORIES, HISTORY, IDLE]),
+    type=click.Choice([PAYMENTS, FACTORIES, HISTORY, IDLE, BLOCKS]),
     help="Measure only these rows.",
 )
 @click.option(
@@ -181,6 +184,10 @@ def main(
     if only in {None, IDLE}:
         n_idle = idle.FACTORIES_QUICK if quick else idle.FACTORIES_DEFAULT
         carried += idle.rows(n_idle, say=quiet.print)
+    of_blocks: list[BlockRow] = []
+    if only in {None, BLOCKS}:
+        n_channels = blocks.CHANNELS_QUICK if quick else blocks.CHANNELS_DEFAULT
+        of_blocks += blocks.rows(n_channels, say=quiet.print)
     found = report.document(
         rows,
         median_costs([*before, measure()]),
@@ -189,6 +196,7 @@ def main(
         load_before=load_before,
         stores=stores,
         idle=carried,
+        blocks=of_blocks,
     )
     console = Console()
     if not console.is_terminal:

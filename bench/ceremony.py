@@ -45,7 +45,8 @@ _AFTER: Final = "acknowledgements and funding"
 class Participant:
     """One role over its driver.
 
-    `outbox` holds what it sent, to whom and the bytes; `prepared` the fresh keys of an attempt.
+    `outbox` holds what it sent, to whom and the bytes; `prepared` the fresh keys of an attempt;
+    `published` what it wanted in a block.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Participant:
         self.node_id = keychain.node_id
         self.outbox: deque[tuple[bytes, bytes]] = deque()
         self.prepared: list[ev.Event] = []
+        self.published: dict[Txid, Tx] = {}
         self._signer = Signer(keychain)
         self.memory = OwnMemory()
         self._look_up = look_up
@@ -92,13 +94,10 @@ class Participant:
                 return ()
             case fx.Disconnect(reason=reason):
                 raise AssertionError(reason)
-            case (
-                fx.SetDeadline()
-                | fx.ClearDeadline()
-                | fx.Broadcast()
-                | fx.LookUpSpenders()
-                | fx.PublishBumped()
-            ):
+            case fx.Broadcast(tx=tx):
+                self.published[tx.txid] = tx
+                return ()
+            case fx.SetDeadline() | fx.ClearDeadline() | fx.LookUpSpenders() | fx.PublishBumped():
                 return ()
             case (
                 fx.HandOverKeys()

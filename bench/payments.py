@@ -114,12 +114,14 @@ Request = tuple[Participant, ev.PayRequested]
 class PayingWorld:
     """A funded factory in one process, whose clients have something to spend."""
 
-    def __init__(self, run: int, open_store: Callable[[], Store], clock: str) -> None:
-        self._world = World(SIZE, run, open_store)
+    def __init__(
+        self, run: int, open_store: Callable[[], Store], clock: str, size: Size = SIZE
+    ) -> None:
+        self._world = World(size, run, open_store)
         self.watch = Stopwatch(clock)
         self.lsp, self.clients = self._world.lsp, self._world.clients
         self._n_invoices = 0
-        self.lsp.handle(ev.BuildRequested(min_clients=SIZE.n_clients, max_clients=SIZE.n_clients))
+        self.lsp.handle(ev.BuildRequested(min_clients=size.n_clients, max_clients=size.n_clients))
         self.lsp.handle(self.lsp.prepared.pop())
         self._deliver_all()
         self._confirm()
@@ -176,6 +178,13 @@ class PayingWorld:
             if payment.status != "paid":
                 raise AssertionError(f"{request.text} is {payment.status}: {payment.failure!r}")
 
+    def find_block(self, height: int, *txs: Tx) -> None:
+        """Let everybody see a block of these transactions; heights may be left out."""
+        block_hash = Txid(sha256(b"block %d" % height))
+        for participant in (self.lsp, *self.clients):
+            relevant = participant.driver.relevant(txs)
+            participant.handle(ev.BlockAdded(height=height, block_hash=block_hash, txs=relevant))
+
     def _deliver_all(self) -> None:
         while self.lsp.outbox or any(client.outbox for client in self.clients):
             self._world.deliver_to_clients(self._deliver)
@@ -190,16 +199,8 @@ class PayingWorld:
 
     def _confirm(self) -> None:
         (attempt,) = self.lsp.driver.state.attempts.values()
-        funding: Tx = attempt.funded.funding_tx
-        for depth in range(1, SIZE.lsp_policy.min_depth + 1):
-            height = TIP_HEIGHT + depth
-            event = ev.BlockAdded(
-                height=height,
-                block_hash=Txid(sha256(b"block %d" % height)),
-                txs=(funding,) if depth == 1 else (),
-            )
-            for participant in (self.lsp, *self.clients):
-                participant.handle(event)
+        for depth in range(1, attempt.terms.min_depth + 1):
+            self.find_block(TIP_HEIGHT + depth, *[attempt.funded.funding_tx] * (depth == 1))
         self._deliver_all()
         for client in self.clients:
             if not _link(client).is_open:

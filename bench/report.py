@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
+from bench.blocks import BlockRow
 from bench.history import StoreRow
 from bench.idle import IdleRow
 from bench.op import Costs, Op
@@ -34,6 +35,7 @@ def document(
     load_before: str,
     stores: Sequence[StoreRow] = (),
     idle: Sequence[IdleRow] = (),
+    blocks: Sequence[BlockRow] = (),
 ) -> dict[str, Any]:
     """Return everything about a run as plain data. Times in milliseconds, costs in microseconds."""
     return {
@@ -54,6 +56,7 @@ def document(
         "rows": [_row(row) for row in rows],
         "stores": [_store(row) for row in stores],
         "idle": [_store(row) for row in idle],
+        "blocks": [_store(row) for row in blocks],
     }
 
 
@@ -78,7 +81,7 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def _store(row: StoreRow | IdleRow) -> dict[str, Any]:
+def _store(row: StoreRow | IdleRow | BlockRow) -> dict[str, Any]:
     return {
         name: round(value, 4) if isinstance(value, float) else value
         for name, value in asdict(row).items()
@@ -126,6 +129,28 @@ def show(console: Console, results: dict[str, Any]) -> None:
         console.print(_stores_table(results["stores"]))
     if results["idle"]:
         console.print(_idle_table(results["idle"]))
+    if results["blocks"]:
+        console.print(_blocks_table(results["blocks"]))
+
+
+def _blocks_table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title="A block of an LSP, CPU", title_justify="left")
+    for heading in ("quiet channels", "period", "clients"):
+        table.add_column(heading)
+    for heading in ("exits", "asked", "first ms", "block ms", "ratio"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            f"{row['n_channels']:,}",
+            row["period"],
+            row["clients"],
+            f"{row['n_exits']}",
+            f"{row['n_asked']}",
+            f"{row['first_ms']:.0f}",
+            f"{row['block_ms']:.1f}",
+            f"{row['ratio']:.2f}",
+        )
+    return table
 
 
 def _idle_table(rows: Sequence[dict[str, Any]]) -> Table:

@@ -14,10 +14,11 @@ import pytest
 from bench.op import Op
 from bench.operations import measure
 from bench.rows import CPU, WALL, repeat
-from bench.sizes import BINARY_SHAPE, Size, seckey_of, sizes_of
+from bench.sizes import BINARY_SHAPE, Size, keychain_of, seckey_of, sizes_of
 from rich.console import Console
 
 from bench import (
+    blocks,
     ceremony,
     comparing,
     floor,
@@ -33,6 +34,7 @@ from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.crypto.keys import pubkey_of
 from cromford.daemon import streams
 from cromford.factory.branch import branch_of
+from cromford.factory.lifetime import Period
 from cromford.factory.outputs import OutputKind
 from cromford.factory.tree import Tree, build_tree
 from cromford.factory.vertices import ChannelFundingPubkeys
@@ -228,6 +230,33 @@ def test_a_store_is_what_it_was_after_payments_and_checkpoints(
     shown = io.StringIO()
     report.show(Console(file=shown, width=100), results)
     assert "Stores after 6 payments" in shown.getvalue()
+
+
+def test_a_block_asks_a_factory_that_is_left_and_none_that_dies(tmp_path: Path) -> None:
+    blocks.write(tmp_path, 8, 1, Period.DYING)
+    seen = blocks.measure(tmp_path, blocks.SIZE.new_lsp(keychain_of(blocks.SIZE, 0, "LSP")))
+    assert seen.keys() == {blocks.AWAY, blocks.HERE}
+    assert {one["n_asked"] for one in seen.values()} == {1}
+
+
+@pytest.mark.sampled(0)
+def test_the_rows_of_blocks_are_told_with_whom_they_asked() -> None:
+    rows = blocks.rows((8, 24), exits=(2,))
+    assert [(row.n_channels, row.period, row.clients) for row in rows] == [
+        (n_channels, period, clients)
+        for n_channels in (8, 24)
+        for period in ("active", "dying")
+        for clients in (blocks.AWAY, blocks.HERE)
+    ]
+    assert {row.n_asked for row in rows} == {2}
+    assert all(row.first_ms > 0 and row.block_ms > 0 for row in rows)
+    assert min(row.ratio for row in rows) == 1
+    now = datetime.now(UTC)
+    results = report.document([], measure(), began=now, ended=now, load_before="", blocks=rows)
+    shown = io.StringIO()
+    report.show(Console(file=shown, width=100), results)
+    assert "A block of an LSP" in shown.getvalue()
+    assert [row["n_asked"] for row in results["blocks"]] == [2] * len(rows)
 
 
 @pytest.mark.sampled(0)

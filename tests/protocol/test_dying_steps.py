@@ -6,7 +6,13 @@ from itertools import chain, permutations
 import pytest
 
 from cromford.factory.lifetime import Lifetime
-from cromford.protocol.dying_steps import begin_height, is_close_due, next_close_height
+from cromford.protocol.dying_steps import (
+    Closers,
+    begin_height,
+    closers_at,
+    is_close_due,
+    next_close_height,
+)
 from cromford.protocol.policy import (
     DyingStep,
     InvalidDyingPolicy,
@@ -91,7 +97,14 @@ def test_without_close_in_the_policy_none_is_ever_asked_for() -> None:
     assert not any(
         is_close_due(policy, LIFE, asked_height=None, height=height) for height in range(990, 2_030)
     )
-    assert next_close_height(policy, LIFE, asked_height=None, height=1_000) is None
+    assert next_close(policy, LIFE, None, 1_000) is None
+    assert next_close(policy, LIFE, None, 1_000, has_failed=True) is None
+
+
+def next_close(
+    policy: LspPolicy, life: Lifetime, asked: int | None, height: int, *, has_failed: bool = False
+) -> int | None:
+    return next_close_height(policy, life, asked_height=asked, has_failed=has_failed, height=height)
 
 
 def test_the_next_close_is_the_first_height_at_which_one_is_due() -> None:
@@ -102,13 +115,56 @@ def test_the_next_close_is_the_first_height_at_which_one_is_due() -> None:
                 for later in range(height + 1, 1_440)
                 if is_close_due(DEFAULT, LIFE, asked_height=asked, height=later)
             ]
-            found = next_close_height(DEFAULT, LIFE, asked_height=asked, height=height)
-            assert found == (due[0] if due else None), (asked, height)
+            assert next_close(DEFAULT, LIFE, asked, height) == (due[0] if due else None)
+
+
+@pytest.mark.parametrize("has_failed", [False, True])
+@pytest.mark.parametrize("steps", [(MOVE, CLOSE, SWEEP), (CLOSE, SWEEP), (MOVE, CLOSE)])
+@pytest.mark.parametrize("dying_blocks", [100, 200, 432])
+def test_before_the_next_height_of_a_close_nobody_more_may_close_than_now(
+    dying_blocks: int, steps: tuple[DyingStep, ...], *, has_failed: bool
+) -> None:
+    """Also where a reorganisation took back the height at which it was asked for."""
+    end = 1_060 + dying_blocks
+    life = replace(LIFE, exit_deadline_height=1_000 + dying_blocks, expiry_height=end)
+    policy, heights = policy_of(*steps), range(990, end)
+    for asked in (None, 1_000, 1_050, 1_216, LAST):
+        due = {
+            height: is_close_due(policy, life, asked_height=asked, height=height)
+            for height in heights
+        }
+        now, then = (
+            {
+                height: closers_at(
+                    policy,
+                    life,
+                    is_asked=counts and due[height],
+                    has_failed=has_failed,
+                    height=height,
+                )
+                for height in heights
+            }
+            for counts in (False, True)
+        )
+        for height in heights:
+            following = next_close(policy, life, asked, height, has_failed=has_failed) or end
+            between = range(height + 1, min(following, end))
+            assert max((then[one] for one in between), default=0) <= now[height], (asked, height)
+            assert not any(due[one] for one in between), (asked, height)
+            assert following > height
+            assert following >= end or then[following] is not Closers.NOBODY, (asked, height)
 
 
 def test_where_the_dying_period_is_too_short_for_a_close_none_is_asked_for() -> None:
     short = Lifetime(dying_height=1_000, exit_deadline_height=1_143, expiry_height=1_700)
     policy = policy_of(CLOSE, SWEEP)
-    assert next_close_height(policy, short, asked_height=None, height=0) is None
+    assert not any(
+        is_close_due(policy, short, asked_height=None, height=height) for height in range(1_700)
+    )
+    assert next_close(policy, short, None, 0) == 1_000, (
+        "what all moved out of is closed all the same"
+    )
+    assert next_close(policy, short, None, 1_000) is None
     a_block_more = replace(short, exit_deadline_height=1_144)
-    assert next_close_height(policy, a_block_more, asked_height=None, height=0) == 1_000
+    assert is_close_due(policy, a_block_more, asked_height=None, height=1_000)
+    assert next_close(policy, a_block_more, None, 0) == 1_000

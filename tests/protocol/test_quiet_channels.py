@@ -14,9 +14,11 @@ from tests.protocol.paying_clients import pay
 from tests.protocol.pump import PumpNode
 from tests.protocol.sleepers import Village, lsp_state
 
+from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import Txid
 from cromford.crypto.keys import sha256
 from cromford.daemon.lspd import LSP_ROLE
+from cromford.factory.lifetime import Period
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.exiting.rest import at_rest_until
@@ -60,9 +62,9 @@ def after_block(state: LspState) -> LspState:
     return lsp_role.decide(state, block_after(state)).state
 
 
-def with_quiet(n_channels: int) -> LspState:
+def with_quiet(n_channels: int, state: LspState | None = None) -> LspState:
     """Return an LSP with one exit under way, and this many quiet channels at least."""
-    state = lsp_state(village())
+    state = state or lsp_state(village())
     quiet = state.factory(QUIET)
     n_links = len(quiet.book.links)
     for number in range(FIRST_COPY, FIRST_COPY + n_channels // n_links):
@@ -98,6 +100,40 @@ def test_a_block_does_the_same_whether_a_hundred_channels_are_quiet_or_ten_thous
         assert [*LSP_ROLE.parts.quiet(state)] == []
     assert seen[0].total() > 0
     assert seen[0] == seen[1] == seen[2]
+
+
+def dying(blocks_before_close: int) -> LspState:
+    """Return the LSP with its quiet factory in its dying period; one of its clients is away.
+
+    Args:
+        blocks_before_close: How many blocks are left until the policy asks for a close.
+    """
+    away = village().clients[0]
+    gone = ev.ConnectionClosed(node_id=away.node_id)
+    state = lsp_role.decide(lsp_state(village()), gone).state
+    life, policy = state.factory(QUIET).lifetime, state.config.policy
+    height = life.share_height(policy.dying_step_percent) - blocks_before_close
+    tip = BlockRef(height=height, block_hash=Txid(bytes(32)))
+    return replace(state, scan=replace(state.scan, recent=(tip,)))
+
+
+@pytest.mark.parametrize(
+    ("blocks_before_close", "sizes"), [(3, (100, 1_000, 10_000)), (0, (100, 1_000))]
+)
+def test_a_block_does_the_same_whether_a_hundred_channels_die_or_ten_thousand(
+    blocks_before_close: int, sizes: tuple[int, ...]
+) -> None:
+    seen: list[Counter[str]] = []
+    for n_channels in sizes:
+        state = after_block(with_quiet(n_channels, dying(blocks_before_close)))
+        factory = state.factory(FIRST_COPY)
+        assert (factory.period, factory.closing) == (Period.DYING, None)
+        assert (factory.close_height is None) == (blocks_before_close > 0)
+        assert set(state.restless.asked) == {LEFT}
+        seen.append(calls_of_block(state))
+        assert [*LSP_ROLE.parts.quiet(state)] == []
+    assert seen[0].total() > 0
+    assert all(calls == seen[0] for calls in seen)
 
 
 def test_a_factory_at_rest_is_asked_again_at_its_height_and_once_something_happens() -> None:

@@ -37,7 +37,7 @@ from cromford.bitcoin.tx import Tx, Txid
 from cromford.daemon.views.lsp import status_of
 from cromford.factory.lifetime import Period
 from cromford.protocol import events as ev
-from cromford.protocol.exiting.rest import NEVER, wakes_at
+from cromford.protocol.exiting.rest import NEVER, at_rest_until, wakes_at
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Errand, Forward, Held
 from cromford.protocol.journal.factory import Factory
@@ -183,19 +183,15 @@ def test_a_quiet_factory_names_the_next_change_of_its_life() -> None:
         assert wakes_at(at(quiet, before, period=told)) == wakes, (before, told)
 
 
-def test_a_quiet_factory_wakes_to_be_closed_where_its_policy_says_so() -> None:
+def test_a_quiet_factory_wakes_for_no_close_for_which_somebody_has_to_come() -> None:
     quiet = quiet_factory(dying_policy=(DyingStep.CLOSE, DyingStep.SWEEP), dying_blocks=288)
     lifetime = quiet.lifetime
-    begins, last = lifetime.dying_height, lifetime.exit_deadline_height - 144
-    for height, asked, wakes in (
-        (begins, begins, begins + 36),
-        (begins + 35, begins, begins + 36),
-        (last - 36, last - 36, last),
-        (last - 35, last - 35, lifetime.exit_deadline_height),
-        (last, last, lifetime.exit_deadline_height),
-    ):
+    begins = lifetime.dying_height
+    for height, asked in ((begins, None), (begins, begins), (begins + 35, begins)):
         dying = at(quiet, height, period=Period.DYING, close_height=asked)
-        assert wakes_at(dying) == wakes, (height, asked)
+        assert wakes_at(dying) == lifetime.exit_deadline_height
+        rests = begins + 36 if asked else height + 1
+        assert at_rest_until(dying) == rests, "but while somebody is here it is asked for"
 
 
 def test_a_session_and_an_htlc_of_a_real_channel_are_business() -> None:

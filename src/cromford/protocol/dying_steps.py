@@ -83,12 +83,37 @@ def closers_at(
 
 
 def next_close_height(
-    policy: LspPolicy, lifetime: Lifetime, *, asked_height: int | None, height: int
+    policy: LspPolicy,
+    lifetime: Lifetime,
+    *,
+    asked_height: int | None,
+    has_failed: bool,
+    height: int,
 ) -> int | None:
-    """Return the first height above this one at which a close is due; None if none is."""
+    """Return the first height above this one at which a close becomes possible, or is due again.
+
+    Until then `closers_at` changes by no height to anybody else who could close it: only who is
+    here decides. None if there is no such height.
+
+    Args:
+        policy: The LSP's.
+        lifetime: The factory's, by its slowest path.
+        asked_height: When it was asked for the last time; None if never. A reorganisation may have
+            taken that height back.
+        has_failed: Whether the last close of the factory came to nothing.
+        height: Of the chain's tip.
+    """
     begins = begin_height(policy, lifetime, DyingStep.CLOSE)
     if begins is None:
         return None
+    if height < begins and not has_failed:
+        return begins
+    end = close_end_height(lifetime)
     again = begins if asked_height is None else asked_height + CLOSE_RETRY_BLOCKS
     due = max(begins, again, height + 1)
-    return due if due <= close_end_height(lifetime) else None
+    if due <= end:
+        return due
+    if not has_failed:
+        return None
+    n_pauses = (max(height, end) - begins) // CLOSE_RETRY_BLOCKS + 1
+    return begins + max(0, n_pauses) * CLOSE_RETRY_BLOCKS

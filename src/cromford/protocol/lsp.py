@@ -32,14 +32,14 @@ from cromford.protocol.channels import lsp as channels
 from cromford.protocol.channels.resuming import on_nonce_deadline
 from cromford.protocol.channels.signing import on_revocation_deadline
 from cromford.protocol.closing import lsp as closing
-from cromford.protocol.closing.by_policy import close_what_can_be
+from cromford.protocol.closing.by_policy import close_what_can_be, waits_for_clients
 from cromford.protocol.closing.confirming import owed_by_factory
 from cromford.protocol.closing.telling import tell_closed
 from cromford.protocol.delivery import Round
 from cromford.protocol.dying import lsp as dying
 from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
-from cromford.protocol.exiting.rest import at_rest_until, has_guests
+from cromford.protocol.exiting.rest import NEVER, at_rest_until, has_guests, wakes_at
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.handover import lsp as handover
 from cromford.protocol.journal import advance_records as ar
@@ -392,13 +392,17 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
 def _let_rest(round_: Round, turn: Turn[Factory]) -> None:
     """Let a factory be at rest in which only its clients may do something.
 
-    One that nobody is connected to goes on being asked, until it sleeps.
+    One that nobody is connected to goes on being asked, until it sleeps, if it may.
     """
-    number = factory_number(turn.stream)
-    if number is None or not round_.goes_on(turn.stream) or turn.state.begun is None:
+    number, state = factory_number(turn.stream), turn.state
+    if number is None or not round_.goes_on(turn.stream) or state.begun is None:
         return
-    until_height = at_rest_until(turn.state)
-    if until_height is not None and has_guests(turn.state, round_.facts.directory.is_connected):
+    until_height = at_rest_until(state)
+    if until_height is None:
+        return
+    if until_height != NEVER and not waits_for_clients(turn, dying.closers_between(state)):
+        return
+    if has_guests(state, round_.facts.directory.is_connected) or wakes_at(state) is None:
         round_.let_rest(number, until_height)
 
 

@@ -10,6 +10,7 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.protocol import events as ev
 from cromford.protocol.channels.seats import is_own_seat
 from cromford.protocol.closing.lsp import on_requested
+from cromford.protocol.closing.planning import clients_away
 from cromford.protocol.dying_steps import Closers
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.factory import Factory
@@ -40,6 +41,22 @@ def close_what_can_be(turn: Turn[Factory], closers: Closers) -> None:
         except Rejected:
             continue
         return
+
+
+def waits_for_clients(turn: Turn[Factory], closers: Closers) -> bool:
+    """Say whether a factory of which nothing is on chain is closed no sooner than somebody comes.
+
+    Or than another may be needed: what is in the way of those who are here, a feerate, say, may be
+    gone with any block.
+
+    Args:
+        turn: The decision so far.
+        closers: Who may be needed for it.
+    """
+    clients = range(1, len(turn.state.attempt.seats) + 1)
+    if closers is Closers.LSP:
+        return not all(is_own_seat(turn.state, client) for client in clients)
+    return closers is Closers.NOBODY or bool(clients_away(turn.state, turn.facts, clients))
 
 
 def _in_turn(state: Factory) -> list[_Part]:

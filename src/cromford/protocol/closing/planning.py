@@ -237,18 +237,23 @@ def check_all_are_here(state: Factory, facts: Facts, scope: CloseScope) -> None:
     Raises:
         Rejected: If not; says who is away.
     """
+    away = clients_away(state, facts, scope.clients)
+    if away:
+        raise Rejected("clients_away", f"not connected: {named_clients(away)}", retryable=True)
+
+
+def clients_away(state: Factory, facts: Facts, clients: Iterable[int]) -> list[int]:
+    """Return those of some clients for whom a close has to wait: they are needed, and not here."""
     seats = state.attempt.seats
-    away = [
+    return [
         client
-        for client in scope.clients
+        for client in clients
         if not is_own_seat(state, client)
         and not (
             facts.directory.is_connected(seats[client - 1].node_id)
             and _is_taken_up(link_of(state, client))
         )
     ]
-    if away:
-        raise Rejected("clients_away", f"not connected: {named_clients(away)}", retryable=True)
 
 
 def named_clients(clients: Iterable[int]) -> str:

@@ -21,6 +21,17 @@ def on_block(turn: Turn[Factory]) -> Closers:
     is_asked = wants_close(state, height)
     if is_asked:
         turn.remember(dr.CloseWanted(attempt_id=state.attempt.attempt_id, height=height))
+    return _closers(turn.state, height, is_asked=is_asked)
+
+
+def closers_between(state: Factory) -> Closers:
+    """Return by whom some of a factory may be closed where the policy does not ask for it anew."""
+    if not stands(state):
+        return Closers.NOBODY
+    return _closers(state, state.chain.height, is_asked=False)
+
+
+def _closers(state: Factory, height: int, *, is_asked: bool) -> Closers:
     return closers_at(
         state.config.policy,
         state.lifetime,

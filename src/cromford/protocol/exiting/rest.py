@@ -12,6 +12,7 @@ from typing import Final
 from cromford.bitcoin.tx import OutPoint
 from cromford.factory.lifetime import Period
 from cromford.protocol.channels.close_rules import closed_by
+from cromford.protocol.channels.seats import is_own_seat
 from cromford.protocol.dying_steps import next_close_height
 from cromford.protocol.exiting.breach import is_to_be_recalled
 from cromford.protocol.exiting.channel import RESOLVED_DEPTH, watched_outpoints
@@ -26,22 +27,36 @@ NEVER: Final = 2**31 - 1  # Above every height.
 
 
 def wakes_at(factory: Factory) -> int | None:
-    """Return the height from which a factory has something to do again; None if it has it now."""
-    return _idle_until(factory, _is_busy)
+    """Return the height from which a factory has something to do again; None if it has it now.
+
+    No close that the policy asks for wakes it: whoever is needed for that has to connect. Where
+    nobody is needed, a factory that dies stays in memory, so that no label says when it is closed:
+    a later start may have another policy.
+    """
+    height = _idle_until(factory, _is_busy)
+    if height is None or height == NEVER:
+        return height
+    return None if _is_closed_alone(factory.landed) else height
 
 
 def at_rest_until(factory: Factory) -> int | None:
     """Return until which height no block has to ask a factory; None if the next one has to.
 
-    What its clients may still say does not matter. One that dies is asked: whoever is here may be
-    what a close of it waited for.
+    What its clients may still say does not matter. Whether a close of one that dies waits for
+    nobody but the next block has to be asked besides.
     """
     height = _idle_until(factory, _asks_blocks)
     if height is None or height == NEVER:
         return height
     landed = factory.landed
-    is_dying = landed.lifetime.period_at(landed.chain.height) > Period.ACTIVE
-    return None if is_dying else height
+    close = next_close_height(
+        landed.config.policy,
+        landed.lifetime,
+        asked_height=landed.close_height,
+        has_failed=landed.close_ended is not None,
+        height=landed.chain.height,
+    )
+    return height if close is None else min(height, close)
 
 
 def has_guests(factory: Factory, is_connected: Callable[[bytes], bool]) -> bool:
@@ -84,22 +99,24 @@ def _idle_until(factory: Factory, is_busy: Callable[[Link], bool]) -> int | None
     if factory.advances:
         return None  # Whoever comes back is asked at once, and deadlines count from here.
     # From the expiry on it is ours, and stays awake until it is in the wallet.
-    return _next_height(factory)
+    return _next_change(factory)
 
 
-def _next_height(factory: Factory) -> int | None:
-    """Return the next height at which its life changes, or its policy asks for a close.
+def _next_change(factory: Factory) -> int | None:
+    """Return the next height at which its life changes.
 
     None from the expiry on, and while a change is not told yet.
     """
     lifetime, height = factory.lifetime, factory.chain.height
-    change = lifetime.next_change(height)
-    if change is None or lifetime.period_at(height) > max(factory.period, Period.ACTIVE):
-        return None
-    close = next_close_height(
-        factory.config.policy, lifetime, asked_height=factory.close_height, height=height
-    )
-    return change if close is None else min(change, close)
+    is_untold = lifetime.period_at(height) > max(factory.period, Period.ACTIVE)
+    return None if is_untold else lifetime.next_change(height)
+
+
+def _is_closed_alone(factory: Factory) -> bool:
+    """Say whether a factory dies that we may close by ourselves: we sign for all its clients."""
+    is_dying = factory.lifetime.period_at(factory.chain.height) > Period.ACTIVE
+    clients = range(1, len(factory.attempt.seats) + 1)
+    return is_dying and all(is_own_seat(factory, client) for client in clients)
 
 
 def _is_shared_out(factory: Factory) -> bool:

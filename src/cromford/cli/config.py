@@ -8,17 +8,19 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from cromford.bitcoin.network import NETWORKS
 from cromford.cli.configuration.run_options import (
+    allowed_api_listen,
+    allowed_network,
     chain_of,
+    checked_lsp_policy,
     client_policy,
-    lsp_policy,
     signet_challenge,
 )
 from cromford.cli.configuration.settings import Settings, dump, read_file, resolve
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
 from cromford.cli.invocation import CONFIG_NAME, Invocation, invocation_options
 from cromford.cli.shown.output import cell, show, write_json
+from cromford.daemon.backup.places import PlaceRefused, check_places
 from cromford.protocol.policy import UnsafePolicy, check_is_safe
 
 ROLES: Final = ("lsp", "client")
@@ -40,7 +42,10 @@ def command() -> None:
 @invocation_options
 @click.pass_obj
 def check(invocation: Invocation, file: Path | None) -> None:
-    """Check a configuration file: every key, and whether they go together."""
+    """Check a configuration file: every key, and whether they go together.
+
+    What a daemon that is started with this file alone would be refused for is refused here.
+    """
     path = file or _file_of(invocation)
     if path is None:
         raise CommandFailed(
@@ -51,7 +56,8 @@ def check(invocation: Invocation, file: Path | None) -> None:
         )
     flags = {"chain_network": invocation.network}
     settings = resolve(flags=flags, environment={}, in_file=read_file(path))
-    _check_together(settings, str(path))
+    datadir = None if invocation.datadir is None else invocation.datadir.expanduser()
+    _check_together(settings, str(path), datadir=datadir)
     show(invocation, {"file": str(path), "ok": True}, _print_checked)
 
 
@@ -87,16 +93,38 @@ def _file_of(invocation: Invocation) -> Path | None:
     return found[0] if found else None
 
 
-def _check_together(settings: Settings, where: str) -> None:
-    network = NETWORKS[settings["chain.network"]]
+def _check_together(settings: Settings, where: str, *, datadir: Path | None) -> None:
+    """Check all that both roles are refused for before they start.
+
+    Raises:
+        CommandFailed: Naming the file, and what does not go together in it.
+    """
     try:
+        network = allowed_network(settings)
         chain_of(settings, network)
         signet_challenge(settings, network)
-        lsp_policy(settings)
+        allowed_api_listen(settings)
+        checked_lsp_policy(settings)
         check_is_safe(client_policy(settings), network)
-    except (click.UsageError, UnsafePolicy) as error:
-        told = f"client.{error}" if isinstance(error, UnsafePolicy) else error.format_message()
+        check_places(
+            datadir,
+            backup_dir=settings["backup.dir"],
+            mark_dir=settings["backup.mark_dir"],
+        )
+    except CommandFailed as error:
+        raise CommandFailed(
+            error.code,
+            f"{where}: {error.message}",
+            remediation=error.remediation,
+            exit_code=error.ends_with,
+        ) from error
+    except (click.UsageError, UnsafePolicy, PlaceRefused) as error:
+        told = f"client.{error}" if isinstance(error, UnsafePolicy) else _words_of(error)
         raise CommandFailed("config_invalid", f"{where}: {told}", exit_code=EXIT_USAGE) from error
+
+
+def _words_of(error: Exception) -> str:
+    return error.format_message() if isinstance(error, click.UsageError) else str(error)
 
 
 def _document(settings: Settings) -> dict[str, dict[str, Any]]:

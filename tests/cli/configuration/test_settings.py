@@ -199,6 +199,13 @@ REFUSED = [
     ("[lsp]\nmin_clients = 3\nmax_clients = 2", "lsp.min_clients: expected at most max_clients, 2"),
     ("[client]\nmin_depth_blocks_min = 13", "expected at most min_depth_blocks_max, 12"),
     ("[client]\nmin_feerate_sat_per_vb = 200", "expected at most max_feerate_sat_per_vb, 20"),
+    ("[chain]\nnetwork = 'mainnet'", "mainnet is refused unless it is allowed"),
+    ("[api]\nbeyond_loopback = true", "api.beyond_loopback: expected only beside api.listen"),
+    ("[api]\nlisten = '0.0.0.0:9'", "api.listen: expected an address of this machine alone"),
+    ("[lsp]\nstrangers_max = 2049", "lsp.strangers_max: expected at most connections_max, 2048"),
+    ("[lsp]\nconnections_max = 1", "lsp.min_clients: expected at most connections_max, 1"),
+    ("[backup]\ndir = 'b'\nmark_dir = 'b/m'", "are one place, or one is within the other"),
+    ("[backup]\ndir = 'b'", "--backup-dir: "),
 ]  # fmt: skip
 
 

@@ -62,8 +62,7 @@ def lsp_options(values: Values, datadir: Path) -> LspOptions:
         CommandFailed: If mainnet was not allowed.
     """
     host, port = values["lsp.listen"]
-    policy = lsp_policy(values)
-    _check_builds(values)
+    policy = checked_lsp_policy(values)
     return LspOptions(
         listen_host=host,
         listen_port=port,
@@ -72,6 +71,18 @@ def lsp_options(values: Values, datadir: Path) -> LspOptions:
         limits=connection_limits(values),
         **_shared(values, datadir),
     )
+
+
+def checked_lsp_policy(values: Values) -> LspPolicy:
+    """Return an LSP's policy, once all of its section goes together.
+
+    Raises:
+        click.UsageError: If two values do not.
+    """
+    policy = lsp_policy(values)
+    _check_builds(values)
+    connection_limits(values)
+    return policy
 
 
 def _check_builds(values: Values) -> None:
@@ -153,7 +164,20 @@ def agent_options(values: Values, datadir: Path) -> AgentOptions:
 
 
 def api_listen(values: Values) -> tuple[str, int] | None:
-    """Return where the API is served by TCP; None where it is not.
+    """Return where the API is served by TCP, with a warning if others reach it; None for nowhere.
+
+    Raises:
+        click.UsageError: If other machines may reach it, and it is served nowhere.
+        CommandFailed: If other machines could reach it, and nobody said that they may.
+    """
+    listen = allowed_api_listen(values)
+    if listen is not None and not is_loopback(listen[0]):
+        click.echo(API_WARNING, err=True)
+    return listen
+
+
+def allowed_api_listen(values: Values) -> tuple[str, int] | None:
+    """Return the same, and say nothing.
 
     Raises:
         click.UsageError: If other machines may reach it, and it is served nowhere.
@@ -174,7 +198,6 @@ def api_listen(values: Values) -> tuple[str, int] | None:
             "way would have it: say --api-beyond-loopback if that is what you want.",
             exit_code=EXIT_USAGE,
         )
-    click.echo(API_WARNING, err=True)
     return listen
 
 

@@ -16,11 +16,11 @@ class PlaceRefused(Exception):
     """Two places are one, or one lies within the other."""
 
 
-def check_places(datadir: Path, *, backup_dir: Path | None, mark_dir: Path | None) -> None:
+def check_places(datadir: Path | None, *, backup_dir: Path | None, mark_dir: Path | None) -> None:
     """Check that the three places are three.
 
     Args:
-        datadir: The daemon's data directory.
+        datadir: The daemon's data directory; None where it is not known, and then only the others.
         backup_dir: The second place, if there is one.
         mark_dir: The third.
 

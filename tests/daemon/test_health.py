@@ -1,7 +1,10 @@
 """A probe fails where it should, and says why: a daemon that hangs, a chain that is stale."""
 
 import asyncio
+import contextlib
 import json
+import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
@@ -10,7 +13,13 @@ from typing import Any
 import pytest
 
 from cromford.daemon.health import HEALTH_PATH, READY_PATH, Check, checked, watched
-from cromford.daemon.metrics import MetricsServer
+from cromford.daemon.metrics import (
+    CONNECTIONS_MAX,
+    QUIET_SECONDS,
+    MetricsServer,
+    Sample,
+    _Quiet,
+)
 
 FINE = [checked("chain", None), checked("peers", None)]
 STALE = [checked("chain", "no block for hours"), checked("peers", None)]
@@ -118,3 +127,61 @@ def test_numbers_that_others_can_read_are_warned_of(
     warned = [record.getMessage() for record in caplog.records]
     expected = f"metrics_beyond_this_machine host={host} port={server.port}"
     assert warned == ([expected] if is_told else [])
+
+
+def knock(server: MetricsServer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=30)
+
+
+def test_who_connects_and_says_nothing_keeps_nobody_out_and_takes_few_places() -> None:
+    before = threading.active_count()
+    server = MetricsServer(("127.0.0.1", 0), lambda: [("height", {}, 7)])
+    with contextlib.ExitStack() as held:
+        held.callback(server.close)
+        first = held.enter_context(knock(server))
+        for _ in range(2 * CONNECTIONS_MAX):
+            held.enter_context(knock(server))
+            n_serving = threading.active_count() - before - 1
+            assert n_serving <= 2 * CONNECTIONS_MAX
+        assert first.recv(1) == b""  # It came first, and made room.
+        held.enter_context(knock(server))
+        assert "cromford_height 7.0" in get(server, "/metrics")[1]
+
+
+def test_a_connection_that_says_nothing_ends_in_silence(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_Quiet, "timeout", 0.05)
+    server = MetricsServer(("127.0.0.1", 0), lambda: [("height", {}, 7)])
+    try:
+        with knock(server) as silent, knock(server) as slow:
+            slow.sendall(b"GET /met")
+            assert (silent.recv(1), slow.recv(1)) == (b"", b"")
+    finally:
+        server.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_while_all_that_were_ended_are_still_there_nobody_is_let_in() -> None:
+    """A thread that waits for the daemon's loop does not notice that it is to end."""
+    goes_on, asked = threading.Event(), threading.Semaphore(0)
+
+    def wait() -> list[Sample]:
+        asked.release()
+        goes_on.wait(30)
+        return [("height", {}, 7)]
+
+    server = MetricsServer(("127.0.0.1", 0), wait)
+    with contextlib.ExitStack() as held:
+        held.callback(server.close)
+        held.callback(goes_on.set)
+        for _ in range(2 * CONNECTIONS_MAX):
+            newest = held.enter_context(knock(server))
+            newest.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert asked.acquire(timeout=30)
+        with knock(server) as late:
+            late.settimeout(QUIET_SECONDS / 2)
+            assert late.recv(1) == b""
+        goes_on.set()
+        assert newest.recv(12) == b"HTTP/1.0 200"
+        assert "cromford_height 7.0" in get(server, "/metrics")[1]

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -18,6 +18,8 @@ from prometheus_client.registry import Collector
 
 from cromford.listening import METRICS, listening_for
 
+CONNECTIONS_MAX: Final = 16  # At once: whoever scrapes has one.
+QUIET_SECONDS: Final = 10.0  # That a connection may say nothing, or read nothing.
 COUNTED: Final = "_total"  # How the name of a number ends that only rises while the daemon runs.
 
 _log = logging.getLogger(__name__)
@@ -108,11 +110,56 @@ _REASONS: Final = {200: "200 OK", 503: "503 Service Unavailable"}
 class _Quiet(WSGIRequestHandler):
     """Answers without a line of its own on stderr."""
 
+    timeout = QUIET_SECONDS
+
+    def handle(self) -> None:
+        """Answer one request. Who says nothing, or goes, is no news either."""
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            super().handle()
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
         """Say nothing: a scrape is no news."""
 
 
-class _OverIpv6(ThreadingWSGIServer):
+class _Bounded(ThreadingWSGIServer):
+    """Serves only a few at once: each has a thread, and a file that the daemon needs.
+
+    The one that came first makes room for the newest. It counts until its thread has ended, which
+    may wait for the daemon's loop: where twice as many are on their way out, nobody is let in.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as the library's
+        self._lock = threading.Lock()
+        self._open: dict[Any, bool] = {}  # By socket, the oldest first: whether it was ended.
+        super().__init__(*args, **kwargs)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the library's
+        """Begin to serve a connection, if there is room or can be made."""
+        with self._lock:
+            is_crowded = len(self._open) >= 2 * CONNECTIONS_MAX
+            if not is_crowded:
+                self._make_room()
+                self._open[request] = False
+        if is_crowded:
+            self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 - as the library's
+        """End a connection."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def _make_room(self) -> None:
+        serving = [one for one, is_ended in self._open.items() if not is_ended]
+        for oldest in serving[: 1 + len(serving) - CONNECTIONS_MAX]:
+            self._open[oldest] = True
+            with contextlib.suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+
+
+class _OverIpv6(_Bounded):
     """The same, where the host is an IPv6 address."""
 
     address_family = socket.AF_INET6
@@ -152,7 +199,7 @@ class MetricsServer:
             start_response(_REASONS[page.status], [("Content-Type", "application/json")])
             return [page.body.encode()]
 
-        serving = _OverIpv6 if ":" in host else ThreadingWSGIServer
+        serving = _OverIpv6 if ":" in host else _Bounded
         with listening_for(METRICS, host, port):
             self._server = make_server(host, port, answer, serving, handler_class=_Quiet)
         if not _is_loopback(host):

@@ -77,9 +77,21 @@ def _split_endpoint(endpoint: str) -> tuple[str, str]:
             raise ValueError(f"host: an IPv6 address stands in brackets, received {host!r}")
     if not host or len(host) > HOST_SIZE_MAX or not host.isascii() or not host.isprintable():
         raise ValueError(f"host: expected a name or an address, received {host!r}")
-    if " " in host or "@" in host:
+    if " " in host or "@" in host or not can_be_looked_up(host):
         raise ValueError(f"host: expected a name or an address, received {host!r}")
     return host, port
+
+
+def can_be_looked_up(host: str) -> bool:
+    """Say whether the system can be asked for a host: a name is put into labels of 1 to 63 bytes.
+
+    What cannot is a `UnicodeError` of whoever asks, and no `OSError`, each time.
+    """
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return "\0" not in host
 
 
 def _parse_port(port: str) -> int:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.status import Status
 
 from cromford.bitcoin.network import REGTEST
-from cromford.cli.configuration.kinds import FEERATE, Choice, Option
+from cromford.cli.configuration.kinds import FEERATE, Choice, NodeUrl, NodeUser, Option
 from cromford.cli.configuration.run_options import (
     chain_options,
     fee_policy_of,
@@ -200,6 +200,7 @@ class Live:
 )
 @click.option(
     "--chain-url",
+    type=Option(NodeUrl()),
     metavar="URL",
     help="Use this Bitcoin Core on regtest instead of the embedded node.",
 )
@@ -208,7 +209,11 @@ class Live:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Its cookie file.  [default: that of bitcoind's default data directory]",
 )
-@click.option("--chain-user", help="A user of the node, instead of a cookie.")
+@click.option(
+    "--chain-user",
+    type=Option(NodeUser()),
+    help="A user of the node, instead of a cookie.",
+)
 @click.option(
     "--chain-password-file",
     type=click.Path(dir_okay=False, path_type=Path),

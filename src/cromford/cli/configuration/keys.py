@@ -17,8 +17,9 @@ from cromford.cli.configuration.kinds import (
     File,
     Flag,
     Hex,
+    NodeUrl,
+    NodeUser,
     Number,
-    Text,
 )
 from cromford.cli.configuration.role_keys import AGENT_KEYS, CLIENT_KEYS, LSP_KEYS
 from cromford.daemon.logs import LOG_FORMATS, LOG_LEVELS
@@ -62,7 +63,7 @@ _CHAIN: Final = (
     Key(
         section="chain",
         name="url",
-        kind=Text("URL"),
+        kind=NodeUrl(),
         default=None,
         help="Bitcoin Core's JSON-RPC.",
         flag="--chain-url",
@@ -80,7 +81,7 @@ _CHAIN: Final = (
     Key(
         section="chain",
         name="user",
-        kind=Text(),
+        kind=NodeUser(),
         default=None,
         help="A user of the node, instead of a cookie.",
         flag="--chain-user",

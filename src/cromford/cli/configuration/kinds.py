@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
+from urllib.parse import urlsplit
 
 import click
 
 from cromford.adapters.peer_address import (
     PeerAddress,
+    can_be_looked_up,
     parse_endpoint,
     parse_peer_address,
     port_number,
@@ -200,6 +202,53 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeUrl(Text):
+    """Where a node's JSON-RPC is: `http` or `https`, a host, perhaps a port and a path.
+
+    A user and a password stand elsewhere, so what is refused is not repeated: they may be in it.
+    """
+
+    metavar: str = "URL"
+
+    def of_text(self, text: str) -> str:
+        """Return the URL.
+
+        Raises:
+            ValueError: If it is none, with what was expected.
+        """
+        try:
+            parts = urlsplit(text)
+            is_whole = bool(parts.hostname) and can_be_looked_up(parts.hostname or "")
+            is_whole = is_whole and (parts.port is None or parts.port > 0)
+        except ValueError:
+            is_whole = False
+        if not is_whole or not all("!" <= character <= "~" for character in text):
+            raise ValueError("expected http://HOST[:PORT][/PATH], received another text")
+        if parts.scheme not in {"http", "https"}:
+            raise ValueError("expected http or https, received another scheme")
+        if "@" in parts.netloc:
+            raise ValueError("expected no user and no password, which have keys of their own")
+        if parts.query or parts.fragment:
+            raise ValueError("expected no query and no fragment, received one")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUser(Text):
+    """A user of a node; a colon would end the name, and begin the password."""
+
+    def of_text(self, text: str) -> str:
+        """Return the name.
+
+        Raises:
+            ValueError: If it is none.
+        """
+        if ":" in text:
+            raise ValueError("expected a name without a colon, received one with it")
+        return Text.of_text(self, text)
+
+
+@dataclass(frozen=True, slots=True)
 class Hex:
     """Bytes in hex, up to a number of them."""
 
@@ -313,7 +362,7 @@ class Endpoint:
         host, _, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         number = port_number(port)
-        if not host or number is None:
+        if not host or number is None or not can_be_looked_up(host):
             _refuse(self.metavar, text)
         return host, number
 

@@ -1,8 +1,8 @@
 """Bitcoin Core as a chain, over its JSON-RPC. Implements `ports.Chain`.
 
 The client library blocks, so calls run in a few threads. It reads the cookie file at every call:
-a node that restarted is simply there again. Nothing is retried here; `ChainUnavailable` says that
-a later try may succeed.
+a node that restarted is simply there again. A password is asked for again where the node refuses
+the one it was. Nothing else is retried here; `ChainUnavailable` says that a later try may succeed.
 """
 
 import asyncio
@@ -82,9 +82,19 @@ class BitcoindChain:
         cookie_path: Path | None = None,
         user: str | None = None,
         password: str | None = None,
+        password_now: Callable[[], str | None] = lambda: None,
         timeout_seconds: float = CALL_TIMEOUT_SECONDS,
     ) -> None:
         """Remember where the node is: `url` without credentials, `http://127.0.0.1:8332`.
+
+        Args:
+            url: Where it answers.
+            cookie_path: Its cookie file.
+            user: Instead of a cookie, a user of it.
+            password: The user's.
+            password_now: Returns what the password is by now, or None where nobody knows; called in
+                any thread.
+            timeout_seconds: How long one call may take.
 
         Raises:
             ValueError: Unless there is either a cookie path, or a user and a password.
@@ -92,6 +102,8 @@ class BitcoindChain:
         self._client = BitcoinCoreRpcClient(
             url, cookie_path=cookie_path, user=user, password=password, timeout=timeout_seconds
         )
+        self._password = password
+        self._password_now = password_now
         self._threads = ThreadPoolExecutor(CALLS_MAX, thread_name_prefix="bitcoind")
         self._answer_seconds = ANSWERS_PER_CALL * timeout_seconds
 
@@ -289,17 +301,28 @@ class BitcoindChain:
             raise _unavailable(method, error) from error
 
     def _call(self, method: str, params: Sequence[object]) -> object:
+        client = self._client
         try:
-            answer: object = self._client.call(method, list(params))
-        except RpcError as error:
-            if error.code == RPCErrorCode.IN_WARMUP:
-                raise ChainUnavailable(f"the node is starting: {error}") from error
-            raise
-        except FetchError as error:
-            if isinstance(error, HttpError) and error.status in _NOT_LET_IN:
-                raise CredentialsRefused(str(error)) from error
-            raise ChainUnavailable(str(error)) from error
-        return answer
+            return _answer(client, method, params)
+        except CredentialsRefused:
+            # What was refused was not done.
+            again = self._with_another_password(client)
+            if again is None:
+                raise
+        return _answer(again, method, params)
+
+    def _with_another_password(self, refused: BitcoinCoreRpcClient) -> BitcoinCoreRpcClient | None:
+        """Return who calls with the password as it is now; None if that is what was refused."""
+        if self._client is not refused:
+            return self._client  # Another thread has found it.
+        password = self._password_now()
+        if password is None or password == self._password:
+            return None
+        again = BitcoinCoreRpcClient(
+            refused.url, user=refused.user, password=password, timeout=refused.timeout
+        )
+        self._client, self._password = again, password
+        return again
 
     def _block(self, block_hash: Txid) -> Block:
         # In the thread from end to end: a full block takes a while to parse.
@@ -322,3 +345,17 @@ class BitcoindChain:
 
 def _unavailable(method: str, error: Exception) -> ChainUnavailable:
     return ChainUnavailable(f"{method}: {error}")
+
+
+def _answer(client: BitcoinCoreRpcClient, method: str, params: Sequence[object]) -> object:
+    try:
+        answer: object = client.call(method, list(params))
+    except RpcError as error:
+        if error.code == RPCErrorCode.IN_WARMUP:
+            raise ChainUnavailable(f"the node is starting: {error}") from error
+        raise
+    except FetchError as error:
+        if isinstance(error, HttpError) and error.status in _NOT_LET_IN:
+            raise CredentialsRefused(str(error)) from error
+        raise ChainUnavailable(str(error)) from error
+    return answer

@@ -1,7 +1,7 @@
 """From what a daemon is told of its node to the node itself."""
 
 from cromford.adapters.bitcoind import BitcoindChain
-from cromford.daemon.home import PASSWORD, read_named
+from cromford.daemon.home import PASSWORD, UnreadableFile, read_named
 from cromford.daemon.options import ChainOptions
 
 
@@ -13,7 +13,17 @@ def connect_chain(options: ChainOptions) -> BitcoindChain:
     """
     if options.cookie_file is not None:
         return BitcoindChain(options.url, cookie_path=options.cookie_file)
-    if options.user is None or options.password_file is None:
+    user, path = options.user, options.password_file
+    if user is None or path is None:
         raise ValueError("chain: a cookie file, or a user and a password file")
-    password = read_named(options.password_file, PASSWORD).strip()
-    return BitcoindChain(options.url, user=options.user, password=password)
+
+    def password() -> str:
+        return read_named(path, PASSWORD).split("\n", 1)[0].strip()
+
+    def password_now() -> str | None:
+        try:
+            return password()
+        except UnreadableFile:
+            return None
+
+    return BitcoindChain(options.url, user=user, password=password(), password_now=password_now)

@@ -33,6 +33,7 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.spending import planned
 from cromford.wallet.account import RECEIVE
 from cromford.wallet.coins import Wallet, WalletCoin
+from cromford.watch.feerates import OwnFeerate
 
 FEERATE_TARGET_BLOCKS: Final = 6
 EXIT_NOT_FOUND: Final = 4
@@ -311,6 +312,9 @@ async def feerate_of(
 ) -> tuple[int, str]:
     """Return the feerate and where it comes from: given, the node's estimate, or the fallback.
 
+    What is not given is never below what the node's mempool asks for, and where there is no
+    estimate, the fallback or twice that: see `OwnFeerate`.
+
     Raises:
         InvalidParam: If what was given is no feerate.
         ApiFailure: If the node does not answer, or nobody would give what it says.
@@ -319,12 +323,21 @@ async def feerate_of(
         return given_feerate(given), "given"
     try:
         estimate = await chain.estimate_sat_per_kw(FEERATE_TARGET_BLOCKS)
+        relay = await chain.relay_feerates()
     except ChainUnavailable as error:
         raise ApiFailure("chain_unavailable", str(error), retryable=True) from error
-    if estimate is None:
-        return fallback_sat_per_kw, "fallback"
-    check_believable(estimate)
-    return estimate, f"estimate for {FEERATE_TARGET_BLOCKS} blocks"
+    if estimate is not None:
+        check_believable(estimate)  # As it was said, and not as what a node would take of it.
+    own = OwnFeerate(
+        estimate_sat_per_kw=estimate,
+        mempool_min_sat_per_kw=relay.mempool_min_sat_per_kw,
+        fallback_sat_per_kw=fallback_sat_per_kw,
+    )
+    check_believable(own.sat_per_kw)
+    if estimate is not None and own.sat_per_kw == estimate:
+        return estimate, f"estimate for {FEERATE_TARGET_BLOCKS} blocks"
+    is_fallback = own.sat_per_kw == fallback_sat_per_kw
+    return own.sat_per_kw, "fallback" if is_fallback else "what our node's mempool asks for"
 
 
 def check_believable(feerate_sat_per_kw: int) -> None:

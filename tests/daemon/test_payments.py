@@ -283,6 +283,9 @@ def test_an_invoice_that_cannot_be_is_refused_by_its_field(in_town: Run) -> None
             failure = await refusal(t, "alice", "invoice", **asked)
             assert failure.code == "invalid_param", said
             assert said in failure.message
+            if asked:
+                field = said.partition(":")[0]
+                assert (failure.param, failure.message.count(field)) == (field, 1)
 
     in_town(scenario)
 

@@ -85,7 +85,9 @@ class Invoice:
             n_bytes = len(self.description.encode())
         except UnicodeEncodeError as error:
             raise InvalidInvoice("description", expected="UTF-8", received=error.reason) from error
-        _check_range("description, in bytes", n_bytes, first=0, last=DESCRIPTION_SIZE_MAX)
+        if n_bytes > DESCRIPTION_SIZE_MAX:
+            expected = f"at most {DESCRIPTION_SIZE_MAX} bytes of UTF-8"
+            raise InvalidInvoice("description", expected=expected, received=f"{n_bytes} bytes")
         for name, value, first, last in (
             ("amount_msat", self.amount_msat, 1, AMOUNT_MSAT_MAX),
             ("created_at", self.created_at, 0, CREATED_AT_MAX),

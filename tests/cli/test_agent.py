@@ -188,6 +188,16 @@ def test_an_endless_file_is_not_read_to_its_end() -> None:
     assert (result.exit_code, error["code"]) == (2, "package_invalid")
 
 
+def test_a_pause_that_nothing_is_watched_with_is_refused(tmp_path: Path) -> None:
+    words = ("client", "exit", "broadcast", str(tmp_path / "nowhere"), "--poll-seconds", "5")
+    result = CommandLine(None).run(*words, "--json")
+    error = json.loads(result.stderr)
+    assert (result.exit_code, error["code"]) == (2, "usage")
+    assert error["message"] == "--poll-seconds: only --watch has a use for it"
+    result = CommandLine(None).run(*words, "--watch", "--json")
+    assert json.loads(result.stderr)["code"] == "package_not_found"
+
+
 def test_a_client_exports_its_package_as_one_document(fake: Fake) -> None:
     document = package_document(MADE)
     daemon = fake({"exit_export": document})

@@ -71,6 +71,18 @@ def test_filters_are_the_daemons(fake: Any) -> None:
     assert "expected a day as in 2026-11-29" in json.loads(result.stderr)["message"]
 
 
+@pytest.mark.parametrize("until", ["2026-11-28", "2026-11-29"])
+def test_a_time_in_which_nothing_can_be_is_refused_and_not_answered_with_nothing(
+    fake: Any, until: str
+) -> None:
+    daemon = fake({"payments": paged})
+    words = ("client", "payments", "--since", "2026-11-29", "--until", until, "--json")
+    result = CommandLine(daemon.datadir).run(*words)
+    assert (result.exit_code, json.loads(result.stderr)["code"]) == (2, "usage")
+    assert "--since: expected an earlier time" in json.loads(result.stderr)["message"]
+    assert daemon.calls == []
+
+
 def test_comma_separated_values_are_all_of_it_with_a_heading_and_plain_amounts(fake: Any) -> None:
     daemon = fake({"payments": paged})
     line = CommandLine(daemon.datadir)

@@ -66,6 +66,8 @@ def broadcast(
         read_package,
     )
 
+    if flags["chain_poll_seconds"] is not None and not watch:
+        raise click.UsageError("--poll-seconds: only --watch has a use for it")
     values = invocation.settings_of(ROLE, flags)
     network = allowed_network(values)
     chain = chain_of(values, network)

@@ -100,12 +100,18 @@ def listed(
 
     Raises:
         ApiFailure: If there is no daemon, or it refused.
-        UsageError: If both JSON and comma-separated values are asked for.
+        UsageError: If both JSON and comma-separated values are asked for, or a time without length.
     """
     if is_csv and invocation.is_json:
         raise click.UsageError("--csv: an answer is either JSON or comma-separated values")
     if limit is None and not is_csv:
         limit = LIMIT
+    since, until = wanted.get("since"), wanted.get("until")
+    if isinstance(since, int) and isinstance(until, int) and since >= until:
+        raise click.UsageError(
+            f"--since: expected an earlier time than that of --until, {until}, received {since}: "
+            "nothing is in between"
+        )
     asked = {name: value for name, value in wanted.items() if value not in {None, ""}}
     first: Document | None = None
     pages = _pages(invocation, role, method, field=field, left=limit, after=after, asked=asked)

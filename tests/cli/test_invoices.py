@@ -9,6 +9,7 @@ from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 from tests.invoice.orders import LSP_NODE_ID, order, signer
 
+from cromford.cli import invoices
 from cromford.daemon.api.payments import nothing_found
 from cromford.invoice.bolt11 import sign_invoice
 
@@ -51,6 +52,24 @@ def test_one_that_is_not_paid_ends_it_with_1(
     result = line.run("client", "invoices", "wait", HASH, "--seconds", "0", "--json")
     error = json.loads(result.stderr)
     assert (result.exit_code, error["code"], error["retryable"]) == (1, code, retryable)
+
+
+def test_one_that_nobody_bounds_is_waited_for_however_late_it_expires(
+    fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    years = iter(range(100))
+    monkeypatch.setattr(invoices, "_now", lambda: next(years) * 365 * 86_400.0)
+    stands = telling(OPEN, PAID)
+    asked: list[Any] = []
+
+    def happened(params: dict[str, Any]) -> dict[str, Any]:
+        asked.append(params)
+        event = {"event": "invoice_paid", "cursor": "7f-1"}
+        return {"events": [event] if len(asked) > 2 else [], "cursor": "7f-1"}
+
+    line = CommandLine(fake(stands | {"events": happened}).datadir)
+    assert line.document("client", "invoices", "wait", HASH) == PAID
+    assert len(asked) == 3
 
 
 def test_one_that_nobody_made_here_is_not_waited_for(fake: Any) -> None:

@@ -1,5 +1,6 @@
 """`client decode` and `client invoices wait`: what an invoice says, and whether it was paid."""
 
+import math
 import re
 import time
 from typing import Any, Final
@@ -100,7 +101,7 @@ def _wait(role: str) -> click.Command:
             payment_hash = invoice.lower()
         else:
             payment_hash = str(read(invocation, role, invoice)["payment_hash"])
-        limit = float(WAIT_SECONDS_MAX) if seconds is None else seconds
+        limit = math.inf if seconds is None else seconds
         _until_it_ends(invocation, role, payment_hash, seconds=limit)
         found = _shown(invocation, role, payment_hash)
         if found["status"] == "paid":
@@ -120,11 +121,11 @@ def _wait(role: str) -> click.Command:
 def _until_it_ends(invocation: Invocation, role: str, payment_hash: str, *, seconds: float) -> None:
     """Return once an invoice is paid, or expired, or the time is over."""
     cursor = ""  # From the oldest event on: what ended meanwhile is among them.
-    give_up = time.monotonic() + seconds
+    give_up = _now() + seconds
     if _shown(invocation, role, payment_hash)["status"] != "open":
         return
     while True:
-        left = max(0.0, give_up - time.monotonic())
+        left = max(0.0, give_up - _now())
         found, cursor = events_after(
             invocation,
             role,
@@ -145,3 +146,7 @@ def _shown(invocation: Invocation, role: str, payment_hash: str) -> Document:
     """
     shown: Document = invocation.call(role, "invoice_show", payment_hash=payment_hash)
     return shown
+
+
+def _now() -> float:
+    return time.monotonic()

@@ -1,5 +1,6 @@
 """The address of a peer as people write it: `NODEID@HOST:PORT`."""
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
@@ -80,6 +81,15 @@ def _split_endpoint(endpoint: str) -> tuple[str, str]:
     if " " in host or "@" in host or not can_be_looked_up(host):
         raise ValueError(f"host: expected a name or an address, received {host!r}")
     return host, port
+
+
+def is_of_one_machine(host: str) -> bool:
+    """Say whether a host may be handed on, to connect to; `0.0.0.0` and a group may not."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # A name; who it is, only those know who ask for it.
+        return True
+    return not (address.is_unspecified or address.is_multicast)
 
 
 def can_be_looked_up(host: str) -> bool:

@@ -335,6 +335,15 @@ def test_a_file_with_an_empty_list_of_steps_or_an_unknown_one_is_refused(
         key.kind.of_toml(written)
 
 
+@pytest.mark.parametrize("listen", ["0.0.0.0:9750", "[::]:9750"])
+def test_an_lsp_that_would_hand_on_nobodys_address_says_so(started: Started, listen: str) -> None:
+    told = started.run("lsp", "run", "--listen", listen)
+    assert told.exit_code == 0
+    assert f"WARNING: clients are told to connect to {listen}, which is no machine's" in told.stderr
+    for words in (("--listen", listen, "--announce", "lsp.example.org:9750"), ()):
+        assert started.run("lsp", "run", *words).stderr == ""
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

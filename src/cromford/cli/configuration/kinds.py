@@ -3,7 +3,6 @@
 Each kind refuses what it is not with what it expected and what it received.
 """
 
-import ipaddress
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import click
 from cromford.adapters.peer_address import (
     PeerAddress,
     can_be_looked_up,
+    is_of_one_machine,
     parse_endpoint,
     parse_peer_address,
     port_number,
@@ -386,11 +386,7 @@ class Reachable:
     def of_text(self, text: str) -> tuple[str, int]:
         """Return the host and the port."""
         host, port = parse_endpoint(text)
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:  # A name; who it is, only those know who ask for it.
-            return host, port
-        if address.is_unspecified or address.is_multicast:
+        if not is_of_one_machine(host):
             _refuse("an address of one machine", text)
         return host, port
 

@@ -96,7 +96,8 @@ LSP_KEYS: Final = (
         Reachable(),
         None,
         "What clients connect to, where that is another address: behind NAT, a proxy or in a "
-        "container. It is shown to be handed on; nothing is forwarded by it.",
+        "container, or if it listens on all addresses of its machine. It is shown to be handed on; "
+        "nothing is forwarded by it.",
         shown_default="where it listens",
     ),
     _lsp_key(

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from cromford.adapters.peer_address import is_of_one_machine, written_endpoint
 from cromford.adapters.places import HANDSHAKES_MAX, Limits
 from cromford.agent.options import AgentOptions
 from cromford.bitcoin.network import MAINNET, NETWORKS, SIGNET, Network
@@ -47,6 +48,10 @@ WARNING: this daemon runs on MAINNET, with bitcoin that can be lost.
 WARNING: this software is alpha and has had no outside review: what goes into a factory may stay
 WARNING: there. Use a test network unless you can lose all of it."""
 
+ANNOUNCE_WARNING: Final = """\
+WARNING: clients are told to connect to {}, which is no machine's address: name the one that they
+WARNING: reach with --announce."""
+
 API_WARNING: Final = """\
 WARNING: the API is served to other machines, and HTTP hides nothing: whoever reads along has the
 WARNING: tokens, and with them the money. Put a proxy with TLS before it."""
@@ -62,14 +67,16 @@ def lsp_options(values: Values, datadir: Path) -> LspOptions:
         CommandFailed: If mainnet was not allowed.
     """
     host, port = values["lsp.listen"]
-    policy = checked_lsp_policy(values)
+    policy, shared = checked_lsp_policy(values), _shared(values, datadir)
+    if values["lsp.announce"] is None and not is_of_one_machine(host):
+        click.echo(ANNOUNCE_WARNING.format(written_endpoint(host, port)), err=True)
     return LspOptions(
         listen_host=host,
         listen_port=port,
         announce=values["lsp.announce"],
         policy=policy,
         limits=connection_limits(values),
-        **_shared(values, datadir),
+        **shared,
     )
 
 

@@ -1,5 +1,6 @@
 """Errors: where they go, what they say, what the command ends with."""
 
+import errno
 import json
 import os
 import subprocess
@@ -351,3 +352,37 @@ def test_no_answer_is_asked_for_with_a_secret(tmp_path: Path) -> None:
     assert "--chain-password-file" in shown
     assert "--chain-password " not in shown
     assert answers.LSP_STATUS.keys().isdisjoint({"seed", "mnemonic"})
+
+
+LONG = 300 * "a"  # No directory may be called so.
+
+
+@pytest.mark.parametrize(
+    ("words", "env"),
+    [
+        (("lsp", "status"), {"CROMFORD_DATADIR": LONG}),
+        (("lsp", "run"), {"CROMFORD_DATADIR": LONG}),
+        (("client", "seed", "show", "--yes"), {"CROMFORD_DATADIR": LONG}),
+        (("config", "check"), {"CROMFORD_DATADIR": LONG}),
+        (("regtest", "--port", "0", "--datadir", LONG), {}),
+        (("demo", "--keep", f"{LONG}/demo"), {}),
+    ],
+)
+def test_what_the_system_refuses_is_told_in_its_words_and_is_no_traceback(
+    words: tuple[str, ...], env: dict[str, str]
+) -> None:
+    result = CommandLine(None).run(*words, "--json", env=env)
+    error = json.loads(result.stderr)
+    assert (result.exit_code, error["code"], error["retryable"]) == (1, "system", False)
+    assert error["message"].endswith(": File name too long")
+    assert LONG in error["message"]
+
+
+def test_whose_a_directory_is_is_asked_of_who_may_not_read_it() -> None:
+    problem = problem_of(PermissionError(errno.EACCES, "Permission denied", "theirs/config.toml"))
+    assert problem is not None
+    assert (problem.code, problem.message) == ("system", "theirs/config.toml: Permission denied")
+    assert problem.remediation == "Run this as the user whose it is, or name another place."
+    problem = problem_of(TimeoutError())
+    assert problem is not None
+    assert (problem.message, problem.remediation) == ("TimeoutError", "")

@@ -59,7 +59,10 @@ class Problem:
 
 
 def problem_of(error: BaseException) -> Problem | None:
-    """Return how an error is shown, or None for a bug of ours."""
+    """Return how an error is shown, or None for a bug of ours.
+
+    What the system refuses is none: whose a directory is, it says of any.
+    """
     match error:
         case ApiFailure():
             return Problem(
@@ -106,8 +109,24 @@ def problem_of(error: BaseException) -> Problem | None:
                 remediation="Make room where the answer goes. What was asked for may have been "
                 "done all the same: look before asking again.",
             )
+        case OSError():
+            is_anothers = error.errno in {errno.EACCES, errno.EPERM}
+            return Problem(
+                code="system",
+                message=words_of(error),
+                remediation="Run this as the user whose it is, or name another place."
+                if is_anothers
+                else "",
+            )
         case _:
             return None
+
+
+def words_of(error: OSError) -> str:
+    """Return what the system said, and about which file; its number helps nobody."""
+    if error.strerror is None:
+        return str(error) or type(error).__name__
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def _path_of(error: click.UsageError) -> str:

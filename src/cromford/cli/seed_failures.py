@@ -10,6 +10,7 @@ from cromford.cli.failures import (
     EXIT_NOT_FOUND,
     EXIT_USAGE,
     CommandFailed,
+    words_of,
 )
 from cromford.daemon.home import (
     NEW_PASSPHRASE,
@@ -182,11 +183,4 @@ def system_failure(error: OSError) -> CommandFailed:
         case errno.EROFS | errno.EACCES:
             return store_read_only(error)
         case _:
-            return CommandFailed("system", _in_words(error))
-
-
-def _in_words(error: OSError) -> str:
-    """Return what the system said, and about which file; its number helps nobody."""
-    if error.strerror is None:
-        return str(error)
-    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+            return CommandFailed("system", words_of(error))

@@ -22,8 +22,10 @@ from tests.protocol.advances import (
     settle,
 )
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.restoring import backup_of, put_back
 from tests.simulation.seeds import seeds
 
+from cromford.protocol import events as ev
 from cromford.wire import messages as m
 
 LONG_LIVED = replace(ADVANCING, states_per_layer=64, step_blocks=2)
@@ -82,6 +84,28 @@ def test_a_connection_that_breaks_after_any_message_leaves_it_done_for_all_or_fo
         pump.disconnect(pump.client_at(whose))
         check_claims(pump)
         check_is_settled(pump, quote)
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("n_messages", range(1, N_MESSAGES + 1))
+@pytest.mark.parametrize("whose", [None, BUYER, NEIGHBOUR])
+def test_a_store_that_is_put_back_whole_in_the_middle_leaves_it_done_for_all_or_for_nobody(
+    whose: int | None, n_messages: int
+) -> None:
+    pump = advancing_factory(2, policy=LONG_LIVED)
+    quote = quote_for(pump, BUYER, amount_sat=AMOUNT_SAT, price_msat=PRICE_MSAT)
+    pump.lsp_says(pump.client_at(BUYER), quote)
+    assert deliver(pump, n_messages)
+    node = node_of(pump, whose)
+    for client in pump.clients:
+        pump.disconnect(client)
+    node.die()
+    put_back(node, backup_of(node))
+    node.start()
+    pump.handle(node, ev.StoreProven())
+    for client in pump.clients:
+        pump.connect(client)
+    check_is_settled(pump, quote)
 
 
 def check_is_settled(pump: Pump, quote: m.Quote) -> None:

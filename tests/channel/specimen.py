@@ -137,6 +137,11 @@ def content(
     )
 
 
+def total_msat(what: CommitmentContent) -> int:
+    """Return everything in the channel."""
+    return what.opener_msat + what.accepter_msat + what.htlcs_msat
+
+
 def build(
     what: CommitmentContent,
     *,

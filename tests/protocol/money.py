@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
+from tests.channel.specimen import total_msat
 from tests.protocol import leaf_audit
 from tests.simulation.sim_node import FRESH_NONCE, SimNode
 
@@ -403,7 +404,7 @@ def check_amounts(link: Link) -> None:
                 assert link.next is not None
                 funding = link.next.funding
             reserve_sat = state.terms.reserve_sat(Party.OPENER, capacity_sat=funding.capacity_sat)
-            assert content.total_msat == funding.capacity_sat * MSAT_PER_SAT, (
+            assert total_msat(content) == funding.capacity_sat * MSAT_PER_SAT, (
                 "money appeared or disappeared"
             )
             assert content.accepter_msat >= 0, "a client's balance is below zero"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from tests.channel.specimen import total_msat
 from tests.protocol.paying_clients import live_factory, lsp_link, make_invoice, newest_link, pay
 from tests.protocol.pump import Pump
 from tests.protocol.test_exit_guards import ask_to_leave, remembered
@@ -141,7 +142,7 @@ def test_what_was_revoked_is_known_whatever_crashes_as_it_is_revoked(fuse: int) 
         content = recalled(pump, number)
         assert content is not None
         assert content.number == number
-        assert content.total_msat == 1000 * link.setting.funding.capacity_sat
+        assert total_msat(content) == 1000 * link.setting.funding.capacity_sat
     assert recalled(pump, link.state.peer_revoked) is None
 
 

@@ -43,11 +43,6 @@ class CommitmentContent:
     is_rebased: bool = False
 
     @property
-    def total_msat(self) -> int:
-        """Everything in the channel."""
-        return self.opener_msat + self.accepter_msat + self.htlcs_msat
-
-    @property
     def htlcs_msat(self) -> int:
         """What all HTLCs hold."""
         return sum(htlc.amount_msat for htlc in self.htlcs)

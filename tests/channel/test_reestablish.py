@@ -18,6 +18,7 @@ from cromford.channel.messages import (
 )
 from cromford.channel.reestablish import (
     Resumption,
+    claims_lost_state,
     disconnect,
     receive_reestablish,
     reestablish_message,
@@ -74,6 +75,16 @@ def test_a_quiet_channel_has_nothing_to_send_again() -> None:
 def test_before_the_first_update_channel_ready_is_sent_again() -> None:
     duet = ready()
     assert resumed(duet, OPENER).resends_channel_ready
+
+
+def test_channel_ready_is_not_sent_again_once_either_holds_a_commitment_after_it() -> None:
+    duet = ready()
+    duet.add(OPENER, 50_000_000, 1)
+    duet.sign(OPENER)
+    duet.deliver(ACCEPTER)
+    duet.deliver(ACCEPTER)
+    for party in Party:
+        assert not resumed(duet, party).resends_channel_ready
 
 
 def test_an_update_that_was_not_signed_is_forgotten_by_the_peer_and_sent_again() -> None:
@@ -198,6 +209,7 @@ def test_a_peer_that_knows_a_secret_we_do_not_remember_revealing_proves_we_fell_
     with pytest.raises(FallenBehind) as caught:
         resume(old, OPENER, message)
     assert (caught.value.remembered, caught.value.revoked) == (2, 6)
+    assert str(caught.value) == "we remember 2 revocations, the peer proved 6"
 
 
 @pytest.mark.parametrize("secret", [bytes(32), specimen.secret(OPENER, 0), b"\xff" * 32])
@@ -218,6 +230,17 @@ def test_a_first_channel_reestablish_carries_no_secret() -> None:
     with pytest.raises(PeerViolation) as caught:
         resume(duet, OPENER, replace(message, last_secret=specimen.secret(OPENER, 0)))
     assert caught.value.field == "your_last_per_commitment_secret"
+
+
+def test_a_peer_lost_state_that_tells_of_less_than_may_have_been_on_its_way() -> None:
+    """Our last revocation may have been, and no commitment: the peer revoked for all of them."""
+    duet = after_payments(3)
+    state, message = duet.states[OPENER], reestablish_message(duet.states[ACCEPTER])
+    assert (message.next_commitment_number, message.next_revocation_number) == (7, 6)
+    assert not claims_lost_state(state, message)
+    assert not claims_lost_state(state, replace(message, next_revocation_number=5))
+    assert claims_lost_state(state, replace(message, next_revocation_number=4))
+    assert claims_lost_state(state, replace(message, next_commitment_number=6))
 
 
 @pytest.mark.parametrize("n_missing", [2, 6])

@@ -156,6 +156,12 @@ class TwoMachines(RuleBasedStateMachine):
             assert min(content.opener_msat, content.accepter_msat) >= 0
 
     @invariant()
+    def nothing_is_quiet_that_awaits_a_word_of_the_other(self) -> None:
+        for state in self.duet.states.values():
+            is_due = state.owes_revocation or state.awaits_revocation or state.unacked
+            assert not (is_due and state.is_quiet)
+
+    @invariant()
     def nothing_is_refused_but_by_a_limit(self) -> None:
         assert self.refused <= REFUSALS
 
@@ -399,8 +405,12 @@ def test_the_accepter_keeps_the_price_until_it_is_paid() -> None:
     duet.settle()
     duet.fail(Party.ACCEPTER, duet.answerable(Party.ACCEPTER)[0])
     duet.settle()
-    duet.add(Party.ACCEPTER, spendable_msat, 1)
     duet.rebase()
+    duet.deliver(Party.ACCEPTER)
+    # Offered, the rebase is on no commitment of the opener's yet: nothing is paid.
+    with pytest.raises(UpdateRefused, match="reserve of 7,000 sat"):
+        duet.add(Party.ACCEPTER, beyond.amount_msat, 1)
+    duet.add(Party.ACCEPTER, spendable_msat, 1)
     duet.settle()
     content = duet.states[Party.ACCEPTER].content(Party.ACCEPTER, Edition.SIGNED)
     assert (content.accepter_msat, content.htlcs_msat) == (0, spendable_msat)

@@ -65,15 +65,17 @@ def stages(duet: Duet) -> list[HtlcStage]:
     return [live.stage for party in Party for live in duet.states[party].htlcs]
 
 
-def test_an_htlc_passes_all_stages_in_order_on_both_sides() -> None:
+def test_an_htlc_passes_all_stages_in_order_on_both_sides_and_is_quiet_where_locked_in() -> None:
     duet = ready()
     seen: list[tuple[HtlcStage, ...]] = []
+    quiet: list[HtlcStage] = []
 
     def step(act: Callable[[Party], object], party: Party) -> None:
         act(party)
         if act != duet.deliver and duet.inboxes[party.other]:
             duet.deliver(party.other)
         seen.append(tuple(stages(duet)))
+        quiet.extend(state.htlcs[0].stage for state in duet.states.values() if state.is_quiet)
 
     step(lambda party: duet.add(party, 50_000_000, 1), OPENER)
     for act, party in (
@@ -88,6 +90,7 @@ def test_an_htlc_passes_all_stages_in_order_on_both_sides() -> None:
     ):
         step(act, party)
     assert seen == [(stage, stage) for stage in list(HtlcStage)[:-1]]
+    assert quiet == [HtlcStage.LOCKED_IN] * 2
 
     duet.revoke(ACCEPTER)
     duet.settle()

@@ -231,7 +231,7 @@ def _is_taken(book: Book, key: HtlcKey, gone: frozenset[bytes]) -> bool:
     channel_id, htlc_id = key
     link = book.links[channel_id]
     return link.node_id in gone and any(
-        live.htlc.offered_by is link.me and live.removal is not None and live.removal.is_paid
+        live.htlc.offered_by is link.me and live.is_paid
         for live in link.state.htlcs
         if live.htlc.htlc_id == htlc_id
     )

@@ -103,6 +103,11 @@ class LiveHtlc:
     removal: Removal | None = None
     payload: bytes = b""
 
+    @property
+    def is_paid(self) -> bool:
+        """Whether it is removed by its preimage, so that the amount goes to the other party."""
+        return self.removal is not None and self.removal.is_paid
+
     def moved(self, step: UpdateStep, by: Party) -> "LiveHtlc":
         """Return it after a party took a step; most often unchanged."""
         after = _MOVES[step, by is self.htlc.offered_by].get(self.stage)
@@ -124,8 +129,7 @@ class LiveHtlc:
     def paid_msat_on(self, holder: Party, edition: Edition) -> int:
         """Return what a commitment of this holder has already moved to the other party for it."""
         _, end = _PRESENT[edition, holder is self.htlc.offered_by]
-        is_paid = self.removal is not None and self.removal.is_paid
-        return self.htlc.amount_msat if is_paid and self.stage >= end else 0
+        return self.htlc.amount_msat if self.is_paid and self.stage >= end else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

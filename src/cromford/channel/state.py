@@ -89,11 +89,11 @@ class ChannelState:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether both commitments say the same and nothing is on its way."""
-        is_moving = self.owes_revocation or self.awaits_revocation or self.rebase is not None
-        return not (is_moving or self.unacked) and all(
-            live.stage is HtlcStage.LOCKED_IN for live in self.htlcs
-        )
+        """Whether both commitments say the same and nothing is on its way.
+
+        What is not acknowledged, and every revocation that is to come, is of an update under way.
+        """
+        return self.rebase is None and all(live.stage is HtlcStage.LOCKED_IN for live in self.htlcs)
 
     def reserved_msat_of(self, party: Party, edition: Edition) -> int:
         """Return what a party may not offer, besides its reserve: what a rebase will cost it.
@@ -102,8 +102,12 @@ class ChannelState:
         """
         if party is not Party.ACCEPTER:
             return 0
-        is_paid = self.rebase is not None and self.rebase.is_on(party.other, edition)
+        is_paid = self._rebase_on(party.other, edition) is not None
         return 0 if is_paid else self.reserved_msat
+
+    def _rebase_on(self, holder: Party, edition: Edition) -> LiveRebase | None:
+        rebase = self.rebase
+        return rebase if rebase is not None and rebase.is_on(holder, edition) else None
 
     def content(self, holder: Party, edition: Edition) -> CommitmentContent:
         """Return what a commitment says: the latest signed of this holder, or its next."""
@@ -118,9 +122,8 @@ class ChannelState:
             paid_msat = live.paid_msat_on(holder, edition)
             balances[offered_by] -= paid_msat
             balances[offered_by.other] += paid_msat
-        rebase = self.rebase
-        is_rebased = rebase is not None and rebase.is_on(holder, edition)
-        if rebase is not None and is_rebased:
+        rebase = self._rebase_on(holder, edition)
+        if rebase is not None:
             balances[Party.OPENER] += rebase.growth_msat + rebase.price_msat
             balances[Party.ACCEPTER] -= rebase.price_msat
         return CommitmentContent(
@@ -129,7 +132,7 @@ class ChannelState:
             opener_msat=balances[Party.OPENER],
             accepter_msat=balances[Party.ACCEPTER],
             htlcs=tuple(sorted(on_it, key=lambda htlc: (htlc.offered_by, htlc.htlc_id))),
-            is_rebased=is_rebased,
+            is_rebased=rebase is not None,
         )
 
     def find(self, offered_by: Party, htlc_id: int) -> LiveHtlc | None:
@@ -174,7 +177,7 @@ class ChannelState:
             after = live.moved(step, by)
             if after.stage is not HtlcStage.GONE:
                 remaining.append(after)
-            elif after.removal is not None and after.removal.is_paid:
+            elif after.is_paid:
                 sign = -1 if live.htlc.offered_by is Party.OPENER else 1
                 opener_msat += sign * live.htlc.amount_msat
                 accepter_msat -= sign * live.htlc.amount_msat

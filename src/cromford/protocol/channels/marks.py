@@ -59,7 +59,7 @@ def least_close_msat(link: Link) -> int:
     state = link.state
     own_msat = state.opener_msat if state.me is Party.OPENER else state.accepter_msat
     for live in state.htlcs:
-        if live.removal is not None and live.removal.is_paid:
+        if live.is_paid:
             sign = -1 if live.htlc.offered_by is state.me else 1
             own_msat += sign * live.htlc.amount_msat
     return own_msat

@@ -178,6 +178,7 @@ def test_an_opener_that_cannot_pay_the_fee_gets_no_commitment() -> None:
     with pytest.raises(UnpayableFee) as caught:
         specimen.build(what, terms=ENDOGENOUS)
     assert (caught.value.balance_sat, caught.value.cost_sat) == (500, 334 + 240)
+    assert str(caught.value) == "the opener has 500 sat, fee and anchor take 574 sat"
 
 
 @HOLDERS
@@ -189,6 +190,18 @@ def test_a_balance_has_an_output_from_the_dust_limit_on(holder: Party, accepter_
     )
     kinds = [output.kind for output in commitment.outputs]
     assert (kind in kinds) is (accepter_msat == 354_000)
+
+
+@HOLDERS
+def test_an_htlc_has_an_output_from_what_its_own_transaction_leaves_of_it_on(holder: Party) -> None:
+    """The dust limit, an anchor, and the fee of HTLC-timeout or HTLC-success."""
+    least_sat = {holder: 354 + 240 + 348, holder.other: 354 + 240 + 378}
+    htlcs = [
+        specimen.htlc(party, n, least_sat[party] * 1000 - 1 + n) for party in Party for n in (0, 1)
+    ]
+    commitment = specimen.build(specimen.content(holder, htlcs))
+    made = [output.htlc for output in commitment.outputs if output.htlc]
+    assert sorted((htlc.offered_by, htlc.htlc_id) for htlc in made) == [(0, 1), (1, 1)]
 
 
 def test_outputs_are_in_the_order_of_amount_script_expiry() -> None:
@@ -246,9 +259,20 @@ def test_only_a_marked_transaction_is_taken_for_a_commitment() -> None:
             commitment_number_of(changed, specimen.KEYS)
 
 
-def test_a_commitment_number_has_48_bits() -> None:
+def test_a_commitment_is_marked_alike_whatever_its_number() -> None:
+    """Each field has half of the bits; obscured, a number may be 0."""
+    for obscured in (0, 1 << 23, 1 << 24, 1 << 47, (1 << 48) - 1):
+        number = obscured ^ specimen.KEYS.obscuring_factor
+        tx = specimen.build(specimen.content(Party.OPENER, number=number)).tx
+        assert (tx.inputs[0].nsequence >> 24, tx.nlocktime >> 24) == (0x80, 0x20)
+        assert commitment_number_of(tx, specimen.KEYS) == number
+
+
+@pytest.mark.parametrize("obscured", [-1, 1 << 48])
+def test_a_commitment_number_has_48_bits(obscured: int) -> None:
+    number = obscured ^ specimen.KEYS.obscuring_factor
     with pytest.raises(ValueError, match="48 bits"):
-        specimen.build(specimen.content(Party.OPENER, number=1 << 48))
+        specimen.build(specimen.content(Party.OPENER, number=number))
 
 
 @BOTH_TERMS

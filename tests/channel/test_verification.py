@@ -1,6 +1,7 @@
 """A received commitment is checked signature by signature, and the error names which is bad."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from tests.channel import specimen
@@ -69,10 +70,13 @@ def test_too_few_or_too_many_htlc_signatures_are_refused(
 
 def test_the_digest_of_one_input_and_output_needs_both() -> None:
     htlc_tx = htlc_txs(commitment_of(EPHEMERAL))[0]
-    for index in (-1, 1):
-        with pytest.raises(ValueError, match="input"):
+    tx = htlc_tx.tx
+    more_inputs = replace(tx, inputs=(*tx.inputs, *tx.inputs))
+    more_outputs = replace(tx, outputs=(*tx.outputs, *tx.outputs))
+    for changed, index in ((tx, -1), (tx, 1), (more_inputs, 1), (more_outputs, 1)):
+        with pytest.raises(ValueError, match=f"input {index} of"):
             single_anyonecanpay_sighash(
-                htlc_tx.tx,
+                changed,
                 prevout=htlc_tx.prevout,
                 input_index=index,
                 tapscript=htlc_tx.tapscript,

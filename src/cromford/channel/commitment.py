@@ -332,8 +332,8 @@ def untrimmed_htlcs(content: CommitmentContent, terms: ChannelTerms) -> tuple[Ht
     )
 
 
-def _output_order(output: CommitmentOutput) -> tuple[int, bytes, int, int]:
+def _output_order(output: CommitmentOutput) -> tuple[int, bytes, *tuple[int, ...]]:
     """BOLT 3: amount, script, expiry. HTLCs equal in all three go by id: the order is arbitrary."""
     htlc = output.htlc
-    expiry, htlc_id = (0, 0) if htlc is None else (htlc.cltv_expiry, htlc.htlc_id)
-    return output.amount_sat, output.txout.script_pubkey, expiry, htlc_id
+    last = () if htlc is None else (htlc.cltv_expiry, htlc.htlc_id)
+    return output.amount_sat, output.txout.script_pubkey, *last

@@ -18,7 +18,6 @@ from cromford.channel.scripts import (
     PREIMAGE_SIZE,
     SUCCESS_TAPSCRIPT,
     TIMEOUT_TAPSCRIPT,
-    ScriptOutput,
 )
 
 HTLC_NSEQUENCE: Final = 0  # bolts#1330: no relative delay in a version 3 channel.
@@ -92,16 +91,15 @@ def htlc_txs(commitment: Commitment) -> tuple[HtlcTx, ...]:
     It is also the order of the signatures in `commitment_signed` (BOLT 2).
     """
     return tuple(
-        _htlc_tx(commitment, vout, output, output.htlc, output.scripts)
+        _htlc_tx(commitment, vout, output, output.htlc)
         for vout, output in enumerate(commitment.outputs)
-        if output.htlc is not None and output.scripts is not None
+        if output.htlc is not None
     )
 
 
-def _htlc_tx(
-    commitment: Commitment, vout: int, output: CommitmentOutput, htlc: Htlc, scripts: ScriptOutput
-) -> HtlcTx:
-    terms = commitment.terms
+def _htlc_tx(commitment: Commitment, vout: int, output: CommitmentOutput, htlc: Htlc) -> HtlcTx:
+    terms, scripts = commitment.terms, output.scripts
+    assert scripts is not None  # noqa: S101 - the anchor alone has none
     is_offered = output.kind is CommitmentOutputKind.OFFERED_HTLC
     tapscript_index = TIMEOUT_TAPSCRIPT if is_offered else SUCCESS_TAPSCRIPT
     paid = TxOut(

@@ -5,6 +5,7 @@ then the same with one bit changed.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -24,6 +25,7 @@ from cromford.channel.claims import (
     htlc_tx_penalties,
     peer_claims,
     penalty_claims,
+    to_peer_claims,
 )
 from cromford.channel.commitment import (
     Commitment,
@@ -318,10 +320,22 @@ def test_the_peer_takes_its_balance_its_expired_htlcs_and_those_it_knows_the_pre
     assert len(claims) == 1 + 4
     for claim in claims:
         assert_claimable(commitment, [claim])
-        if claim.htlc is not None and not claim.needs_preimage:
-            assert claim.nlocktime_min == claim.htlc.cltv_expiry
+        waits_for = None if claim.needs_preimage else claim.htlc
+        assert claim.nlocktime_min == (waits_for.cltv_expiry if waits_for else 0)
     # All at once, as one transaction would after the last expiry.
     assert_claimable(commitment, claims)
+
+
+@BOTH_TERMS
+@HOLDERS
+def test_the_peer_finds_its_balance_in_a_commitment_that_it_does_not_know(
+    holder: Party, terms: ChannelTerms
+) -> None:
+    commitment = commitment_of(holder, terms)
+    claims = to_peer_claims(commitment.tx, specimen.KEYS.to_peer(holder.other))
+    assert claims == tuple(claim for claim in peer_claims(commitment) if claim.htlc is None)
+    assert_claimable(commitment, claims)
+    assert to_peer_claims(commitment.tx, specimen.KEYS.to_peer(holder)) == ()
 
 
 @BOTH_TERMS
@@ -412,6 +426,29 @@ def test_merged_htlc_transactions_of_the_published_type_are_punished_output_by_o
 
     claims = htlc_tx_penalties(commitment, tx)
     assert [claim.outpoint for claim in claims] == [tx.outpoint(place) for place in range(3)]
+    assert_claimable(commitment, claims)
+
+
+def test_what_a_cheater_delays_for_itself_beside_other_inputs_is_no_trouble() -> None:
+    commitment = only_accepted(Party.OPENER, EPHEMERAL)
+    tx, _ = merged(commitment)
+    gift = TxOut(amount_sat=1_000, script_pubkey=tx.outputs[0].script_pubkey)
+    outputs = (*tx.outputs, gift, gift)
+    claims = htlc_tx_penalties(commitment, replace(tx, outputs=outputs))
+    assert [claim.prevout for claim in claims] == list(tx.outputs)
+
+
+def test_a_cheaters_balance_that_it_delays_once_more_is_taken_too() -> None:
+    commitment = only_accepted(Party.OPENER, ENDOGENOUS)
+    taken = specimen.claim_tx(commitment, holder_claims(commitment))
+    again = replace(
+        taken,
+        outputs=(
+            replace(taken.outputs[0], script_pubkey=commitment.delayed.taproot.script_pubkey),
+        ),
+    )
+    claims = htlc_tx_penalties(commitment, again)
+    assert [claim.prevout for claim in claims] == list(again.outputs)
     assert_claimable(commitment, claims)
 
 

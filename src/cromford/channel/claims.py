@@ -7,7 +7,6 @@ transactions of `htlc_tx` first.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.taproot import taptweak
@@ -22,8 +21,6 @@ from cromford.channel.scripts import (
     ScriptOutput,
 )
 from cromford.signing.derivation import ClaimKey
-
-_HTLC_KINDS: Final = (CommitmentOutputKind.OFFERED_HTLC, CommitmentOutputKind.ACCEPTED_HTLC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +71,9 @@ class Claim:
             raise ValueError("a preimage is needed exactly where an HTLC is taken by its hash")
         if preimage is not None and len(preimage) != PREIMAGE_SIZE:
             raise ValueError(f"a preimage has {PREIMAGE_SIZE} bytes, received {len(preimage)}")
-        if self.tapscript is None or self.control_block is None:
+        if self.tapscript is None:
             return (signature,)
+        assert self.control_block is not None  # noqa: S101 - a script path has both
         # The tapscript checks the signature first, so it lies on top of the preimage.
         unlocking = () if preimage is None else (preimage,)
         return (*unlocking, signature, self.tapscript, self.control_block)
@@ -175,16 +173,15 @@ def htlc_tx_penalties(commitment: Commitment, spender: Tx) -> tuple[Claim, ...]:
     """Return how the peer takes what a transaction made of a revoked commitment's HTLCs.
 
     At feerate 0 the cheater may have put several HTLC transactions into one, with other inputs;
-    each HTLC's output is at the place of its input (BOLT 5).
+    each HTLC's output is at the place of its input (BOLT 5). Whatever else the cheater delays for
+    itself there is the peer's, too.
 
     Args:
         commitment: The revoked commitment.
-        spender: A transaction on chain that spends some of its HTLC outputs.
+        spender: A transaction on chain that spends some of its outputs.
     """
-    htlc_outpoints = {
-        commitment.tx.outpoint(vout): output.htlc
-        for vout, output in enumerate(commitment.outputs)
-        if output.kind in _HTLC_KINDS
+    htlcs = {
+        commitment.tx.outpoint(vout): output.htlc for vout, output in enumerate(commitment.outputs)
     }
     script = commitment.delayed.taproot.script_pubkey
     return tuple(
@@ -193,10 +190,10 @@ def htlc_tx_penalties(commitment: Commitment, spender: Tx) -> tuple[Claim, ...]:
             spender.outputs[place],
             commitment.delayed,
             ClaimKey.REVOCATION,
-            htlc_outpoints[tx_in.outpoint],
+            htlcs[tx_in.outpoint],
         )
         for place, tx_in in enumerate(spender.inputs[: len(spender.outputs)])
-        if tx_in.outpoint in htlc_outpoints and spender.outputs[place].script_pubkey == script
+        if tx_in.outpoint in htlcs and spender.outputs[place].script_pubkey == script
     )
 
 

@@ -24,6 +24,7 @@ from tests.protocol.test_marked_channels import used_factory
 
 from cromford.changed import changed
 from cromford.channel.errors import PeerViolation
+from cromford.channel.stage import HtlcStage, Removal
 from cromford.crypto.signature_proof import prove
 from cromford.protocol.channels.marks import (
     HTLCS_PENDING,
@@ -229,3 +230,17 @@ def test_two_marked_sides_with_an_htlc_say_that_they_cannot_be_compared() -> Non
         assert HTLCS_PENDING in str(link.failure)
     assert least_close_msat(newest_link(alice)) == FIRST_MSAT, "as if it came back"
     assert pump.sent(alice, m.MarkRevealed) == pump.sent(pump.lsp, m.MarkRevealed) == []
+
+
+def test_an_htlc_whose_preimage_was_shown_is_of_whoever_took_it() -> None:
+    pump = live_factory(2, policy=QUICK)
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    pump.disconnect(bob)
+    begin_payment_to_absent(pump, alice, bob)
+    (live,) = newest_link(alice).state.htlcs
+    taken = live.at(HtlcStage.REMOVE_PROPOSED, Removal(preimage=bytes(32)))
+    for node, sign in ((alice, -1), (pump.lsp, 1)):
+        link = link_of(pump, node)
+        after = changed(link, state=link.state.with_changed(taken))
+        assert least_close_msat(after) - least_close_msat(link) == sign * live.htlc.amount_msat

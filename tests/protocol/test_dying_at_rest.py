@@ -330,3 +330,16 @@ def test_what_all_moved_out_of_is_closed_as_the_policy_says_that_a_restart_bring
     assert 0 in hindered.state.restless.asked, "the next block tries again"
     pump.mine()
     assert len(told(pump.lsp, cl.CloseFinished)) == 1
+
+
+def test_what_is_left_of_nothing_grows_no_older(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last outputs were taken: it is at rest for ever, and nobody hears of its periods."""
+    pump = waiting_world()
+    life = life_of(pump)
+    monkeypatch.setattr(lsp_role, "is_shared_out", lambda _: True)
+    mine_to(pump, life.exit_deadline_height + 1)
+    assert told(pump.lsp, dr.PeriodBegan) == []
+    assert told(pump.lsp, dr.CloseWanted) == []
+    monkeypatch.undo()
+    pump.mine()
+    assert [one.period for one in told(pump.lsp, dr.PeriodBegan)] == ["late"]

@@ -18,6 +18,7 @@ from tests.simulation.world import World
 KERNEL_RATE: Final = 0.02  # Of commitments that the kernel judges beside those that are published.
 SPARE_BLOCKS: Final = 60  # Beyond the last expiry, and the longest exit.
 SWEPT_BLOCKS: Final = 14  # Of what one's own commitment pays, with a second transaction of an HTLC.
+SMALL_MSAT: Final = 2_000_000  # What an HTLC may hold that is not worth its claim at high feerates.
 LEFT_BLOCKS: Final = FAILED_CHANNEL_BLOCKS + 40  # With the longest path of these worlds.
 # With one of these a channel may fail though its two sides are honest, or end on chain.
 UNFAIR: Final[frozenset[Hazard | Act]] = frozenset(
@@ -256,6 +257,8 @@ def _is_lost(book: Book, key: HtlcKey, gone: frozenset[bytes]) -> bool:
         return True  # A stale store waits for its peer, or what came was never taken.
     if is_refused or (forward is not None and forward.failure is not None):
         return True  # It is its payer's to take back, who may have forgotten it.
+    if forward is not None and forward.preimage is not None and _is_small(link, htlc_id):
+        return True  # We can take it, and it costs more than it holds: its payer has it back.
     terms = link.setting.terms
     return any(
         terms.is_trimmed(live.htlc.amount_msat, is_offered=is_offered)
@@ -263,3 +266,8 @@ def _is_lost(book: Book, key: HtlcKey, gone: frozenset[bytes]) -> bool:
         if live.htlc.htlc_id == htlc_id
         for is_offered in (True, False)
     )
+
+
+def _is_small(link: Link, htlc_id: int) -> bool:
+    live = link.incoming(htlc_id)
+    return live is not None and live.htlc.amount_msat < SMALL_MSAT

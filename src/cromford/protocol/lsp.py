@@ -39,7 +39,13 @@ from cromford.protocol.delivery import Round
 from cromford.protocol.dying import lsp as dying
 from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.exiting.channel import ANY_FEES
-from cromford.protocol.exiting.rest import NEVER, at_rest_until, has_guests, wakes_at
+from cromford.protocol.exiting.rest import (
+    NEVER,
+    at_rest_until,
+    has_guests,
+    is_shared_out,
+    wakes_at,
+)
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.handover import lsp as handover
 from cromford.protocol.journal import advance_records as ar
@@ -416,7 +422,7 @@ def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     advancing.on_block(turn)
     # What the chain decided about an outgoing HTLC answers the incoming one.
     channels.on_block(turn)
-    close_what_can_be(turn, dying.on_block(turn))
+    close_what_can_be(turn, dying.on_block(turn, is_over=is_shared_out))
     exiting.keep_watching(turn, has_news=has_news)
 
 

@@ -1,5 +1,8 @@
 """An LSP's factory that dies: it says so, and asks for a close when its policy does."""
 
+from collections.abc import Callable
+
+from cromford.factory.lifetime import Period
 from cromford.protocol.dying.telling import tell_period
 from cromford.protocol.dying_steps import Closers, closers_at, is_close_due
 from cromford.protocol.journal import dying_records as dr
@@ -8,17 +11,24 @@ from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
 
 
-def on_block(turn: Turn[Factory]) -> Closers:
+def on_block(turn: Turn[Factory], *, is_over: Callable[[Factory], bool]) -> Closers:
     """Tell of a factory that dies, as a block makes it so; return by whom some of it may be closed.
 
     What the policy asks for in vain is asked again some blocks later. What can be closed only now,
     because somebody came or a part before it is in a block, does not wait for that.
+
+    Args:
+        turn: The decision so far.
+        is_over: Says whether nothing of a factory is left; it grows no older then.
     """
     state, height = turn.state, turn.height
     if not stands(state):
         return Closers.NOBODY
-    tell_period(turn, state.attempt.attempt_id, state.lifetime, state.period)
     is_asked = wants_close(state, height)
+    is_told = state.lifetime.period_at(height) <= max(state.period, Period.ACTIVE)
+    if (is_asked or not is_told) and is_over(state):
+        return Closers.NOBODY
+    tell_period(turn, state.attempt.attempt_id, state.lifetime, state.period)
     if is_asked:
         turn.remember(dr.CloseWanted(attempt_id=state.attempt.attempt_id, height=height))
     return _closers(turn.state, height, is_asked=is_asked)

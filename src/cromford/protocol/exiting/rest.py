@@ -85,7 +85,7 @@ def _idle_until(factory: Factory, is_busy: Callable[[Link], bool]) -> int | None
     if factory.is_dead:
         # Its funding was overtaken. If that is undone, the chain has news for it.
         return None if _has_payments(factory) else NEVER
-    if is_swept_for_good(factory) or _is_shared_out(factory):
+    if is_swept_for_good(factory) or is_shared_out(factory):
         # Its channels ended with it; and here, too, the chain would have news.
         return None if _has_payments(factory) else NEVER
     if factory.is_marked:
@@ -119,7 +119,7 @@ def _is_closed_alone(factory: Factory) -> bool:
     return is_dying and all(is_own_seat(factory, client) for client in clients)
 
 
-def _is_shared_out(factory: Factory) -> bool:
+def is_shared_out(factory: Factory) -> bool:
     """Say whether nothing is left of what was taken part by part, and all that is for good.
 
     Each channel was closed, or cut off, or is on chain with nothing of ours that is not taken.

@@ -239,9 +239,10 @@ def _is_taken(book: Book, key: HtlcKey, gone: frozenset[bytes]) -> bool:
 
 
 def _is_lost(book: Book, key: HtlcKey, gone: frozenset[bytes]) -> bool:
-    """Say whether nobody decides an HTLC of a channel that failed: it has no output, for one.
+    """Say whether nobody decides an HTLC of a channel that failed, or whose peer stays away.
 
-    Or whether it was refused, and its payer is not there to hear of it.
+    It has no output, for one, so nobody leaves for it. Or whether it was refused, and its payer is
+    not there to hear of it.
     """
     channel_id, htlc_id = key
     link = book.links[channel_id]
@@ -251,7 +252,7 @@ def _is_lost(book: Book, key: HtlcKey, gone: frozenset[bytes]) -> bool:
     )
     if is_refused and link.node_id in gone:
         return True
-    if link.failure is None:
+    if link.failure is None and link.node_id not in gone:
         return False
     if link.mark is not None or link.peer_is_behind or key in book.arrived:
         return True  # A stale store waits for its peer, or what came was never taken.

@@ -144,11 +144,9 @@ def test_a_commitment_has_an_htlc_from_its_signing_to_its_removals_signing() -> 
     assert duet.states[OPENER].opener_msat == 600_000_000
 
 
-def test_a_settlement_names_what_is_locked_in_and_what_is_gone() -> None:
-    duet = ready()
-    duet.add(OPENER, 40_000_000, 0)
-    duet.settle()
-    duet.add(OPENER, 50_000_000, 1)
+def add_until_countersigned(duet: Duet, index: int) -> None:
+    """Let an HTLC of the opener come as far as its revocation, which locks it in."""
+    duet.add(OPENER, 50_000_000, index)
     duet.sign(OPENER)
     for party in (ACCEPTER, ACCEPTER):
         duet.deliver(party)
@@ -156,6 +154,13 @@ def test_a_settlement_names_what_is_locked_in_and_what_is_gone() -> None:
     duet.sign(ACCEPTER)
     for party in (OPENER, OPENER):
         duet.deliver(party)
+
+
+def test_a_settlement_names_what_is_locked_in_and_what_is_gone() -> None:
+    duet = ready()
+    duet.add(OPENER, 40_000_000, 0)
+    duet.settle()
+    add_until_countersigned(duet, 1)
     settlement, due = revoke(duet.states[OPENER])
     assert [live.payload for live in settlement.locked_in] == [b"1"]
     assert settlement.gone == ()
@@ -181,14 +186,7 @@ def test_a_settlement_names_what_is_locked_in_and_what_is_gone() -> None:
 
 def test_an_htlc_of_ours_is_not_locked_in_by_a_revocation_of_the_peer() -> None:
     duet = ready()
-    duet.add(OPENER, 50_000_000, 1)
-    duet.sign(OPENER)
-    for party in (ACCEPTER, ACCEPTER):
-        duet.deliver(party)
-    duet.revoke(ACCEPTER)
-    duet.sign(ACCEPTER)
-    for party in (OPENER, OPENER):
-        duet.deliver(party)
+    add_until_countersigned(duet, 1)
     duet.add(OPENER, 40_000_000, 2)
     duet.sign(OPENER)
     for party in (ACCEPTER, ACCEPTER):

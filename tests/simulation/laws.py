@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from cromford.channel.content import Htlc
 from cromford.protocol.journal.book import Book, HtlcKey
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.link import Link
@@ -258,17 +259,17 @@ def _is_lost(book: Book, key: HtlcKey, gone: frozenset[bytes]) -> bool:
         return True  # A stale store waits for its peer, or what came was never taken.
     if is_refused or (forward is not None and forward.failure is not None):
         return True  # It is its payer's to take back, who may have forgotten it.
-    if forward is not None and forward.preimage is not None and _is_small(link, htlc_id):
-        return True  # We can take it, and it costs more than it holds: its payer has it back.
-    terms = link.setting.terms
     return any(
-        terms.is_trimmed(live.htlc.amount_msat, is_offered=is_offered)
-        for live in link.state.htlcs
-        if live.htlc.htlc_id == htlc_id
-        for is_offered in (True, False)
+        _is_small(link, live.htlc) for live in link.state.htlcs if live.htlc.htlc_id == htlc_id
     )
 
 
-def _is_small(link: Link, htlc_id: int) -> bool:
-    live = link.incoming(htlc_id)
-    return live is not None and live.htlc.amount_msat < SMALL_MSAT
+def _is_small(link: Link, htlc: Htlc) -> bool:
+    """Say whether an HTLC has no output on some commitment, or one that may not be worth a claim.
+
+    The other party may take it at any time, or its payer, so nobody can say what became of it.
+    """
+    terms = link.setting.terms
+    return htlc.amount_msat < SMALL_MSAT or any(
+        terms.is_trimmed(htlc.amount_msat, is_offered=is_offered) for is_offered in (True, False)
+    )

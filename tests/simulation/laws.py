@@ -253,9 +253,11 @@ def _is_lost(book: Book, key: HtlcKey, gone: frozenset[bytes]) -> bool:
     )
     if is_refused and link.node_id in gone:
         return True
+    if link.mark is not None:
+        return True  # It takes no update: both sides wait for a close, or for its factory's end.
     if link.failure is None and link.node_id not in gone:
         return False
-    if link.mark is not None or link.peer_is_behind or key in book.arrived:
+    if link.peer_is_behind or key in book.arrived:
         return True  # A stale store waits for its peer, or what came was never taken.
     if is_refused or (forward is not None and forward.failure is not None):
         return True  # It is its payer's to take back, who may have forgotten it.

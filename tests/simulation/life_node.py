@@ -137,13 +137,13 @@ class LifeNode(SimNode):
         That returns whether it wanted to append something, and was refused.
         """
         assert self._standing is not None
-        holder, driver, signer = self._standing, self.driver, self.signer
+        holder, its_own = self._standing, (self.driver, self.signer, self.disk)
 
         def go_on() -> bool:
-            present = self.driver, self.signer
-            self.driver, self.signer, self.is_late = driver, signer, True
+            present = self.driver, self.signer, self.disk
+            (self.driver, self.signer, self.disk), self.is_late = its_own, True
             holder.go_on()
-            (self.driver, self.signer), self.is_late = present, False
+            (self.driver, self.signer, self.disk), self.is_late = present, False
             is_refused = isinstance(holder.error, StoreFailed)
             if holder.error is not None and not is_refused:
                 raise holder.error

@@ -27,11 +27,12 @@ def typed(t: Town, *words: str) -> Result:
 
 def chain_of(t: Town) -> tuple[str, ...]:
     where = ("--chain-url", t.node.url, "--chain-cookie", str(t.node.cookie_file))
-    return (*where, "--poll-seconds", "0.05", "--network", "regtest")
+    return (*where, "--network", "regtest")
 
 
 async def broadcast(t: Town, file: Path, *more: str) -> Result:
-    words = ("client", "exit", "broadcast", str(file), "--yes", *chain_of(t), *more)
+    pause = ("--poll-seconds", "0.05") if "--watch" in more else ()
+    words = ("client", "exit", "broadcast", str(file), "--yes", *chain_of(t), *pause, *more)
     return await asyncio.to_thread(typed, t, *words)
 
 

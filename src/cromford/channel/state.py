@@ -89,11 +89,11 @@ class ChannelState:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether both commitments say the same and nothing is on its way.
-
-        What is not acknowledged, and every revocation that is to come, is of an update under way.
-        """
-        return self.rebase is None and all(live.stage is HtlcStage.LOCKED_IN for live in self.htlcs)
+        """Whether both commitments say the same and nothing is on its way."""
+        is_moving = self.owes_revocation or self.awaits_revocation or self.rebase is not None
+        return not (is_moving or self.unacked) and all(
+            live.stage is HtlcStage.LOCKED_IN for live in self.htlcs
+        )
 
     def reserved_msat_of(self, party: Party, edition: Edition) -> int:
         """Return what a party may not offer, besides its reserve: what a rebase will cost it.

@@ -6,6 +6,7 @@ from typing import Any, Final
 from cromford.channel.content import Htlc
 from cromford.protocol.journal.book import Book, HtlcKey
 from cromford.protocol.journal.client_attempt import ClientAttempt
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from tests.protocol.money import Auditor
 from tests.simulation.estates import Estates
@@ -192,11 +193,11 @@ def _waiting_at(node: LifeNode, gone: frozenset[bytes]) -> list[str]:
         found += [
             name
             for key in getattr(book, name)
-            if not (_is_lost(book, key, gone) or _is_taken(book, key, gone))
+            if not (_is_lost(book, key, gone, state.chain) or _is_taken(book, key, gone))
         ]
     for payment in book.payments.values():
         if payment.status == "pending" and not (
-            payment.htlc and _is_lost(book, payment.htlc, gone)
+            payment.htlc and _is_lost(book, payment.htlc, gone, state.chain)
         ):
             found.append("a payment")
     return found
@@ -239,7 +240,7 @@ def _is_taken(book: Book, key: HtlcKey, gone: frozenset[bytes]) -> bool:
     )
 
 
-def _is_lost(book: Book, key: HtlcKey, gone: frozenset[bytes]) -> bool:
+def _is_lost(book: Book, key: HtlcKey, gone: frozenset[bytes], chain: KnownChain) -> bool:
     """Say whether nobody decides an HTLC of a channel that failed, or whose peer stays away.
 
     It has no output, for one, so nobody leaves for it. Or whether it was refused, and its payer is
@@ -257,8 +258,11 @@ def _is_lost(book: Book, key: HtlcKey, gone: frozenset[bytes]) -> bool:
         return True  # It takes no update: both sides wait for a close, or for its factory's end.
     if link.failure is None and link.node_id not in gone:
         return False
-    if link.peer_is_behind or key in book.arrived:
-        return True  # A stale store waits for its peer, or what came was never taken.
+    is_on_chain = link.funding_on(chain).outpoint in chain.spends
+    if link.peer_is_behind and not (is_on_chain and key in book.owners):
+        return True  # A stale store waits for its peer. On chain, ours comes back by itself.
+    if key in book.arrived:
+        return True  # What came was never taken.
     if is_refused or (forward is not None and forward.failure is not None):
         return True  # It is its payer's to take back, who may have forgotten it.
     return any(

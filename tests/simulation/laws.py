@@ -6,6 +6,7 @@ from typing import Any, Final
 from cromford.channel.content import Htlc
 from cromford.protocol.journal.book import Book, HtlcKey
 from cromford.protocol.journal.client_attempt import ClientAttempt
+from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from tests.protocol.money import Auditor
@@ -180,7 +181,7 @@ def _waiting_at(node: LifeNode, gone: frozenset[bytes]) -> list[str]:
     is_lsp = node.lsp_node_id is None
     homes = [*state.all_factories()] if is_lsp else [state]
     for home in homes:
-        if home.advances:
+        if home.advances and not (is_lsp and _waits_for_gone(home, gone)):
             found.append("an advance")
         if home.closing:
             found.append("a close")
@@ -201,6 +202,16 @@ def _waiting_at(node: LifeNode, gone: frozenset[bytes]) -> list[str]:
         ):
             found.append("a payment")
     return found
+
+
+def _waits_for_gone(factory: Factory, gone: frozenset[bytes]) -> bool:
+    """Say whether each advance that bound a client waits for one that never comes back."""
+    seats = factory.attempt.seats
+    return all(
+        advance.is_committed
+        and any(seats[client - 1].node_id in gone for client in advance.clients)
+        for advance in factory.advances.values()
+    )
 
 
 def _is_leaving(node: LifeNode) -> bool:

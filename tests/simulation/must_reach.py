@@ -24,6 +24,9 @@ _UNSEEN: Final = (
 )
 # No operator of these worlds asks for it.
 _UNASKED: Final = (
+    "record BanLifted",
+    "record BanSet",
+    "record LadderWanted",
     "mail FundingGivenUp",
     "message Leave",
     "record ExitPaused",

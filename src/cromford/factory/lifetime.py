@@ -62,6 +62,14 @@ class Lifetime:
             return Period.LATE
         return Period.DYING if height >= self.dying_height else Period.ACTIVE
 
+    def untold_at(self, height: int, told: Period) -> Period | None:
+        """Return the period at a height, if it is to be told: a later one than was, from dying on.
+
+        Never an earlier one: a reorganisation makes no factory younger.
+        """
+        period = self.period_at(height)
+        return period if period > max(told, Period.ACTIVE) else None
+
     def is_dying_at(self, height: int) -> bool:
         """Say whether a height is in the dying period: begun, and the exit deadline ahead."""
         return self.dying_height <= height < self.exit_deadline_height

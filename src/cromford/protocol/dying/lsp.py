@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from cromford.factory.lifetime import Period
 from cromford.protocol.dying.telling import tell_period
 from cromford.protocol.dying_steps import Closers, closers_at, is_close_due
 from cromford.protocol.journal import dying_records as dr
@@ -25,8 +24,8 @@ def on_block(turn: Turn[Factory], *, is_over: Callable[[Factory], bool]) -> Clos
     if not stands(state):
         return Closers.NOBODY
     is_asked = wants_close(state, height)
-    is_told = state.lifetime.period_at(height) <= max(state.period, Period.ACTIVE)
-    if (is_asked or not is_told) and is_over(state):
+    is_untold = state.lifetime.untold_at(height, state.period) is not None
+    if (is_asked or is_untold) and is_over(state):
         return Closers.NOBODY
     tell_period(turn, state.attempt.attempt_id, state.lifetime, state.period)
     if is_asked:

@@ -6,12 +6,9 @@ from cromford.protocol.turn import ChainTurn
 
 
 def tell_period(turn: ChainTurn, attempt_id: bytes, lifetime: Lifetime, told: Period) -> None:
-    """Remember the period that a funded factory is in, if it is a later one than was told.
-
-    Never an earlier one: a reorganisation makes no factory younger.
-    """
-    period = lifetime.period_at(turn.height)
-    if period > max(told, Period.ACTIVE):
+    """Remember the period that a funded factory is in, if it is a later one than was told."""
+    period = lifetime.untold_at(turn.height, told)
+    if period is not None:
         turn.remember(
             dr.PeriodBegan(attempt_id=attempt_id, height=turn.height, period=period.label)
         )

@@ -108,8 +108,8 @@ def _next_change(factory: Factory) -> int | None:
     None from the expiry on, and while a change is not told yet.
     """
     lifetime, height = factory.lifetime, factory.chain.height
-    is_untold = lifetime.period_at(height) > max(factory.period, Period.ACTIVE)
-    return None if is_untold else lifetime.next_change(height)
+    is_told = lifetime.untold_at(height, factory.period) is None
+    return lifetime.next_change(height) if is_told else None
 
 
 def _is_closed_alone(factory: Factory) -> bool:

@@ -137,11 +137,16 @@ def preimages_seen(channel: LandedChannel) -> dict[bytes, bytes]:
     seen = {}
     for payment_hash, outpoint in _offered(landed.commitment, channel):
         spender = channel.spends.get(outpoint)
-        for tx_in in spender.inputs if spender else ():
-            for item in tx_in.witness:
-                if len(item) == PREIMAGE_SIZE and sha256(item) == payment_hash:
-                    seen[payment_hash] = item
+        shown = {} if spender is None else preimages_in(spender)
+        if payment_hash in shown:
+            seen[payment_hash] = shown[payment_hash]
     return seen
+
+
+def preimages_in(tx: Tx) -> dict[bytes, bytes]:
+    """Return all that a transaction shows that may be a preimage, by its hash."""
+    items = (item for tx_in in tx.inputs for item in tx_in.witness if len(item) == PREIMAGE_SIZE)
+    return {sha256(item): item for item in items}
 
 
 def _offered(commitment: Commitment, channel: LandedChannel) -> list[tuple[bytes, OutPoint]]:

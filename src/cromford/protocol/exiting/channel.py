@@ -11,10 +11,8 @@ from typing import Final
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.claims import to_peer_claims
-from cromford.channel.scripts import PREIMAGE_SIZE
 from cromford.channel.stage import HtlcStage
 from cromford.channel.terms import Party
-from cromford.crypto.keys import sha256
 from cromford.factory.vertices import TreeNode
 from cromford.protocol import events as ev
 from cromford.protocol.channels.failing import end_updates
@@ -37,6 +35,7 @@ from cromford.watch.channel_exit import (
     Unrecognised,
     channel_actions,
     outpoints_of_interest,
+    preimages_in,
     preimages_seen,
 )
 from cromford.watch.exit import Publish, next_exit_action
@@ -242,10 +241,11 @@ def _shown_beyond_our_store(book: Book, link: Link, chain: KnownChain) -> Iterat
     spender = chain.spends.get(link.funding_on(chain).outpoint)
     if spender is None or not link.may_lack_state:
         return
-    following = (chain.spends.get(outpoint) for outpoint in spender.outpoints)
-    inputs = (tx_in for tx in following if tx is not None for tx_in in tx.inputs)
-    items = (item for tx_in in inputs for item in tx_in.witness if len(item) == PREIMAGE_SIZE)
-    shown = {sha256(item): item for item in items}
+    shown: dict[bytes, bytes] = {}
+    for outpoint in spender.outpoints:
+        following = chain.spends.get(outpoint)
+        if following is not None:
+            shown |= preimages_in(following)
     for live in link.state.htlcs:
         htlc, preimage = live.htlc, shown.get(live.htlc.payment_hash)
         key = (link.channel_id, htlc.htlc_id)

@@ -30,16 +30,19 @@ def problem_with_growth(
     None if they may. A sale can make a channel a large one that was none when its terms were
     agreed.
     """
-    terms, depth = attempt.terms, chain.depth(attempt.funding_tx.txid)
-    least = least_depth(terms.min_depth, capacities_sat, candidates=terms.candidates)
+    least, depth = _least_depth(attempt, capacities_sat), chain.depth(attempt.funding_tx.txid)
     return None if depth >= least else (least, depth)
+
+
+def _least_depth(attempt: ClientAttempt | LspAttempt, capacities_sat: Sequence[int]) -> int:
+    terms = attempt.terms
+    return least_depth(terms.min_depth, capacities_sat, candidates=terms.candidates)
 
 
 def why_not_deep(attempt: ClientAttempt | LspAttempt, chain: KnownChain, link: Link) -> str:
     """Return how far a funding is from what a channel asks for, in words."""
-    depth, terms = chain.depth(attempt.funding_tx.txid), attempt.terms
-    capacities_sat = (link.present.capacity_sat,)
-    least = least_depth(terms.min_depth, capacities_sat, candidates=terms.candidates)
+    depth = chain.depth(attempt.funding_tx.txid)
+    least = _least_depth(attempt, (link.present.capacity_sat,))
     return (
         f"factory {attempt.attempt_id.hex()}: its funding {attempt.funding_tx.txid} has {depth} of "
         f"{told.counted(least, 'confirmation')}"

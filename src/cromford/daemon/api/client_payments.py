@@ -182,7 +182,8 @@ class ClientPayments:
             invoice = self._new_invoice(wanted, sha256(preimage), payment_secret)
             text = sign_invoice(invoice, self._sign_node)
         except InvalidInvoice as error:
-            raise InvalidParam(error.field, str(error).partition(": ")[2]) from error
+            said = f"expected {error.expected}, received {error.received}"
+            raise InvalidParam(error.field, said) from error
         self._owner.request(
             ev.InvoiceRequested(
                 preimage=preimage,

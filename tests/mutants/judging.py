@@ -270,7 +270,8 @@ class _OfOneFile:
             case "near":
                 return [test for test in near if test not in nearest]
             case _:
-                return [test for test in tests if test not in {*nearest, *near}]
+                done = {*nearest, *near}
+                return [test for test in tests if test not in done]
 
     def _within(self, tests: Sequence[str], seconds_max: float) -> list[str]:
         """Return the first tests that may be run within a time, or that one which is fastest."""

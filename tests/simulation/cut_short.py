@@ -16,7 +16,6 @@ from cromford.protocol.journal.advance_records import AdvanceProposed
 from cromford.protocol.journal.advances import LspAdvance
 from tests.protocol import paying_clients
 from tests.protocol.advanced import kickoff_of
-from tests.protocol.advances import remembered
 from tests.protocol.old_states import (
     POLICY,
     look_again,
@@ -27,6 +26,7 @@ from tests.protocol.paying_clients import live_factory, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.shoppers import ask_price, buy_what_is_quoted
 from tests.protocol.test_leaving import wallet_sat
+from tests.simulation.outcomes import remembered
 from tests.simulation.sim_node import SimNode
 
 N_LETTERS_MAX: Final = 32  # More than an advance of two clients has, with both rebases.
@@ -123,8 +123,7 @@ def _has_poisons(pump: Pump) -> bool:
 
 
 def _price_sat(pump: Pump) -> int:
-    proposed: list[AdvanceProposed] = remembered(pump.lsp, AdvanceProposed)
-    return max(-(-one.price_msat // MSAT_PER_SAT) for one in proposed)
+    return max(-(-one.price_msat // MSAT_PER_SAT) for one in remembered(pump.lsp, AdvanceProposed))
 
 
 def _land(pump: Pump, state: Tx) -> str:

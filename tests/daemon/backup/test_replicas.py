@@ -197,6 +197,7 @@ def test_segments_are_compacted_once_they_outgrow_their_base(
 
 def test_a_segment_that_was_cut_off_loses_its_end_and_says_so(home: Path, place: Path) -> None:
     with running(home, place) as (store, replica):
+        caught_up(store, replica)  # So that the base is before what is filled in.
         fill(store)
         caught_up(store, replica)
         for n in range(3):
@@ -222,6 +223,7 @@ def test_a_segment_that_was_edited_or_is_missing_is_refused_by_name(
 ) -> None:
     for _ in range(3):
         with running(home, place) as (store, replica):
+            caught_up(store, replica)
             fill(store, 4)
             caught_up(store, replica)
     one, two = sorted(place.glob("*/segment-*"))[-2:]

@@ -86,6 +86,16 @@ def run_in_threads(size: Size, run: int) -> dict[str, float]:
     return {THREADS: sum(spent_ms.values())}
 
 
+# Names of sessions, and what each signer contributed to them.
+_Part = tuple[Sequence[str], Sequence[dict[str, bytes]]]
+
+
+def _among(
+    names: Sequence[str], contributions: Sequence[dict[str, bytes]]
+) -> list[dict[str, bytes]]:
+    return [{name: given[name] for name in names if name in given} for given in contributions]
+
+
 @dataclass(frozen=True)
 class _Construction:
     """Builds one tree and signs it for all its signers.
@@ -143,16 +153,16 @@ class _Construction:
         with watch.running(SIGN):
             contributions = list(self.mapped(sign, signers))
 
-        def finish(names: Sequence[str]) -> dict[str, bytes]:
+        def finish(part: _Part) -> dict[str, bytes]:
+            names, contributed = part
             signing_round = SigningRound(sessions={name: by_name[name] for name in names})
-            parts = (
-                {name: contribution[name] for name in names if name in contribution}
-                for contribution in contributions
-            )
-            return signing_round.with_contributions(zip(pubkeys, parts, strict=True)).signatures()
+            return signing_round.with_contributions(
+                zip(pubkeys, contributed, strict=True)
+            ).signatures()
 
         names = list(by_name)
-        parts = [names] if self.clock == CPU else [names[i::N_THREADS] for i in range(N_THREADS)]
+        shares = [names] if self.clock == CPU else [names[i::N_THREADS] for i in range(N_THREADS)]
+        parts = [(share, _among(share, contributions)) for share in shares]
         gc.collect()
         with watch.running(FINISH):
             signatures = [*self.mapped(finish, parts)]

@@ -113,7 +113,7 @@ class NoncePool:
             if not secnonce.is_spent:
                 del self._bound[index]
             raise
-        self._bound[index] = bound._replace(partial_sig=partial_sig)
+        self._bound[index] = _Bound(bound.binding, bound.task, partial_sig)
         return partial_sig
 
     def _bound_to(self, index: int, task: SigningTask, aggnonce: bytes) -> "_Bound":

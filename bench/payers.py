@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from unittest.mock import patch
 
 from bench.payments import AMOUNT_MSAT, STAKE_MSAT
@@ -22,7 +22,9 @@ from bench.sizes import BINARY_SHAPE, Size
 
 from cromford.daemon.options import POLL_SECONDS
 from cromford.demo import world
-from cromford.demo.world import DaemonProcess
+
+if TYPE_CHECKING:  # An older checkout calls it otherwise.
+    from cromford.demo.world import DaemonProcess
 
 LATENCY: Final = "one payment between processes"
 PARALLEL: Final = "payments at once between processes, each"
@@ -30,7 +32,7 @@ TOGETHER: Final = "ten payments at once by one of them, each"
 N_TOGETHER: Final = 10
 WAIT_SECONDS: Final = 30.0  # for one payment
 
-Due = tuple[DaemonProcess, str]  # who pays, and which invoice
+Due = tuple["DaemonProcess", str]  # who pays, and which invoice
 
 
 @contextmanager
@@ -58,7 +60,7 @@ class Spent(NamedTuple):
 class Payers:
     """Clients of one factory, who end with what they began with but for fees."""
 
-    def __init__(self, lsp: DaemonProcess, clients: Sequence[DaemonProcess]) -> None:
+    def __init__(self, lsp: "DaemonProcess", clients: Sequence["DaemonProcess"]) -> None:
         self._lsp = lsp
         self._clients = clients
 
@@ -104,7 +106,7 @@ class Payers:
         )
 
 
-def _cpu_seconds(daemon: DaemonProcess) -> float:
+def _cpu_seconds(daemon: "DaemonProcess") -> float:
     """Return the CPU time that a daemon has used, where Linux tells; by its scheduler, in full."""
     nanoseconds = 0
     for task in Path(f"/proc/{daemon.child.process.pid}/task").iterdir():
@@ -112,7 +114,7 @@ def _cpu_seconds(daemon: DaemonProcess) -> float:
     return nanoseconds / 1e9
 
 
-def _invoice(payee: DaemonProcess, amount_msat: int = AMOUNT_MSAT) -> str:
+def _invoice(payee: "DaemonProcess", amount_msat: int = AMOUNT_MSAT) -> str:
     answer: dict[str, Any] = payee.call("invoice", amount_msat=amount_msat)
     text: str = answer["invoice"]
     return text

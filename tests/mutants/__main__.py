@@ -23,7 +23,8 @@ sys.path.insert(0, str(SOURCES.parent))
 from tests.mutants.bench import CACHE, UnsoundTests
 from tests.mutants.judging import NEAR_ROUNDS, ROUNDS, judge
 from tests.mutants.ledger import Ledger
-from tests.mutants.verdicts import Judged
+from tests.mutants.mistyped import mistyped
+from tests.mutants.verdicts import CAUGHT, Judged
 
 Answers = dict[str, Judged]
 
@@ -40,6 +41,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--explained", action="store_true", help="judge what has a reason, too")
     parser.add_argument("--again", action="store_true", help="judge what was judged before, too")
     parser.add_argument("--near", action="store_true", help="only by the tests nearest to each")
+    parser.add_argument("--types", action="store_true", help="only by the type checker")
     parser.add_argument("--keep", action="store_true", help="write what is noticed for all")
     parser.add_argument("--list", action="store_true", help="list them and judge none")
     return parser.parse_args()
@@ -75,16 +77,16 @@ def _told(judged: Judged) -> str:
 def _summed(mutants: Sequence[Mutant], answers: Answers, n_known: int, explained: set[str]) -> str:
     rooms = dict.fromkeys(mutant.module.room for mutant in mutants)
     counts = Counter((judged.mutant.module.room, judged.verdict) for judged in answers.values())
-    heads = ("mutants", "noticed", "looped", "explained", "open", "not ended")
+    heads = ("mutants", *CAUGHT, "explained", "open", "not ended")
     lines = [f"{'room':14}" + "".join(f"{head:>10}" for head in heads) + "\n"]
     for room in rooms:
         there = [mutant for mutant in mutants if mutant.module.room == room]
         n_explained = sum(mutant.name in explained for mutant in there)
-        noticed, looped = counts[room, "noticed"], counts[room, "looped"]
+        caught = [counts[room, verdict] for verdict in CAUGHT]
         n_open = sum(j.mutant.module.room == room for j in _open(answers, explained))
         ended = {name for name, judged in answers.items() if judged.verdict != "suspected"}
         left = sum(mutant.name not in ended | explained for mutant in there)
-        row = (len(there), noticed, looped, n_explained, n_open, left)
+        row = (len(there), *caught, n_explained, n_open, left)
         lines.append(f"{room:14}" + "".join(f"{number:10}" for number in row) + "\n")
     lines.append(f"{n_known} were judged before\n")
     return "".join(lines)
@@ -94,7 +96,7 @@ def _open(answers: Answers, explained: set[str]) -> list[Judged]:
     return [
         judged
         for judged in answers.values()
-        if judged.verdict not in ("noticed", "looped") and judged.mutant.name not in explained
+        if judged.verdict not in CAUGHT and judged.mutant.name not in explained
     ]
 
 
@@ -110,6 +112,12 @@ def _judge(options: argparse.Namespace, tried: Sequence[Mutant], answers: Answer
     sys.stdout.writelines(_told(judged) for judged in _open(answers, set()))
     ended = {name for name, judged in answers.items() if judged.verdict != "suspected"}
     left = [one for one in tried if one.name not in ended]
+    if options.types:
+        for judged in mistyped(left):
+            answers[judged.mutant.name] = judged
+            ledger.note(judged)
+            sys.stdout.write(_told(judged))
+        return len(tried) - len(left)
     until = time.monotonic() + 60 * options.minutes
     for package in dict.fromkeys(map(_package, left)):  # So that there are ends after a while.
         for judged in judge(
@@ -121,7 +129,7 @@ def _judge(options: argparse.Namespace, tried: Sequence[Mutant], answers: Answer
         ):
             answers[judged.mutant.name] = judged
             ledger.note(judged)
-            if options.only or judged.verdict not in ("noticed", "looped"):
+            if options.only or judged.verdict not in CAUGHT:
                 sys.stdout.write(_told(judged))
                 sys.stdout.flush()
     return len(tried) - len(left)

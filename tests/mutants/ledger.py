@@ -11,14 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Final, cast
 
-from tests.mutants.bench import CACHE
+from tests.mutants.bench import CACHE, DIGEST_CHARS
 from tests.mutants.rules import REPOSITORY, Mutant
-from tests.mutants.verdicts import Judged, Verdict
+from tests.mutants.verdicts import CAUGHT, Judged, Verdict
 
 LEDGER: Final = CACHE / "judged.jsonl"
 NOTICED: Final = Path(__file__).parent / "noticed.txt"
 IDS_A_LINE: Final = 10
-_BY_ONE_TEST: Final = ("noticed", "looped")
 _HEAD: Final = "# Written by `python -m tests.mutants --keep`: mutants, by who notices them.\n"
 
 
@@ -26,8 +25,9 @@ class Ledger:
     """The verdicts that are kept: those of this machine one a line, of which the last one counts.
 
     A mutant that was noticed stays so while its module, the test that noticed it and what else that
-    file has beside tests are as they were. Nobody has noticed the others: they are judged again
-    when anything in one of their files of tests is changed.
+    file has beside tests are as they were; one that is mistyped, while its module is. Nobody has
+    noticed the others: they are judged again when anything in one of their files of tests is
+    changed.
     """
 
     def __init__(self, path: Path = LEDGER, noticed: Path = NOTICED) -> None:
@@ -53,7 +53,7 @@ class Ledger:
         found: dict[tuple[str, str, str], list[str]] = {}
         for mutant in mutants:
             judged = self.known(mutant)
-            if judged is not None and judged.verdict in _BY_ONE_TEST:
+            if judged is not None and judged.verdict in CAUGHT:
                 head = (judged.by, judged.verdict, _digest(judged))
                 found.setdefault(head, []).append(mutant.id)
         lines = [_HEAD]
@@ -89,14 +89,16 @@ def _read_noticed(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _digest(judged: Judged) -> str:
     digest = hashlib.sha256(_rules(judged.mutant.module.path))
+    if judged.verdict == "mistyped":
+        return digest.hexdigest()[:DIGEST_CHARS]
     files = [REPOSITORY / "tests" / name for name in judged.mutant.module.tests]
     named, _, test = judged.by.partition("::")
-    if judged.verdict in _BY_ONE_TEST and test and (REPOSITORY / named).exists():
+    if judged.verdict in CAUGHT and test and (REPOSITORY / named).exists():
         digest.update(_one_test(REPOSITORY / named, test.partition("[")[0].partition(" ")[0]))
     else:
         for path in files:
             digest.update(_content(path))
-    return digest.hexdigest()[:20]
+    return digest.hexdigest()[:DIGEST_CHARS]
 
 
 @cache

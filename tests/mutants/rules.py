@@ -74,14 +74,18 @@ class Mutant:
     def id(self) -> str:
         return hashlib.sha256(self.name.encode()).hexdigest()[:ID_CHARS]
 
-    def code(self) -> CodeType:
-        """Compile the changed module. Nothing is written."""
+    def tree(self) -> ast.Module:
+        """Return the changed module."""
         tree = ast.parse(self.module.source)
         for number, edit in enumerate(edits(tree)):
             if number == self.number:
                 edit.make()
                 break
-        return compile(tree, str(self.module.path), "exec")
+        return tree
+
+    def code(self) -> CodeType:
+        """Compile the changed module. Nothing is written."""
+        return compile(self.tree(), str(self.module.path), "exec")
 
 
 def mutants_of(module: Module) -> Iterator[Mutant]:

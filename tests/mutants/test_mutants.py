@@ -22,6 +22,7 @@ from tests.mutants.forks import Ended, Say, run_all
 from tests.mutants.halfway import Halfway
 from tests.mutants.judging import judge
 from tests.mutants.ledger import Ledger
+from tests.mutants.mistyped import mistyped
 from tests.mutants.operators import Owner, edits
 from tests.mutants.rules import (
     REPOSITORY,
@@ -513,6 +514,40 @@ def test_a_verdict_is_kept_until_the_rule_or_what_judged_it_is_changed(
     assert known(rule, noticing.replace("2", "1")) == []
     assert known(rule, noticing + "LIMIT = 3\n") == [], "what tests share"
     assert known(rule + "LIMIT = 3\n", noticing) == []
+
+
+def test_a_mutant_that_the_type_checker_refuses_is_told_with_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = """
+def half(n: int) -> int | None:
+    return n // 2 if n > 1 else None
+
+def near(n: int, name: str) -> bool:
+    found = half(n)
+    return found is not None and found > len(name)
+
+def asked(n: int, name: str) -> bool:
+    return near(n, name)
+"""
+    sources = tmp_path / "src" / "small"
+    sources.mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text("[tool.mypy]\nstrict = true\n", encoding="utf-8")
+    (sources / "rule.py").write_text(rule, encoding="utf-8")
+    for place in ("tests.mutants.rules", "tests.mutants.mistyped"):
+        monkeypatch.setattr(f"{place}.SOURCES", sources)
+    monkeypatch.setattr("tests.mutants.mistyped.REPOSITORY", tmp_path)
+    mutants = list(Module("room", "rule", ()).mutants())
+
+    refused = {judged.mutant.text: judged.by for judged in mistyped(mutants)}
+
+    half_of_it = "found > len(name)"
+    assert refused == {
+        f"near: return found is not None and {half_of_it} -> return {half_of_it}": "operator",
+        "asked: return near(n, name) -> return near(name, n)": "arg-type",
+    }
+    assert len(mutants) > len(refused)
+    assert (sources / "rule.py").read_text(encoding="utf-8") == rule
 
 
 def test_every_module_in_the_rooms_has_tests_that_exist() -> None:

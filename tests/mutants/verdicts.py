@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType
-from typing import Literal
+from typing import Final, Literal
 
 from tests.mutants.bench import Bench, UnsoundTests
 from tests.mutants.forks import Ended, Say, limit_cpu
@@ -16,6 +16,7 @@ from tests.mutants.rules import SOURCES, Mutant
 Verdict = Literal[
     "noticed",
     "looped",
+    "mistyped",
     "stalled",
     "survived",
     "unreached",
@@ -24,12 +25,14 @@ Verdict = Literal[
     "import",
     "unsound",
 ]
+# What ends a mutant: a test, or the type checker, would not let it land.
+CAUGHT: Final[tuple[Verdict, ...]] = ("noticed", "looped", "mistyped")
 Functions = dict[tuple[str, Owner], list[FunctionType]]
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of a mutant, and the test that decided it.
+    """What became of a mutant, and the test or the type error that decided it.
 
     No end are `suspected` (the tests nearest to it do not notice it), `whole` (it has to be judged
     from the beginning of a test) and `import` (where it is imported). `unsound` says nothing.

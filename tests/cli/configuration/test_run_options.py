@@ -90,6 +90,7 @@ def test_containers_can_say_everything_by_environment(started: Started) -> None:
         "CROMFORD_LSP_MIN_DEPTH_BLOCKS": "6",
         "CROMFORD_LSP_INNER_ARITIES": "2, 3",
         "CROMFORD_LSP_INNER_KINDS": "static, dw",
+        "CROMFORD_LSP_MAX_CLIENTS": "12",
         "CROMFORD_METRICS_LISTEN": "[::]:9332",
         "CROMFORD_LSP_ANNOUNCE": "lsp.example.org:9750",
     }
@@ -137,7 +138,7 @@ def test_who_accepts_a_longer_way_out_accepts_longer_payments(started: Started) 
     policy = started.client("--max-exit-delay-blocks", "2296").policy
     assert policy.exit_delay_blocks_max == 2_296
     assert policy.max_cltv_blocks == (1, usual + 2_000)
-    assert started.client("--max-exit-delay-blocks", "10").policy.max_cltv_blocks == (1, usual)
+    assert started.client("--max-exit-delay-blocks", "100").policy.max_cltv_blocks == (1, usual)
 
 
 UNSAFE = {

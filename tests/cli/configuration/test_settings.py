@@ -39,6 +39,7 @@ passphrase_file = "/run/seed"
 listen = "[::1]:9"
 inner_arities = [2, 3]
 inner_kinds = ["static", "dw"]
+max_clients = 12
 feerate_sat_per_vb = 1.25
 funding_feerate_sat_per_vb = 3
 max_exit_delay_blocks = 5000

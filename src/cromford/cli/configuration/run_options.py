@@ -1,6 +1,6 @@
 """From settings to what a daemon is started with: its chain and its policy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,13 @@ from cromford.agent.options import AgentOptions
 from cromford.bitcoin.network import MAINNET, NETWORKS, SIGNET, Network
 from cromford.cli.configuration.kinds import sat_per_kw
 from cromford.cli.configuration.role_keys import CLIENT_RANGES
+from cromford.cli.configuration.together import (
+    Values,
+    check_client,
+    check_listeners,
+    check_lsp,
+    check_order,
+)
 from cromford.cli.failures import EXIT_USAGE, CommandFailed
 from cromford.crypto.keys import is_pubkey
 from cromford.daemon.api.loopback import is_loopback
@@ -56,8 +63,6 @@ API_WARNING: Final = """\
 WARNING: the API is served to other machines, and HTTP hides nothing: whoever reads along has the
 WARNING: tokens, and with them the money. Put a proxy with TLS before it."""
 
-Values = Mapping[str, Any]
-
 
 def lsp_options(values: Values, datadir: Path) -> LspOptions:
     """Return what an LSP is started with.
@@ -87,26 +92,10 @@ def checked_lsp_policy(values: Values) -> LspPolicy:
         click.UsageError: If two values do not.
     """
     policy = lsp_policy(values)
-    _check_builds(values)
+    check_lsp(values, policy)
+    check_listeners(values, "lsp.listen", "metrics.listen", "api.listen")
     connection_limits(values)
     return policy
-
-
-def _check_builds(values: Values) -> None:
-    """Check that the clients that a factory is built of can be here at once, or none is ever built.
-
-    Raises:
-        click.UsageError: If they cannot.
-    """
-    of = {path.removeprefix("lsp."): value for path, value in values.items()}
-    least = "min_clients" if of["build_at_clients"] is None else "build_at_clients"
-    _check_order("lsp", of, (least, "connections_max"))
-    allowed = of["allowed_clients"]
-    if allowed is not None and len(set(allowed)) < of[least]:
-        raise click.UsageError(
-            f"lsp.allowed_clients: expected at least {least}, {of[least]}, of them, or no factory "
-            f"is ever built; received {len(set(allowed))}"
-        )
 
 
 def connection_limits(values: Values) -> Limits:
@@ -120,7 +109,7 @@ def connection_limits(values: Values) -> Limits:
     if strangers_max is None:
         strangers_max = max(1, connections_max // 2)
     else:
-        _check_order("lsp", of, ("strangers_max", "connections_max"))
+        check_order("lsp", of, ("strangers_max", "connections_max"))
     return Limits(
         connections_max=connections_max,
         strangers_max=strangers_max,
@@ -190,6 +179,7 @@ def allowed_api_listen(values: Values) -> tuple[str, int] | None:
         click.UsageError: If other machines may reach it, and it is served nowhere.
         CommandFailed: If other machines could reach it, and nobody said that they may.
     """
+    check_listeners(values, "metrics.listen", "api.listen")
     listen: tuple[str, int] | None = values["api.listen"]
     if listen is None and values["api.beyond_loopback"]:
         raise click.UsageError(
@@ -341,7 +331,7 @@ def lsp_policy(values: Values) -> LspPolicy:
         click.UsageError: If two of them do not go together.
     """
     of = {path.removeprefix("lsp."): value for path, value in values.items()}
-    _check_order(
+    check_order(
         "lsp",
         of,
         ("capacity_min_sat", "capacity_max_sat"),
@@ -351,7 +341,7 @@ def lsp_policy(values: Values) -> LspPolicy:
         ("min_clients", "max_clients"),
     )
     if of["build_at_clients"] is not None:
-        _check_order("lsp", of, ("min_clients", "build_at_clients"))
+        check_order("lsp", of, ("min_clients", "build_at_clients"))
     if of["funding_feerate_sat_per_vb"] == 0:
         raise click.UsageError("lsp.funding_feerate_sat_per_vb: expected above 0, received 0")
     _check_delays(of)
@@ -502,7 +492,8 @@ def client_policy(values: Values) -> ClientPolicy:
     if of["max_cltv_blocks_max"] is None:
         of["max_cltv_blocks_max"] = max_cltv_blocks_for(of["max_exit_delay_blocks"])
     pairs = [(f"{name}_min", f"{name}_max") for name in CLIENT_RANGES]
-    _check_order("client", of, *pairs, ("min_feerate_sat_per_vb", "max_feerate_sat_per_vb"))
+    check_order("client", of, *pairs, ("min_feerate_sat_per_vb", "max_feerate_sat_per_vb"))
+    check_client(of)
     ranges: dict[str, Any] = {
         field: (of[f"{name}_min"], of[f"{name}_max"]) for name, field in CLIENT_RANGES.items()
     }
@@ -526,11 +517,3 @@ def client_policy(values: Values) -> ClientPolicy:
         moving_capacity_sat=of["moving_capacity_sat"],
         **ranges,
     )
-
-
-def _check_order(section: str, of: Values, *pairs: tuple[str, str]) -> None:
-    for low, high in pairs:
-        if of[low] > of[high]:
-            raise click.UsageError(
-                f"{section}.{low}: expected at most {high}, {of[high]}, received {of[low]}"
-            )

@@ -44,6 +44,10 @@ OF_AN_LSP = [
         ),
     ),
     (
+        "max_clients = 4\ninner_arities = [2, 3]\ninner_kinds = ['dw', 'dw']",
+        "lsp.inner_arities: expected 1 level, all that max_clients, 4, needs; received [2, 3]",
+    ),
+    (
         "min_clients = 300\nmax_clients = 300\nleaf_arity = 300",
         "lsp.min_clients: no factory of 300 clients could ever be built: state_",
     ),

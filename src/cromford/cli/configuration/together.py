@@ -19,6 +19,7 @@ from cromford.protocol.faults import Refusal
 from cromford.protocol.lobby.build import capacity_floor_sat, check_can_build
 from cromford.protocol.lobby.choosing import capacity_ceiling_sat
 from cromford.protocol.lobby.join_size import join_fits
+from cromford.protocol.lobby.shapes import shape_by_policy
 from cromford.protocol.policy import DyingStep, LspPolicy
 
 Values = Mapping[str, Any]
@@ -95,6 +96,18 @@ def _check_builds(values: Values, policy: LspPolicy) -> None:
             raise click.UsageError(
                 f"lsp.{name}: no factory of {clients} could ever be built: {error}"
             ) from error
+    _check_levels(policy)
+
+
+def _check_levels(policy: LspPolicy) -> None:
+    """Check that the largest factory needs every level that was named; smaller ones need fewer."""
+    _, inner = shape_by_policy(policy, policy.max_clients)
+    named = () if policy.inner_levels is None else policy.inner_levels.arities
+    if len(named) > len(inner.arities):
+        raise click.UsageError(
+            f"lsp.inner_arities: expected {told.counted(len(inner.arities), 'level')}, all that "
+            f"max_clients, {policy.max_clients}, needs; received {list(named)}"
+        )
 
 
 def _check_times(of: Values) -> None:

@@ -386,6 +386,14 @@ def test_a_factory_that_could_never_be_built_is_refused_at_the_start(
             "lsp.dying_wait_percent: expected the default, 25, where dying_policy does not",
         ),
         (("--api-beyond-loopback",), "api.beyond_loopback: expected only beside api.listen"),
+        (
+            ("--api-beyond-loopback", "--api-listen", "127.0.0.1:9000"),
+            "api.beyond_loopback: expected only where api.listen names an address that other",
+        ),
+        (
+            ("--inner", "dw", "--max-clients", "2"),
+            "lsp.inner: expected none where max_clients, 2, are in one leaf; received dw",
+        ),
     ],
 )
 def test_a_choice_that_would_do_nothing_is_refused(

@@ -179,13 +179,17 @@ def allowed_api_listen(values: Values) -> tuple[str, int] | None:
         click.UsageError: If other machines may reach it, and it is served nowhere.
         CommandFailed: If other machines could reach it, and nobody said that they may.
     """
-    check_listeners(values, "metrics.listen", "api.listen")
     listen: tuple[str, int] | None = values["api.listen"]
     if listen is None and values["api.beyond_loopback"]:
         raise click.UsageError(
             "api.beyond_loopback: expected only beside api.listen, which says where; received none"
         )
     if listen is None or is_loopback(listen[0]):
+        if values["api.beyond_loopback"] and listen is not None:
+            raise click.UsageError(
+                "api.beyond_loopback: expected only where api.listen names an address that other "
+                f"machines reach; received {written_endpoint(*listen)}"
+            )
         return listen
     if not values["api.beyond_loopback"]:
         raise CommandFailed(
@@ -200,6 +204,7 @@ def allowed_api_listen(values: Values) -> tuple[str, int] | None:
 
 def _shared(values: Values, datadir: Path) -> dict[str, Any]:
     network = allowed_network(values)
+    check_listeners(values, "metrics.listen", "api.listen")
     return {
         "datadir": datadir.absolute(),
         "network": network,

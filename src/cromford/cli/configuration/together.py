@@ -102,6 +102,11 @@ def _check_builds(values: Values, policy: LspPolicy) -> None:
 def _check_levels(policy: LspPolicy) -> None:
     """Check that the largest factory needs every level that was named; smaller ones need fewer."""
     _, inner = shape_by_policy(policy, policy.max_clients)
+    if policy.inner_kind is not None and not inner.arities:
+        raise click.UsageError(
+            f"lsp.inner: expected none where max_clients, {policy.max_clients}, are in one leaf; "
+            f"received {policy.inner_kind.label}"
+        )
     named = () if policy.inner_levels is None else policy.inner_levels.arities
     if len(named) > len(inner.arities):
         raise click.UsageError(

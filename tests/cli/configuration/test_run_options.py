@@ -402,3 +402,18 @@ def test_a_choice_that_would_do_nothing_is_refused(
     refused = started.run("lsp", "run", *words)
     assert (refused.exit_code, refused.stdout) == (EXIT_USAGE, "")
     assert told in refused.stderr
+
+
+def test_what_an_agent_has_no_use_for_is_said_to_have_no_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Any] = []
+    monkeypatch.setattr(daemons, "run_agent", begun.append)
+    file = tmp_path / "config.toml"
+    file.write_text("[metrics]\nlisten = '127.0.0.1:9'\n[backup]\ndir = 'b'\n", encoding="utf-8")
+    told = CommandLine(tmp_path).run("agent", "run").stderr
+    assert len(begun) == 1
+    for path in ("metrics.listen", "backup.dir"):
+        assert f"WARNING: {path} has no effect" in told
+    file.unlink()
+    assert CommandLine(tmp_path).run("agent", "run").stderr == ""

@@ -121,7 +121,13 @@ LSP_KEYS: Final = (
         "Of these, those of one address (IPv6: of one /64). Behind a proxy or Tor all have one.",
     ),
     _lsp_key("capacity_min_sat", _SAT, _LSP.capacity_min_sat, "The smallest channel, in sat."),
-    _lsp_key("capacity_max_sat", _SAT, _LSP.capacity_max_sat, "The largest channel, in sat."),
+    _lsp_key(
+        "capacity_max_sat",
+        _SAT,
+        None,
+        "The largest channel, in sat; at most capital_per_client_sat.",
+        shown_default=f"{_LSP.capacity_max_sat}, or capital_per_client_sat if that is less",
+    ),
     _lsp_key(
         "capital_per_client_sat",
         _SAT,

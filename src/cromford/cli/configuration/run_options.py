@@ -50,6 +50,15 @@ _PROTECTING_DELAYS: Final = {
     "to_self_delay_client_blocks": "to_self_delay_client",
 }
 _LSP: Final = LspPolicy()
+# What an agent has not: it serves no numbers, no TCP, and has no seed and no store.
+_NOT_OF_AN_AGENT: Final = (
+    "metrics.listen",
+    "api.listen",
+    "seed.passphrase_file",
+    "backup.dir",
+    "backup.mark_dir",
+)
+AGENT_WARNING: Final = "WARNING: {} has no effect: an exit agent has no use for it."
 MAINNET_WARNING: Final = """\
 WARNING: this daemon runs on MAINNET, with bitcoin that can be lost.
 WARNING: this software is alpha and has had no outside review: what goes into a factory may stay
@@ -147,6 +156,9 @@ def agent_options(values: Values, datadir: Path) -> AgentOptions:
         CommandFailed: If mainnet was not allowed.
     """
     network = allowed_network(values)
+    for path in _NOT_OF_AN_AGENT:
+        if values[path] is not None:
+            click.echo(AGENT_WARNING.format(path), err=True)
     return AgentOptions(
         datadir=datadir.absolute(),
         network=network,
@@ -336,6 +348,10 @@ def lsp_policy(values: Values) -> LspPolicy:
         click.UsageError: If two of them do not go together.
     """
     of = {path.removeprefix("lsp."): value for path, value in values.items()}
+    if of["capacity_max_sat"] is None:
+        of["capacity_max_sat"] = _LSP.capacity_max_sat
+    else:
+        check_order("lsp", of, ("capacity_max_sat", "capital_per_client_sat"))
     check_order(
         "lsp",
         of,

@@ -61,8 +61,10 @@ def check_lsp(values: Values, policy: LspPolicy) -> None:
 def _check_capital(policy: LspPolicy) -> None:
     floor_sat, ceiling_sat = capacity_floor_sat(policy), capacity_ceiling_sat(policy)
     if floor_sat > ceiling_sat:
+        is_capital = ceiling_sat < policy.capacity_max_sat
+        name = "capital_per_client_sat" if is_capital else "capacity_max_sat"
         raise click.UsageError(
-            f"lsp.capacity_max_sat: expected at least {floor_sat}, or a channel could not bear its "
+            f"lsp.{name}: expected at least {floor_sat}, or a channel could not bear its "
             f"fees at feerate_sat_per_vb; received {ceiling_sat}"
         )
     if policy.min_clients * floor_sat > policy.capital_per_build_sat:

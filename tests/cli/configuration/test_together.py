@@ -36,6 +36,10 @@ OF_AN_LSP = [
         "lsp.capital_per_client_sat: expected at least 88140, or a channel could not bear its",
     ),
     (
+        "capacity_min_sat = 88139\nfeerate_sat_per_vb = 20",
+        "lsp.capacity_min_sat: expected at least 88140, or a channel could not bear its fees at",
+    ),
+    (
         "capacity_max_sat = 10000001",
         "lsp.capacity_max_sat: expected at most capital_per_client_sat, 10000000, received",
     ),
@@ -180,6 +184,8 @@ def test_what_does_not_go_together_is_found_by_a_check_and_by_a_start(
         ("lsp", "hold_seconds = 60\nannounced_hold_seconds = 60"),
         ("lsp", "min_clients = 3\ncapital_per_build_sat = 60000\ncapital_per_client_sat = 20000"),
         ("lsp", "capacity_max_sat = 10000000"),
+        ("lsp", "capacity_min_sat = 88140\nfeerate_sat_per_vb = 20"),
+        ("lsp", "feerate_sat_per_vb = 20"),
         ("lsp", "capital_per_client_sat = 30000"),
         ("lsp", "max_clients = 12\ninner_arities = [2, 3]\ninner_kinds = ['dw', 'dw']"),
         ("lsp", "ready_min_blocks = 2016\nactive_blocks = 2160"),

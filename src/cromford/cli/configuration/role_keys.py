@@ -530,7 +530,8 @@ CLIENT_KEYS: Final = (
         "moving_capacity_sat",
         _SAT,
         None,
-        "The channel that is asked for then, in sat; never less than the balance needs.",
+        "The channel that is asked for then, in sat; never less than the balance needs, nor more "
+        "than the LSP offers.",
         has_flag=True,
         shown_default="as large as the old one",
     ),

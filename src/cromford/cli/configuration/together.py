@@ -67,6 +67,12 @@ def _check_capital(policy: LspPolicy) -> None:
             f"lsp.{name}: expected at least {floor_sat}, or a channel could not bear its "
             f"fees at feerate_sat_per_vb; received {ceiling_sat}"
         )
+    # The default follows the fees; what somebody chose is not raised behind their back.
+    if policy.capacity_min_sat not in {LspPolicy().capacity_min_sat, floor_sat}:
+        raise click.UsageError(
+            f"lsp.capacity_min_sat: expected at least {floor_sat}, or a channel could not bear its "
+            f"fees at feerate_sat_per_vb; received {policy.capacity_min_sat}"
+        )
     if policy.min_clients * floor_sat > policy.capital_per_build_sat:
         raise click.UsageError(
             f"lsp.capital_per_build_sat: expected at least {policy.min_clients * floor_sat}, "

@@ -1,5 +1,6 @@
 """Daemons that fall silent, come back as others, or change their mind: what the page does then."""
 
+import re
 from typing import Any
 
 import pytest
@@ -228,6 +229,50 @@ def test_a_payment_is_not_begun_only_if_the_daemon_says_so(
             assert (status, problem) == ("Under way: 1,002 sat.", None)
         else:
             assert (status, problem) == (None, "fee_too_high")
+
+    play(scene)
+
+
+def test_an_invoice_whose_answer_was_lost_is_asked_for_again_and_not_made_twice() -> None:
+    """The same press asks for the same one until it is answered; the next one is another."""
+
+    async def scene(at: Browser) -> None:
+        sent = await told_by(
+            at,
+            """
+            const {invoicePanel} = await import("/page/invoice.js");
+            const {setSession} = await import("/page/session.js");
+            setSession({name: "t", scopes: ["read", "receive"]});
+            invoicePanel({add() {}, watch() {}, refresh() {}});
+            const form = document.getElementById("invoice-form");
+            const made = {
+              payment_hash: "11".repeat(32), invoice: "lnbcrt1", amount_msat: 1_000,
+              receivable_msat: 1_000, description: "", label: "", expires_at: 2e9, status: "open",
+            };
+            const sent = [];
+            const answers = [lost, () => refused("lsp_unreachable", 503), () => json(made)];
+            const press = async (description, answer) => {
+              reply = ({verb, body}) => {
+                if (verb === "GET") return new Response("<svg></svg>");
+                sent.push(body);
+                return answer();
+              };
+              form.elements.amount_msat.value = "1";
+              form.elements.description.value = description;
+              form.requestSubmit();
+              await until(() => form.getAttribute("aria-busy") === "false");
+            };
+            for (const answer of answers) await press("coffee", answer);
+            await press("coffee", () => json(made));
+            await press("tea", lost);
+            await press("coffee", () => json(made));
+            return sent;
+            """,
+        )
+        ids = [body["external_id"] for body in sent]
+        assert ids[0] == ids[1] == ids[2]
+        assert len(set(ids)) == 4
+        assert all(re.fullmatch("page-[0-9a-f]{32}", one) for one in ids)
 
     play(scene)
 

@@ -523,7 +523,7 @@ def pay(params: dict[str, Any]) -> dict[str, Any]:
 
 WALLET_ANSWERS: dict[str, Any] = {
     "rescan": RESCAN,
-    "address": {"address": "bcrt1qfresh"},
+    "address": {"address": "bcrt1qfresh", "is_new": True},
     "wallet_balance": BALANCE,
     "wallet_coins": COINS,
     "wallet_send": lambda params: PAYMENT | {"sent": not params["dry_run"]},

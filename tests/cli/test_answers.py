@@ -18,7 +18,7 @@ from tests.cli.fake_daemon import FakeDaemon
 
 LSP_COMMANDS: list[tuple[str, str, object]] = [
     ("lsp status", "status", answers.LSP_STATUS),
-    ("lsp wallet address", "address", {"address": "bcrt1qfresh"}),
+    ("lsp wallet address", "address", {"address": "bcrt1qfresh", "is_new": True}),
     ("lsp wallet balance", "wallet_balance", answers.BALANCE),
     ("lsp wallet coins", "wallet_coins", answers.COINS),
     ("lsp wallet send bcrt1q 70000 --yes", "wallet_send", answers.PAYMENT),
@@ -52,7 +52,7 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
 ]
 CLIENT_COMMANDS: list[tuple[str, str, object]] = [
     ("client status", "status", answers.CLIENT_STATUS),
-    ("client wallet address", "address", {"address": "bcrt1qfresh"}),
+    ("client wallet address", "address", {"address": "bcrt1qfresh", "is_new": True}),
     ("client wallet coins", "wallet_coins", answers.COINS),
     ("client wallet send bcrt1q all --yes", "wallet_send", answers.PAYMENT),
     ("client wallet split 3 --yes", "wallet_split", answers.SPLIT),

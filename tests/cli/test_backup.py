@@ -1,11 +1,12 @@
 """Backups on the command line: what is wrong is named, and then nothing was changed."""
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Self
 
 import pytest
 from tests.cli import backup_answers
@@ -225,8 +226,76 @@ def test_a_backup_never_takes_the_place_of_the_store(line: CommandLine, tmp_path
         words = ("client", "backup", "create", str(home / name), "--overwrite")
         exit_code, code, message = refusal(line, *words)
         assert (exit_code, code) == (2, "place_refused")
-        assert f"lies within {home}" in message
+        assert f"lies within {home.parent}, where the store is" in message
     assert everything(home) == before
+
+
+def test_a_backup_never_lies_in_the_data_directory_that_it_is_to_outlive(
+    line: CommandLine, tmp_path: Path
+) -> None:
+    datadir = tmp_path / "client"
+    (tmp_path / "link").symlink_to(datadir)
+    before = everything(tmp_path)
+    for file in (datadir / "one", datadir / "regtest" / ".." / "one", tmp_path / "link" / "one"):
+        exit_code, code, message = refusal(line, "client", "backup", "create", str(file))
+        assert (exit_code, code) == (2, "place_refused")
+        assert f"{file} lies within {datadir}" in message
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("is_read_in_part", [False, True])
+def test_a_backup_that_the_system_does_not_let_be_read_is_named_and_not_the_store(
+    backup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_read_in_part: bool
+) -> None:
+    new = new_home(tmp_path)
+    before = everything(tmp_path)
+    number = errno.EIO if is_read_in_part else errno.EACCES
+    opened = Path.open
+
+    def refused(path: Path, *args: Any, **named: Any) -> Any:
+        if path == backup and not is_read_in_part:
+            raise OSError(number, os.strerror(number), str(path))
+        file = opened(path, *args, **named)
+        return _Failing(file, number) if path == backup else file
+
+    monkeypatch.setattr(Path, "open", refused)
+    for words in (("verify", str(backup)), ("restore", str(backup), "--yes")):
+        result = new.run("client", "backup", *words, "--json")
+        error = json.loads(result.stderr)
+        assert (result.exit_code, error["code"]) == (1, "backup_unreadable")
+        assert error["message"] == f"{backup}: {os.strerror(number)}"
+        assert "data directory" not in error["remediation"]
+    monkeypatch.undo()
+    assert everything(tmp_path) == before
+
+
+class _Failing:
+    """A file on a disk of which a part cannot be read."""
+
+    def __init__(self, file: BinaryIO, number: int) -> None:
+        self._file = file
+        self._number = number
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        if self._file.tell():
+            raise OSError(self._number, os.strerror(self._number))
+        return self._file.read(size)
+
+
+def test_a_pipe_is_no_backup_and_is_not_waited_for(line: CommandLine, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    exit_code, code, message = refusal(line, "client", "backup", "verify", str(tmp_path / "pipe"))
+    assert (exit_code, code) == (2, "not_a_backup")
+    assert message == f"{tmp_path / 'pipe'} is no backup: expected a file"
 
 
 def test_a_stopped_daemon_is_not_said_to_keep_no_mark(line: CommandLine, tmp_path: Path) -> None:

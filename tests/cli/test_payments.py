@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -271,3 +272,32 @@ def test_a_channel_that_is_settled_on_chain_shows_no_deadline(fake: Any) -> None
     }
     line = CommandLine(fake({"balance": balance}).datadir)
     assert "does not expire" in line.run("client", "balance").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "below"),
+    [
+        ("client payments --status paid show", "--status", "show"),
+        ("client payments --csv show", "--csv", "show"),
+        ("client payments --direction out show", "--direction", "show"),
+        ("client invoices --external-id a show", "--external-id", "show"),
+        ("client invoices --limit 3 wait", "--limit", "wait"),
+        ("lsp payments --label a show", "--label", "show"),
+        ("lsp forwards --since 2026-01-01 show", "--since", "show"),
+    ],
+)
+def test_an_option_of_a_list_is_refused_before_a_command_that_lists_nothing(
+    fake: Any, words: str, option: str, below: str
+) -> None:
+    daemon = fake({})
+    result = CommandLine(daemon.datadir).run(*words.split(), "11" * 32)
+    assert result.exit_code == 2
+    assert f"{option}: `{below}` has no use for it" in result.stderr
+    assert daemon.calls == []
+
+
+@pytest.mark.parametrize("status", ["open", "expired"])
+def test_an_lsp_has_no_invoices_to_be_asked_for(tmp_path: Path, status: str) -> None:
+    result = CommandLine(tmp_path).run("lsp", "payments", "--status", status)
+    assert result.exit_code == 2
+    assert "'paid', 'failed', 'pending'" in result.stderr

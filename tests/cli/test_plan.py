@@ -79,6 +79,11 @@ def test_levels_of_ones_own_are_given_by_two_lists(line: CommandLine) -> None:
 REFUSED = [
     ("--clients 0", "usage", "expected a whole number in 1..1024, received 0"),
     ("--inner static,dw", "usage", "expected one of dw, static"),
+    (
+        "--clients 2 --inner static",
+        "plan_invalid",
+        "inner_kind: expected none for 2 clients in one leaf, received static",
+    ),
     ("--inner-arities 2", "usage", "expected both or neither, received only the arities"),
     ("--inner-kinds dw", "usage", "expected both or neither, received only the kinds"),
     ("--capacity-sat much", "usage", "expected a whole number in 1..2100000000000000"),

@@ -1,6 +1,7 @@
 """Payments: what is asked, what is sent, and that nothing is sent unasked."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -148,3 +149,14 @@ def test_without_a_feerate_the_daemons_node_is_asked(lsp: FakeDaemon) -> None:
 def test_a_wallet_without_coins_says_so(fake: Any) -> None:
     daemon = fake({"wallet_coins": {"coins": []}})
     assert CommandLine(daemon.datadir).run("lsp", "wallet", "coins").stdout == "no coins\n"
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_an_address_that_was_given_before_is_said_to_be_beside_it(
+    fake: Callable[[dict[str, Any]], FakeDaemon], *, is_new: bool
+) -> None:
+    line = CommandLine(fake({"address": {"address": "bcrt1q", "is_new": is_new}}).datadir)
+    result = line.run("client", "wallet", "address")
+    assert result.stdout == "bcrt1q\n"
+    assert ("WARNING: this address was given before" in result.stderr) is not is_new
+    assert line.document("client", "wallet", "address")["is_new"] is is_new

@@ -29,7 +29,7 @@ ILL: dict[str, Any] = {
     "missed_after": "7f-1",
 }
 ANSWERS: dict[str, Any] = {
-    "webhook_add": WELL | {"secret": SECRET},
+    "webhook_add": WELL | {"secret": SECRET, "warnings": ["a.example is not known now"]},
     "webhooks": {"webhooks": [WELL, ILL]},
     "webhook_remove": WELL,
 }
@@ -59,6 +59,7 @@ def test_people_read_the_secret_once_and_how_each_goes(fake: Any) -> None:
     line = CommandLine(fake(ANSWERS).datadir)
     assert line.run("client", "webhook", "add", "shop", "https://a.example/b").stdout == (
         f"{SECRET}\nthe secret of its signatures; it is shown this once\n"
+        "WARNING: a.example is not known now\n"
     )
     listed = line.run("client", "webhook", "list").stdout
     words = listed.split()

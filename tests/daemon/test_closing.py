@@ -19,6 +19,9 @@ def test_a_factory_is_closed_by_its_operator_and_everybody_is_told(
 
     async def scenario(t: Town) -> None:
         factory_id = await with_money(t)
+        with pytest.raises(ApiFailure, match="wait: expected false with dry_run") as refused:
+            await t.call("lsp", "close", factory_id=factory_id, dry_run=True, wait=True)
+        assert refused.value.code == "invalid_param"
         planned = await t.call("lsp", "close", factory_id=factory_id, dry_run=True)
         owed = {one["due_msat"]: one["paid_sat"] for one in planned["clients"]}
         assert owed == {ALLOWANCE_MSAT: ALLOWANCE_MSAT // MSAT_PER_SAT, 0: 0}

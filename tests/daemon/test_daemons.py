@@ -15,6 +15,7 @@ from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.pairing import ForeignSeed
 from cromford.protocol.journal.records import Created, decode_record, encode_record
 from cromford.protocol.journal.streams import CREATION
+from cromford.wallet.account import GAP_LIMIT
 
 pytestmark = pytest.mark.sampled_file(5)
 
@@ -159,6 +160,19 @@ def test_an_lsp_brings_the_channel_of_a_client_on_chain_and_both_are_paid(in_tow
         assert 59_600 < coin["amount_sat"] < 60_000
         again = await t.call("lsp", "exit_start", factory_id=factory_id, client=client)
         assert "so that it can confirm" in again["next"]
+
+    in_town(scenario)
+
+
+def test_an_address_says_whether_it_was_given_before(in_town: Run) -> None:
+    async def scenario(t: Town) -> None:
+        await t.start_client("alice")
+        given = [await t.call("alice", "address") for _ in range(GAP_LIMIT + 2)]
+        is_new = [one["is_new"] for one in given]
+        assert is_new == [True] * GAP_LIMIT + [False] * 2
+        assert len({one["address"] for one in given}) == GAP_LIMIT
+        assert given[-1]["address"] == given[GAP_LIMIT - 1]["address"]
+        assert (await t.call("alice", "wallet_balance"))["address"] == given[-1]["address"]
 
     in_town(scenario)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cromford.bitcoin.tx import Txid
+from cromford.cli.configuration.keys import POLL_SECONDS_MAX
 from cromford.daemon.freshness import Freshness, Stale
 from cromford.ports import BlockRef, BlocksPruned, ChainStatus, ChainUnavailable
 
@@ -49,6 +50,13 @@ def test_a_node_may_be_silent_for_two_minutes(seconds: float, kind: str | None) 
     if stale is not None:
         assert stale.since == START
         assert "since 2023-11-14 22:13:20 UTC" in stale.reason
+
+
+def test_a_node_that_is_asked_as_seldom_as_may_be_is_never_silent_in_between() -> None:
+    """One answer that is late, or lost, included."""
+    seldom = float(POLL_SECONDS_MAX)
+    assert heard(status()).stale(own_height=HEIGHT, now=START + 2 * seldom) is None
+    assert seldom >= 60
 
 
 def test_a_clock_that_is_set_back_does_not_make_a_silence_shorter() -> None:

@@ -163,5 +163,16 @@ def test_an_operator_finds_what_it_paid_and_forwarded(tmp_path: Path) -> None:
                 "invalid_param",
                 "status: expected one of paid",
             )
+            # A word by which nothing could ever be found is refused, and not answered with nothing.
+            for name, method, param, wrong, expected in (
+                ("alice", "invoices", "direction", "out", "in"),
+                ("alice", "invoices", "status", "pending", "open, paid, expired"),
+                ("lsp", "payments", "direction", "in", "out"),
+                ("lsp", "payments", "status", "open", "paid, failed, pending"),
+            ):
+                code, message = await refused(t, name, method, **{param: wrong})
+                assert code == "invalid_param"
+                assert message == f"{param}: expected one of {expected}, received '{wrong}'"
+            assert await pages(t, "lsp", "payments", "payments", direction="out")
 
     asyncio.run(scenario())

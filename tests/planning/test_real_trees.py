@@ -35,6 +35,7 @@ SHAPES: Final = [
         Idea(n_clients=n_clients, inner_kind=kind, capacity_sat=300_000)
         for n_clients in (2, 8, 32)
         for kind in KINDS.values()
+        if n_clients > 2 or kind is None  # Two are in one leaf, with nothing above it.
     ),
     Idea(n_clients=32, leaf_arity=4, inner_levels=OWN, states_per_layer=3, step_blocks=100),
     Idea(n_clients=1),

@@ -338,6 +338,37 @@ def test_whoever_has_two_factories_that_die_moves_out_of_both() -> None:
     assert book(pump.lsp).earned_msat == 0
 
 
+def test_whoever_has_a_factory_that_lasts_and_is_too_small_moves_on_to_a_third() -> None:
+    """What fits goes into the second, and all the rest waits for no exit on chain."""
+    pump = factory_with_money(
+        2, amounts_msat=(60_000_000, 0), policy=replace(POLICY, min_clients=1)
+    )
+    mine_to(pump, old_of(pump.clients[0]).lifetime.dying_height - 5)
+    open_factory(pump)
+    alice = pump.clients[0]
+    assert pay(pump, pump.lsp, alice, 80_000_000).status == "paid"
+    mine_to(pump, old_of(alice).lifetime.share_height(50) - 1)
+    assert status_of(alice) == ("waiting", "the new channel cannot receive 330 sat or more of it")
+    assert alice.state.wish is None
+    pump.mine()
+    left_msat, in_second_msat = own_msat(pump, alice)
+    assert left_msat > 40_000_000
+    assert left_msat + in_second_msat == 140_000_000
+    (wish,) = (one for one in told(alice, lr.WishMade) if one.moves_from)
+    assert wish.capacity_least_sat > left_msat // 1_000
+    assert alice.state.joining is not None
+    status, why = status_of(alice)
+    assert (status, why) == ("waiting", "in the lobby, until the LSP builds the next factory")
+    pump.mine(2)
+    assert len([one for one in told(alice, lr.WishMade) if one.moves_from]) == 1
+    pump.build()
+    pump.run()
+    pump.mine(2)
+    assert own_msat(pump, alice) == (0, in_second_msat, left_msat)
+    assert status_of(alice) == ("moved", "")
+    assert alice.state.wish is None
+
+
 # The operator's word
 
 

@@ -13,7 +13,7 @@ from cromford.bitcoin.tx import Tx, TxIn, TxOut
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import spending_records as sr
-from cromford.wallet.account import CHANGE, RECEIVE
+from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE
 
 PAYEE: Final = b"\x51\x20" + b"\x77" * 32
 FEERATE: Final = 1_000
@@ -192,3 +192,40 @@ def test_every_address_is_handed_out_once_and_watched_for_ever(role: str) -> Non
         pump.chain.fund(script_pubkey, amount_sat)
     pump.sync()
     assert node.state.wallet.confirmed_sat() - had_sat == 1_000 + 1_001 + 1_002
+
+
+@each_role
+def test_an_address_that_no_restored_wallet_would_find_is_not_made(role: str) -> None:
+    pump, node = with_wallet(role)
+    wallet = node.state.wallet
+    n_free = wallet.first_unpaid(RECEIVE) + GAP_LIMIT - wallet.next_receive
+    for _ in range(n_free):
+        pump.handle(node, ev.AddressRequested())
+    last = node.state.wallet
+    n_entries, script = len(node.store.entries), last.next_script(RECEIVE)
+    assert last.is_at_gap(RECEIVE)
+    for _ in range(3):
+        pump.handle(node, ev.AddressRequested())
+    assert len(node.store.entries) == n_entries
+    assert node.state.wallet.next_script(RECEIVE) == script
+    pump.chain.fund(script, 1_000)
+    pump.sync()
+    assert not node.state.wallet.is_at_gap(RECEIVE)
+    assert node.state.wallet.next_script(RECEIVE) != script
+
+
+def test_whoever_joins_is_paid_where_a_restored_wallet_looks() -> None:
+    pump = Pump(1, watches_folds=True)
+    (client,) = pump.clients
+    for _ in range(GAP_LIMIT - 1):
+        pump.handle(client, ev.AddressRequested())
+    scripts = []
+    for _ in range(3):
+        pump.join()
+        assert client.state.joining is not None
+        scripts.append(client.state.joining.join.payout_script)
+        pump.handle(client, ev.LeaveRequested())
+        pump.run()
+    wallet = client.state.wallet
+    assert [wallet.scripts[script].index for script in scripts] == [GAP_LIMIT - 1] * 3
+    assert wallet.next_receive == GAP_LIMIT

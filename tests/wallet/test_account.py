@@ -1,5 +1,7 @@
 """The scripts of an account are BIP 86's, and enough of them are watched."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,12 +110,42 @@ def test_a_script_beyond_the_gap_is_not_watched() -> None:
 def test_a_script_that_was_handed_out_is_handed_out_once_and_watched(change: int) -> None:
     wallet = empty_wallet()
     handed_out = []
-    for _ in range(GAP_LIMIT + 5):
+    for _ in range(GAP_LIMIT):
+        assert not wallet.is_at_gap(change)
         handed_out.append(wallet.next_script(change))
         wallet = wallet.with_address_used(change)
-    assert handed_out == [script(i, change) for i in range(GAP_LIMIT + 5)]
+    assert handed_out == [script(i, change) for i in range(GAP_LIMIT)]
     assert set(handed_out) <= set(wallet.scripts)
     assert wallet.next_script(1 - change) == script(0, 1 - change)
+
+
+@pytest.mark.parametrize("change", [RECEIVE, CHANGE])
+def test_no_script_is_handed_out_beyond_what_a_wallet_finds_that_is_restored_from_its_words(
+    change: int,
+) -> None:
+    wallet, restored = empty_wallet(), empty_wallet()
+    for height in range(1, 4):
+        for _ in range(GAP_LIMIT + 5):
+            wallet = wallet.with_address_used(change)
+        assert wallet.is_at_gap(change)
+        last = wallet.next_script(change)
+        paid = payment((last, 5_000))
+        wallet, restored = wallet.with_tx(paid, height), restored.with_tx(paid, height)
+        assert restored.confirmed_sat() == wallet.confirmed_sat() == 5_000 * height
+        # It goes on where the old one ended; nothing that was handed out is given again.
+        assert not wallet.is_at_gap(change) or wallet.next_script(change) != last
+
+
+@pytest.mark.parametrize("change", [RECEIVE, CHANGE])
+def test_a_wallet_of_a_checkpoint_before_the_gap_was_kept_knows_it_all_the_same(
+    change: int,
+) -> None:
+    wallet = empty_wallet().with_tx(payment((script(5, change), 5_000)), 1)
+    old = replace(wallet, unpaid_receive=None, unpaid_change=None)
+    assert old.first_unpaid(change) == wallet.first_unpaid(change) == 6
+    assert old.first_unpaid(1 - change) == 0
+    paid = payment((script(9, change), 5_000))
+    assert old.with_tx(paid, 2) == wallet.with_tx(paid, 2)
 
 
 def test_paying_an_old_script_again_hands_out_no_script_twice() -> None:

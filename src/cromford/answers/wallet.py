@@ -9,9 +9,14 @@ CoinStatus: TypeAlias = Literal["free", "reserved", "immature", "paying"]
 
 
 class NewAddress(TypedDict):
-    """An address of the wallet's that was not given before."""
+    """An address of the wallet's, which was not given before if it `is_new`.
+
+    After 20 in a row that nobody paid, the last of them is given again: a wallet that is restored
+    from its words does not look further.
+    """
 
     address: str
+    is_new: bool
 
 
 class WalletBalance(TypedDict):

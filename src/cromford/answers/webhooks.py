@@ -26,9 +26,13 @@ class WebhookState(TypedDict):
 
 
 class NewWebhook(WebhookState):
-    """A webhook that was just made, with the secret of its signatures, which is shown this once."""
+    """A webhook that was just made, with the secret of its signatures, which is shown this once.
+
+    `warnings` says that its host is not known now, where it is not.
+    """
 
     secret: str
+    warnings: list[str]
 
 
 class WebhookStates(TypedDict):

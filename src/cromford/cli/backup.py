@@ -52,9 +52,10 @@ def _create(role: str) -> click.Command:
     ) -> None:
         """Write the whole store, as it is at this moment, to one file.
 
-        The daemon may run: then it writes the file itself. It is encrypted under a key that comes
-        from the seed, and the seed is not in it: who has only one of the two has nothing. It is as
-        old as it is: see `--backup-dir` for a replica that follows every change.
+        The daemon may run: then it writes the file itself, and no passphrase is read. It is
+        encrypted under a key that comes from the seed, and the seed is not in it: who has only one
+        of the two has nothing. It is as old as it is: see `--backup-dir` for a replica that follows
+        every change.
         """
         from cromford.cli import backup_home  # noqa: PLC0415 - keys and journals; see there
 

@@ -25,7 +25,7 @@ from cromford.daemon.backup.high_water import read_memo
 from cromford.daemon.backup.making import create_backup, forget_copies, shown_made
 from cromford.daemon.backup.mark_place import MarkPlace
 from cromford.daemon.backup.places import PlaceRefused, shared_devices
-from cromford.daemon.backup.reading import NoBackup
+from cromford.daemon.backup.reading import NoBackup, Unreadable
 from cromford.daemon.backup.replica_files import store_name
 from cromford.daemon.backup.restoring import (
     WORK_NAME,
@@ -109,6 +109,7 @@ def created(
                     home.path,
                     file,
                     owner,
+                    datadir=invocation.datadir_of(role),
                     journal_number=created_record.journal_number,
                     unix_time=int(time.time()),
                     overwrites=overwrites,
@@ -361,6 +362,13 @@ def _reported(home: SeedHome) -> Iterator[None]:
                 remediation="Name a file that `backup create` wrote, or the directory that was "
                 "--backup-dir.",
                 exit_code=EXIT_NOT_FOUND,
+            ) from error
+        except Unreadable as error:
+            raise CommandFailed(
+                error.code,
+                str(error),
+                remediation="Nothing was changed. Let this user read all of the backup, or copy it "
+                "to a disk that can be read.",
             ) from error
         except WrongVersion as error:
             raise CommandFailed(

@@ -17,6 +17,7 @@ from cromford.cli.configuration.run_options import (
     signet_challenge,
 )
 from cromford.cli.configuration.settings import Settings, dump, read_file, resolve
+from cromford.cli.configuration.together import check_listeners
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
 from cromford.cli.invocation import CONFIG_NAME, Invocation, invocation_options
 from cromford.cli.shown.output import cell, show, write_json
@@ -46,6 +47,8 @@ def check(invocation: Invocation, file: Path | None) -> None:
 
     What a daemon that is started with this file alone would be refused for is refused here.
     """
+    if file is not None and invocation.config is not None:
+        raise click.UsageError("--config: expected none beside FILE, which says which")
     path = file or _file_of(invocation)
     if path is None:
         raise CommandFailed(
@@ -104,6 +107,7 @@ def _check_together(settings: Settings, where: str, *, datadir: Path | None) -> 
         chain_of(settings, network)
         signet_challenge(settings, network)
         allowed_api_listen(settings)
+        check_listeners(settings, "metrics.listen", "api.listen")
         checked_lsp_policy(settings)
         check_is_safe(client_policy(settings), network)
         check_places(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.cli.amounts import EXPECTED, msat_of
@@ -19,6 +20,10 @@ from cromford.daemon.api.payment_limits import (
     WAIT_SECONDS_MAX,
 )
 
+_STATUSES: Final = {
+    "lsp": ("paid", "failed", "pending"),
+    "client": ("paid", "failed", "pending", "open", "expired"),
+}
 _CLIENT_REMEDIES: Final = {
     "temporary_channel_failure": "The payee is away, its channel is full, the invoice is paid or "
     "expired, or it is no client of this LSP: to protect payees, the LSP does not say which. Try "
@@ -256,12 +261,13 @@ def payments_group(role: str, printer: Printer) -> click.Group:
 
     @click.group(name="payments", invoke_without_command=True, help=what[role])
     @page_options("payments")
-    @_status_option("paid", "failed", "pending", "open", "expired")
+    @_status_option(*_STATUSES[role])
     @_direction_option(role)
     @_label_filter
     @invocation_options
     @click.pass_context
     def payments(ctx: click.Context, /, **wanted: Any) -> None:  # noqa: ANN401 - of many options
+        refuse_before_another(ctx)
         if ctx.invoked_subcommand is None:
             show_list(
                 ctx.obj,
@@ -277,6 +283,22 @@ def payments_group(role: str, printer: Printer) -> click.Group:
         show_command(role, "payment_show", payment_lists.found_payments, "payment")
     )
     return payments
+
+
+def refuse_before_another(ctx: click.Context) -> None:
+    """Refuse the options of a list before a command that is below it, and lists nothing.
+
+    Raises:
+        click.UsageError: Naming the first.
+    """
+    if ctx.invoked_subcommand is None:
+        return
+    for param in ctx.command.params:
+        is_of_list = isinstance(param, click.Option) and param.expose_value
+        if is_of_list and ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"{param.opts[0]}: `{ctx.invoked_subcommand}` has no use for it", ctx=ctx
+            )
 
 
 def show_list(
@@ -356,6 +378,7 @@ def invoices_list(role: str) -> click.Group:
     @click.pass_context
     def invoices(ctx: click.Context, /, **wanted: Any) -> None:  # noqa: ANN401 - of many options
         """List the invoices that were made here, newest first, and what became of them."""
+        refuse_before_another(ctx)
         if ctx.invoked_subcommand is None:
             show_list(
                 ctx.obj,
@@ -384,6 +407,7 @@ def forwards_group(role: str) -> click.Group:
         What is still on its way, or held, comes before that; of what came to its end the newest
         10,000 of each factory are kept. With --csv only what came to its end is written.
         """
+        refuse_before_another(ctx)
         if ctx.invoked_subcommand is None:
             show_list(
                 ctx.obj,

@@ -23,6 +23,10 @@ from cromford.told import counted
 from cromford.wallet.spending import N_SPLIT_MAX, N_SPLIT_MIN
 
 ALL: Final = "all"
+GIVEN_BEFORE: Final = (
+    "WARNING: this address was given before: nobody has paid the last 20, and a wallet that is "
+    "restored from its words looks no further"
+)
 _FEERATE: Final = Number(FEERATE_MIN_SAT_PER_VB, Decimal(FEERATE_MAX_SAT_PER_VB), "sat/vB")
 _SAT: Final = Integer(1, MAX_MONEY_SAT, "SAT")
 _N_COINS: Final = Integer(N_SPLIT_MIN, N_SPLIT_MAX)
@@ -88,8 +92,11 @@ def _address(role: str) -> click.Command:
     @invocation_options
     @click.pass_obj
     def address(invocation: Invocation) -> None:
-        """Show a fresh address."""
-        show(invocation, invocation.call(role, "address"), lists.address)
+        """Show a fresh address; after 20 that nobody paid, the last of them again."""
+        answer = invocation.call(role, "address")
+        show(invocation, answer, lists.address)
+        if not answer["is_new"] and not invocation.is_json:
+            click.echo(GIVEN_BEFORE, err=True)
 
     return address
 

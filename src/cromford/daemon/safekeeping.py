@@ -230,6 +230,7 @@ class Safekeeping:
                 self._home,
                 path,
                 self._owner,
+                datadir=self._options.datadir,
                 journal_number=self._number,
                 unix_time=int(time.time()),
                 overwrites=overwrites,

@@ -8,7 +8,10 @@ import { needsScope } from "./needs.js";
 import { facts, note } from "./panel.js";
 import { onSession, session } from "./session.js";
 
+const ID_BYTES = 16;
+
 let shown = null; // The invoice that is shown.
+let asked = null; // {id, what}: what was asked for and not answered: asked again, it is one invoice.
 
 export function invoicePanel(live) {
   needsScope("invoice-form", "receive", "make invoices");
@@ -16,11 +19,13 @@ export function invoicePanel(live) {
   live.watch(["invoiced"], ({ value }) => value !== undefined && showStatus(value));
   onSession(() => session() === null && forget());
   onSubmit("invoice-form", async (form) => {
-    const made = await post("/v1/invoices", {
+    const wanted = {
       amount_msat: typedMsat(form, "amount_msat"),
       description: form.elements.description.value,
       label: form.elements.label.value,
-    });
+    };
+    const made = await post("/v1/invoices", { ...wanted, external_id: idOf(wanted) });
+    asked = null;
     shown = made;
     live.refresh("invoiced");
     await showInvoice(made);
@@ -28,8 +33,20 @@ export function invoicePanel(live) {
   byId("invoice-copy").onclick = copy;
 }
 
+/** What the daemon knows an invoice by; the same until it has said that it made it. */
+function idOf(wanted) {
+  const what = JSON.stringify(wanted);
+  if (asked?.what !== what) {
+    const drawn = crypto.getRandomValues(new Uint8Array(ID_BYTES));
+    const hex = [...drawn].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    asked = { id: `page-${hex}`, what };
+  }
+  return asked.id;
+}
+
 function forget() {
   shown = null;
+  asked = null;
   byId("invoice-made").hidden = true;
   byId("invoice-text").value = "";
   showPicture(byId("invoice-qr"), "");

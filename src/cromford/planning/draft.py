@@ -254,6 +254,12 @@ def _check_all_needed(idea: Idea, inner: InnerLevels) -> None:
     An LSP's policy names levels for factories of any size, and a small one is built of the first of
     them; a plan is of one size.
     """
+    if idea.inner_kind is not None and not inner.arities:
+        raise InvalidPlan(
+            "inner_kind",
+            expected=f"none for {told.counted(idea.n_clients, 'client')} in one leaf",
+            received=idea.inner_kind.label,
+        )
     asked = () if idea.inner_levels is None else idea.inner_levels.arities
     if len(asked) > len(inner.arities):
         raise InvalidPlan(

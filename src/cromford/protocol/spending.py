@@ -60,7 +60,7 @@ def take(turn: WalletTurn, event: ev.SpendingEvent) -> None:
     """
     match event:
         case ev.AddressRequested():
-            turn.remember(sr.AddressIssued(change=RECEIVE))
+            issue_address(turn)
         case ev.SpendingRequested() | ev.SplitRequested():
             on_spending_requested(turn, event)
         case ev.SpendingSigned():
@@ -69,6 +69,12 @@ def take(turn: WalletTurn, event: ev.SpendingEvent) -> None:
             on_abandon_requested(turn, event)
         case _:
             assert_never(event)
+
+
+def issue_address(turn: WalletTurn) -> None:
+    """Remember that the next receive script was handed out, unless it was before: at the gap."""
+    if not turn.state.wallet.is_at_gap(RECEIVE):
+        turn.remember(sr.AddressIssued(change=RECEIVE))
 
 
 def on_spending_requested(

@@ -111,6 +111,9 @@ class Wallet:
     ended_payments: Mapping[Txid, tuple[int, Tx]] = field(default_factory=dict)
     next_receive: int = 0
     next_change: int = 0
+    # Beyond the last script that a block paid; None of a checkpoint that is older than this.
+    unpaid_receive: int | None = None
+    unpaid_change: int | None = None
 
     def paid_by(self, tx: Tx) -> list[OutPoint]:
         """Return the outputs of a transaction that pay to the wallet."""
@@ -140,6 +143,7 @@ class Wallet:
         """Return the wallet after a transaction confirmed at `height`."""
         coins, unspent, touched = self.coins, self.unspent, list(self.touched.get(height, ()))
         next_index = {RECEIVE: self.next_receive, CHANGE: self.next_change}
+        unpaid = {change: self.first_unpaid(change) for change in next_index}
         for tx_in in tx.inputs:
             coin = unspent.get(tx_in.outpoint)
             if coin is not None:
@@ -161,6 +165,7 @@ class Wallet:
             coins, unspent = coins.set(outpoint, coin), unspent.set(outpoint, coin)
             touched.append(outpoint)
             next_index[path.change] = max(next_index[path.change], path.index + 1)
+            unpaid[path.change] = max(unpaid[path.change], path.index + 1)
         spent = {tx_in.outpoint for tx_in in tx.inputs}
         over = {
             txid
@@ -179,6 +184,8 @@ class Wallet:
             },
             next_receive=next_index[RECEIVE],
             next_change=next_index[CHANGE],
+            unpaid_receive=unpaid[RECEIVE],
+            unpaid_change=unpaid[CHANGE],
         )
         for txid in over:
             wallet = wallet.released(txid)
@@ -225,10 +232,28 @@ class Wallet:
             return replace(self, next_change=self.next_change + 1).with_gap()
         return replace(self, next_receive=self.next_receive + 1).with_gap()
 
-    def next_script(self, change: int) -> bytes:
-        """Return the next script nobody has been told of."""
+    def first_unpaid(self, change: int) -> int:
+        """Return the index beyond the last script that a block paid."""
+        known = self.unpaid_change if change == CHANGE else self.unpaid_receive
+        if known is None:
+            paths = (coin.path for coin in self.coins.values())
+            return max((path.index + 1 for path in paths if path.change == change), default=0)
+        return known
+
+    def is_at_gap(self, change: int) -> bool:
+        """Say whether `GAP_LIMIT` scripts in a row were handed out that no block has paid."""
         index = self.next_change if change == CHANGE else self.next_receive
-        return self.account.script(WalletPath(change=change, index=index))
+        return index >= self.first_unpaid(change) + GAP_LIMIT
+
+    def next_script(self, change: int) -> bytes:
+        """Return the next script nobody has been told of; at the gap, the last one within it again.
+
+        Whoever restores a wallet from its words looks no further (BIP 44): what is paid to one
+        beyond would seem lost.
+        """
+        index = self.next_change if change == CHANGE else self.next_receive
+        last = self.first_unpaid(change) + GAP_LIMIT - 1
+        return self.account.script(WalletPath(change=change, index=min(index, last)))
 
     def with_reserved(self, outpoints: Sequence[OutPoint], attempt_id: bytes) -> "Wallet":
         """Return the wallet with coins set aside for an attempt to build a factory."""
@@ -379,7 +404,8 @@ class Wallet:
 
 def new_wallet(account: Account) -> Wallet:
     """Return an empty wallet that watches its first scripts."""
-    return Wallet(account=account, scripts=Shelf()).with_gap()
+    wallet = Wallet(account=account, scripts=Shelf(), unpaid_receive=0, unpaid_change=0)
+    return wallet.with_gap()
 
 
 def wallet_tx_weight(*, n_inputs: int, n_outputs: int) -> int:

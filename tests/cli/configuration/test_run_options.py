@@ -90,6 +90,7 @@ def test_containers_can_say_everything_by_environment(started: Started) -> None:
         "CROMFORD_LSP_MIN_DEPTH_BLOCKS": "6",
         "CROMFORD_LSP_INNER_ARITIES": "2, 3",
         "CROMFORD_LSP_INNER_KINDS": "static, dw",
+        "CROMFORD_LSP_MAX_CLIENTS": "12",
         "CROMFORD_METRICS_LISTEN": "[::]:9332",
         "CROMFORD_LSP_ANNOUNCE": "lsp.example.org:9750",
     }
@@ -137,7 +138,7 @@ def test_who_accepts_a_longer_way_out_accepts_longer_payments(started: Started) 
     policy = started.client("--max-exit-delay-blocks", "2296").policy
     assert policy.exit_delay_blocks_max == 2_296
     assert policy.max_cltv_blocks == (1, usual + 2_000)
-    assert started.client("--max-exit-delay-blocks", "10").policy.max_cltv_blocks == (1, usual)
+    assert started.client("--max-exit-delay-blocks", "100").policy.max_cltv_blocks == (1, usual)
 
 
 UNSAFE = {
@@ -385,6 +386,14 @@ def test_a_factory_that_could_never_be_built_is_refused_at_the_start(
             "lsp.dying_wait_percent: expected the default, 25, where dying_policy does not",
         ),
         (("--api-beyond-loopback",), "api.beyond_loopback: expected only beside api.listen"),
+        (
+            ("--api-beyond-loopback", "--api-listen", "127.0.0.1:9000"),
+            "api.beyond_loopback: expected only where api.listen names an address that other",
+        ),
+        (
+            ("--inner", "dw", "--max-clients", "2"),
+            "lsp.inner: expected none where max_clients, 2, are in one leaf; received dw",
+        ),
     ],
 )
 def test_a_choice_that_would_do_nothing_is_refused(
@@ -393,3 +402,18 @@ def test_a_choice_that_would_do_nothing_is_refused(
     refused = started.run("lsp", "run", *words)
     assert (refused.exit_code, refused.stdout) == (EXIT_USAGE, "")
     assert told in refused.stderr
+
+
+def test_what_an_agent_has_no_use_for_is_said_to_have_no_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Any] = []
+    monkeypatch.setattr(daemons, "run_agent", begun.append)
+    file = tmp_path / "config.toml"
+    file.write_text("[metrics]\nlisten = '127.0.0.1:9'\n[backup]\ndir = 'b'\n", encoding="utf-8")
+    told = CommandLine(tmp_path).run("agent", "run").stderr
+    assert len(begun) == 1
+    for path in ("metrics.listen", "backup.dir"):
+        assert f"WARNING: {path} has no effect" in told
+    file.unlink()
+    assert CommandLine(tmp_path).run("agent", "run").stderr == ""

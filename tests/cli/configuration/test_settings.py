@@ -39,6 +39,7 @@ passphrase_file = "/run/seed"
 listen = "[::1]:9"
 inner_arities = [2, 3]
 inner_kinds = ["static", "dw"]
+max_clients = 12
 feerate_sat_per_vb = 1.25
 funding_feerate_sat_per_vb = 3
 max_exit_delay_blocks = 5000
@@ -257,6 +258,9 @@ def test_a_check_needs_a_file(tmp_path: Path) -> None:
     path = written(tmp_path / "other.toml", EVERYTHING)
     checked = CommandLine(tmp_path).document("config", "check", str(path))
     assert checked == {"file": str(path), "ok": True}
+    twice = CommandLine(tmp_path).run("--config", str(path), "config", "check", str(path))
+    assert twice.exit_code == 2
+    assert "--config: expected none beside FILE" in twice.stderr
 
 
 @pytest.mark.parametrize("text", ["", EVERYTHING])

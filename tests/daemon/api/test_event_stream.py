@@ -147,6 +147,7 @@ def test_what_is_gone_before_it_was_told_is_never_skipped_in_silence(tmp_path: P
         ("after=nonsense", 400, "cursor_unknown"),
         ("only=nonsense", 400, "invalid_param"),
         ("nonsense=1", 400, "invalid_param"),
+        ("wait_seconds=5", 400, "invalid_param"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_before_anything_is_told(

@@ -25,15 +25,19 @@ BEGUN_AT = 1_800_000_000
 class Clock:
     def __init__(self) -> None:
         self.time = float(BEGUN_AT)
+        self.stood_at: float | None = None  # Where the steady one stands, if not with this one.
 
     def __call__(self) -> float:
         return self.time
+
+    def uptime(self) -> float:
+        return self.time - BEGUN_AT if self.stood_at is None else self.stood_at
 
 
 def sessions_of(tmp_path: Path, *names: str) -> tuple[Sessions, Tokens, dict[str, str], Clock]:
     tokens, clock = Tokens(tmp_path), Clock()
     made = {name: asyncio.run(add(tokens, name, "read")) for name in names}
-    return Sessions(tokens, now=clock), tokens, made, clock
+    return Sessions(tokens, now=clock, uptime=clock.uptime), tokens, made, clock
 
 
 def headers(begun: BegunSession, **more: str) -> Headers:
@@ -82,6 +86,30 @@ def test_a_session_ends_after_its_time_and_with_its_token(tmp_path: Path) -> Non
     with pytest.raises(ApiFailure) as ended:
         allowed(sessions, headers(first))
     assert ended.value.code == "session_unknown"
+
+
+def test_a_session_ends_after_its_time_though_the_clock_is_set_back(tmp_path: Path) -> None:
+    sessions, _, made, clock = sessions_of(tmp_path, "a", "b")
+    begun = sessions.begin(made["a"])
+    clock.time, clock.stood_at = BEGUN_AT - 86_400.0, SESSION_SECONDS - 1.0
+    assert is_open(sessions, begun)
+    clock.stood_at += 1
+    assert not is_open(sessions, begun)
+    # Such a one makes room as well.
+    crowd = [sessions.begin(made["a"]) for _ in range(SESSIONS_MAX)]
+    clock.stood_at += SESSION_SECONDS
+    sessions.begin(made["b"])
+    assert len(sessions) == 1
+    assert not any(is_open(sessions, one) for one in crowd)
+
+
+def test_a_session_ends_after_its_time_though_its_machine_was_asleep(tmp_path: Path) -> None:
+    sessions, _, made, clock = sessions_of(tmp_path, "a")
+    begun = sessions.begin(made["a"])
+    clock.time, clock.stood_at = BEGUN_AT + SESSION_SECONDS - 1.0, 0.0
+    assert is_open(sessions, begun)
+    clock.time += 1
+    assert not is_open(sessions, begun)
 
 
 def test_another_token_of_the_name_of_a_revoked_one_opens_no_old_session(tmp_path: Path) -> None:

@@ -57,5 +57,12 @@ def opened(home: Path) -> Iterator[Journal]:
 
 def backed_up(store: Journal, home: Path, path: Path, owner: Owner = OWNER) -> Made:
     return create_backup(
-        store, home, path, owner, journal_number=NUMBER, unix_time=NOON, overwrites=False
+        store,
+        home,
+        path,
+        owner,
+        datadir=home,
+        journal_number=NUMBER,
+        unix_time=NOON,
+        overwrites=False,
     )

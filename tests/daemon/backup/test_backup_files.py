@@ -24,7 +24,7 @@ from cromford.daemon.backup.contents import End, Moment, TableRows, encode_frame
 from cromford.daemon.backup.header import BACKUP, begin_file
 from cromford.daemon.backup.making import NoSpace, create_backup
 from cromford.daemon.backup.places import PlaceRefused
-from cromford.daemon.backup.reading import FoundBackup, load
+from cromford.daemon.backup.reading import FoundBackup, Unreadable, load
 from cromford.ports import Entry, StoreFailed
 
 N_FLIPS = 60
@@ -261,7 +261,16 @@ def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(tmp_path: Path) 
 
 
 def replaced(store: Journal, home: Path, path: Path) -> None:
-    create_backup(store, home, path, OWNER, journal_number=NUMBER, unix_time=NOON, overwrites=True)
+    create_backup(
+        store,
+        home,
+        path,
+        OWNER,
+        datadir=home,
+        journal_number=NUMBER,
+        unix_time=NOON,
+        overwrites=True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -323,7 +332,7 @@ def test_a_disk_that_is_nearly_full_is_left_to_the_daemon(
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_file_that_may_not_be_read_is_said_to_be(backup: Path) -> None:
     backup.chmod(0)
-    with pytest.raises(PermissionError):
+    with pytest.raises(Unreadable, match=f"{backup}: Permission denied"):
         read(backup)
 
 

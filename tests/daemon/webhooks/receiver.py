@@ -12,7 +12,7 @@ from cromford.adapters.memory import MemoryJournal
 from cromford.daemon.api.webhooks import webhook_methods
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.webhooks.delivering import Post, Webhooks, post_now
-from cromford.daemon.webhooks.kept import FILE_NAME, read_webhooks
+from cromford.daemon.webhooks.kept import FILE_NAME, Target, read_webhooks
 from cromford.ports import Entry
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.records import encode_record
@@ -105,6 +105,7 @@ class House:
         self.store = MemoryJournal() if store is None else store
         self.journal_number = journal_number
         self.n_failures: list[int] = []
+        self.unknown: dict[str, str] = {}  # Why a host is not known, by its name.
         self.backoff: Callable[[int], float] = lambda _n: 0.0
         self.begin_anew()
 
@@ -117,7 +118,10 @@ class House:
 
         self.log = EventLog(self.store, journal_number=self.journal_number)
         self.webhooks = Webhooks(self.home, self.log, poster=poster, backoff=backoff)
-        self.methods = webhook_methods(self.webhooks)
+        self.methods = webhook_methods(self.webhooks, look_up=self._look_up)
+
+    async def _look_up(self, target: Target) -> str | None:
+        return self.unknown.get(target.host)
 
     def happen(self, *heights: int) -> None:
         """Let a block of each height come."""

@@ -2,12 +2,15 @@
 
 import base64
 import json
+import socket
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from tests.daemon.webhooks.receiver import House, play
+from tests.daemon.webhooks.receiver import STEP_SECONDS, House, play
 
 from cromford.answers.webhooks import NewWebhook
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
@@ -25,6 +28,7 @@ from cromford.daemon.webhooks.kept import (
     target_of,
     write_webhooks,
 )
+from cromford.daemon.webhooks.posting import look_up
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 KEPT = Webhook(
@@ -94,6 +98,73 @@ def test_an_address_to_which_nothing_is_posted_is_refused(
     play(scenario)
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://a..example/b", "expected a host that can be looked up, received 'a..example'"),
+        (f"https://{64 * 'a'}.example/b", "expected a host that can be looked up"),
+        ("https://{host}/b", "expected a host that can be looked up, received '{host}'"),
+        ("https://a,b.example/b", "expected a host that can be looked up"),
+        ("https://0.0.0.0/b", "expected an address of one machine, received '0.0.0.0'"),
+        ("https://[::]/b", "expected an address of one machine, received '::'"),
+        ("https://224.0.0.1/b", "expected an address of one machine"),
+    ],
+)
+def test_a_host_that_nobody_could_ever_be_asked_for_is_refused_at_once_and_kept_if_it_was(
+    tmp_path: Path, url: str, said: str
+) -> None:
+    async def scenario() -> None:
+        house = House(tmp_path)
+        with pytest.raises(InvalidParam) as refused:
+            await house.ask("webhook_add", name="shop", url=url)
+        assert refused.value.param == "url"
+        assert said in str(refused.value)
+        assert not (tmp_path / FILE_NAME).exists()
+
+    play(scenario)
+    # What an earlier version took keeps no daemon from its start.
+    write_webhooks(tmp_path, [msgspec.structs.replace(KEPT, url=url)])
+    assert [one.url for one in read_webhooks(tmp_path)] == [url]
+
+
+def test_a_host_that_is_not_known_now_is_taken_and_said(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        house = House(tmp_path)
+        house.unknown["away.example"] = "Name or service not known"
+        made = await house.ask("webhook_add", name="a", url="https://away.example/b")
+        (warning,) = made["warnings"]
+        assert warning.startswith("away.example is not known now: Name or service not known. ")
+        assert (await house.ask("webhook_add", name="b", url=KEPT.url))["warnings"] == []
+        assert [one.name for one in read_webhooks(tmp_path)] == ["a", "b"]
+
+    play(scenario)
+
+
+def test_a_name_is_looked_up_without_waiting_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_over = threading.Event()
+
+    def asked(host: str, *_args: object, **_named: object) -> list[object]:
+        if host == "slow.example":
+            is_over.wait(STEP_SECONDS)
+        if host == "none.example":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return []
+
+    async def scenario() -> None:
+        for host, said in (
+            ("none.example", "Name or service not known"),
+            ("slow.example", "no answer within 0.01 s"),
+            ("a.example", None),
+        ):
+            target = target_of(f"https://{host}/b")
+            seconds = 0.01 if host == "slow.example" else STEP_SECONDS
+            assert await look_up(target, seconds=seconds) == said
+        is_over.set()
+
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
+    play(scenario)
+
+
 def test_a_secret_is_drawn_shown_once_and_kept_for_its_owner(tmp_path: Path) -> None:
     async def scenario() -> None:
         house = House(tmp_path)
@@ -110,7 +181,7 @@ def test_a_secret_is_drawn_shown_once_and_kept_for_its_owner(tmp_path: Path) -> 
         assert [one["name"] for one in listed["webhooks"]] == ["shop", "b"]
         removed = await house.ask("webhook_remove", name="shop")
         assert secret not in json.dumps([listed, removed])
-        assert removed == {key: value for key, value in made.items() if key != "secret"}
+        assert made == removed | {"secret": secret, "warnings": []}
         assert secret not in path.read_text()
         assert [one.name for one in read_webhooks(tmp_path)] == ["b"]
 

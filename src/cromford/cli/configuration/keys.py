@@ -22,13 +22,15 @@ from cromford.cli.configuration.kinds import (
     Number,
 )
 from cromford.cli.configuration.role_keys import AGENT_KEYS, CLIENT_KEYS, LSP_KEYS
+from cromford.daemon.freshness import SILENCE_SECONDS_MAX
 from cromford.daemon.logs import LOG_FORMATS, LOG_LEVELS
 from cromford.daemon.options import LOG_FORMAT, LOG_LEVEL, POLL_SECONDS
 from cromford.watch.feerates import FALLBACK_SAT_PER_KW
 
 NETWORK_DEFAULT: Final = "regtest"
 POLL_SECONDS_MIN: Final = Decimal("0.02")
-POLL_SECONDS_MAX: Final = Decimal(600)
+# A node that is asked less often counts as silent between two answers.
+POLL_SECONDS_MAX: Final = Decimal(SILENCE_SECONDS_MAX) / 2
 SIGNET_CHALLENGE_SIZE_MAX: Final = 10_000  # BIP 141: no script is longer.
 
 

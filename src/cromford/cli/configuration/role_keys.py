@@ -121,7 +121,13 @@ LSP_KEYS: Final = (
         "Of these, those of one address (IPv6: of one /64). Behind a proxy or Tor all have one.",
     ),
     _lsp_key("capacity_min_sat", _SAT, _LSP.capacity_min_sat, "The smallest channel, in sat."),
-    _lsp_key("capacity_max_sat", _SAT, _LSP.capacity_max_sat, "The largest channel, in sat."),
+    _lsp_key(
+        "capacity_max_sat",
+        _SAT,
+        None,
+        "The largest channel, in sat; at most capital_per_client_sat.",
+        shown_default=f"{_LSP.capacity_max_sat}, or capital_per_client_sat if that is less",
+    ),
     _lsp_key(
         "capital_per_client_sat",
         _SAT,
@@ -524,7 +530,8 @@ CLIENT_KEYS: Final = (
         "moving_capacity_sat",
         _SAT,
         None,
-        "The channel that is asked for then, in sat; never less than the balance needs.",
+        "The channel that is asked for then, in sat; never less than the balance needs, nor more "
+        "than the LSP offers.",
         has_flag=True,
         shown_default="as large as the old one",
     ),

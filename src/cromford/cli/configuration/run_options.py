@@ -1,6 +1,6 @@
 """From settings to what a daemon is started with: its chain and its policy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,13 @@ from cromford.agent.options import AgentOptions
 from cromford.bitcoin.network import MAINNET, NETWORKS, SIGNET, Network
 from cromford.cli.configuration.kinds import sat_per_kw
 from cromford.cli.configuration.role_keys import CLIENT_RANGES
+from cromford.cli.configuration.together import (
+    Values,
+    check_client,
+    check_listeners,
+    check_lsp,
+    check_order,
+)
 from cromford.cli.failures import EXIT_USAGE, CommandFailed
 from cromford.crypto.keys import is_pubkey
 from cromford.daemon.api.loopback import is_loopback
@@ -43,6 +50,15 @@ _PROTECTING_DELAYS: Final = {
     "to_self_delay_client_blocks": "to_self_delay_client",
 }
 _LSP: Final = LspPolicy()
+# What an agent has not: it serves no numbers, no TCP, and has no seed and no store.
+_NOT_OF_AN_AGENT: Final = (
+    "metrics.listen",
+    "api.listen",
+    "seed.passphrase_file",
+    "backup.dir",
+    "backup.mark_dir",
+)
+AGENT_WARNING: Final = "WARNING: {} has no effect: an exit agent has no use for it."
 MAINNET_WARNING: Final = """\
 WARNING: this daemon runs on MAINNET, with bitcoin that can be lost.
 WARNING: this software is alpha and has had no outside review: what goes into a factory may stay
@@ -55,8 +71,6 @@ WARNING: reach with --announce."""
 API_WARNING: Final = """\
 WARNING: the API is served to other machines, and HTTP hides nothing: whoever reads along has the
 WARNING: tokens, and with them the money. Put a proxy with TLS before it."""
-
-Values = Mapping[str, Any]
 
 
 def lsp_options(values: Values, datadir: Path) -> LspOptions:
@@ -87,26 +101,10 @@ def checked_lsp_policy(values: Values) -> LspPolicy:
         click.UsageError: If two values do not.
     """
     policy = lsp_policy(values)
-    _check_builds(values)
+    check_lsp(values, policy)
+    check_listeners(values, "lsp.listen", "metrics.listen", "api.listen")
     connection_limits(values)
     return policy
-
-
-def _check_builds(values: Values) -> None:
-    """Check that the clients that a factory is built of can be here at once, or none is ever built.
-
-    Raises:
-        click.UsageError: If they cannot.
-    """
-    of = {path.removeprefix("lsp."): value for path, value in values.items()}
-    least = "min_clients" if of["build_at_clients"] is None else "build_at_clients"
-    _check_order("lsp", of, (least, "connections_max"))
-    allowed = of["allowed_clients"]
-    if allowed is not None and len(set(allowed)) < of[least]:
-        raise click.UsageError(
-            f"lsp.allowed_clients: expected at least {least}, {of[least]}, of them, or no factory "
-            f"is ever built; received {len(set(allowed))}"
-        )
 
 
 def connection_limits(values: Values) -> Limits:
@@ -120,7 +118,7 @@ def connection_limits(values: Values) -> Limits:
     if strangers_max is None:
         strangers_max = max(1, connections_max // 2)
     else:
-        _check_order("lsp", of, ("strangers_max", "connections_max"))
+        check_order("lsp", of, ("strangers_max", "connections_max"))
     return Limits(
         connections_max=connections_max,
         strangers_max=strangers_max,
@@ -158,6 +156,9 @@ def agent_options(values: Values, datadir: Path) -> AgentOptions:
         CommandFailed: If mainnet was not allowed.
     """
     network = allowed_network(values)
+    for path in _NOT_OF_AN_AGENT:
+        if values[path] is not None:
+            click.echo(AGENT_WARNING.format(path), err=True)
     return AgentOptions(
         datadir=datadir.absolute(),
         network=network,
@@ -196,6 +197,11 @@ def allowed_api_listen(values: Values) -> tuple[str, int] | None:
             "api.beyond_loopback: expected only beside api.listen, which says where; received none"
         )
     if listen is None or is_loopback(listen[0]):
+        if values["api.beyond_loopback"] and listen is not None:
+            raise click.UsageError(
+                "api.beyond_loopback: expected only where api.listen names an address that other "
+                f"machines reach; received {written_endpoint(*listen)}"
+            )
         return listen
     if not values["api.beyond_loopback"]:
         raise CommandFailed(
@@ -210,6 +216,7 @@ def allowed_api_listen(values: Values) -> tuple[str, int] | None:
 
 def _shared(values: Values, datadir: Path) -> dict[str, Any]:
     network = allowed_network(values)
+    check_listeners(values, "metrics.listen", "api.listen")
     return {
         "datadir": datadir.absolute(),
         "network": network,
@@ -341,7 +348,11 @@ def lsp_policy(values: Values) -> LspPolicy:
         click.UsageError: If two of them do not go together.
     """
     of = {path.removeprefix("lsp."): value for path, value in values.items()}
-    _check_order(
+    if of["capacity_max_sat"] is None:
+        of["capacity_max_sat"] = _LSP.capacity_max_sat
+    else:
+        check_order("lsp", of, ("capacity_max_sat", "capital_per_client_sat"))
+    check_order(
         "lsp",
         of,
         ("capacity_min_sat", "capacity_max_sat"),
@@ -351,7 +362,7 @@ def lsp_policy(values: Values) -> LspPolicy:
         ("min_clients", "max_clients"),
     )
     if of["build_at_clients"] is not None:
-        _check_order("lsp", of, ("min_clients", "build_at_clients"))
+        check_order("lsp", of, ("min_clients", "build_at_clients"))
     if of["funding_feerate_sat_per_vb"] == 0:
         raise click.UsageError("lsp.funding_feerate_sat_per_vb: expected above 0, received 0")
     _check_delays(of)
@@ -502,7 +513,8 @@ def client_policy(values: Values) -> ClientPolicy:
     if of["max_cltv_blocks_max"] is None:
         of["max_cltv_blocks_max"] = max_cltv_blocks_for(of["max_exit_delay_blocks"])
     pairs = [(f"{name}_min", f"{name}_max") for name in CLIENT_RANGES]
-    _check_order("client", of, *pairs, ("min_feerate_sat_per_vb", "max_feerate_sat_per_vb"))
+    check_order("client", of, *pairs, ("min_feerate_sat_per_vb", "max_feerate_sat_per_vb"))
+    check_client(of)
     ranges: dict[str, Any] = {
         field: (of[f"{name}_min"], of[f"{name}_max"]) for name, field in CLIENT_RANGES.items()
     }
@@ -526,11 +538,3 @@ def client_policy(values: Values) -> ClientPolicy:
         moving_capacity_sat=of["moving_capacity_sat"],
         **ranges,
     )
-
-
-def _check_order(section: str, of: Values, *pairs: tuple[str, str]) -> None:
-    for low, high in pairs:
-        if of[low] > of[high]:
-            raise click.UsageError(
-                f"{section}.{low}: expected at most {high}, {of[high]}, received {of[low]}"
-            )

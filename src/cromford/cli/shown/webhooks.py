@@ -11,6 +11,8 @@ def made(console: Console, webhook: NewWebhook) -> None:
     """Print the secret of a new webhook: the one time that it is shown."""
     console.print(cell(webhook["secret"]), soft_wrap=True)
     console.print("the secret of its signatures; it is shown this once", soft_wrap=True)
+    for warning in webhook["warnings"]:
+        console.print(cell(f"WARNING: {warning}"), soft_wrap=True)
 
 
 def listed(console: Console, answer: WebhookStates) -> None:

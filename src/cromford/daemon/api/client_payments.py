@@ -22,6 +22,7 @@ from cromford.daemon.api.payment_limits import (
     WAIT_SECONDS,
 )
 from cromford.daemon.api.payments import (
+    INVOICE_STATUSES,
     HashParams,
     Means,
     Payer,
@@ -333,14 +334,16 @@ class ClientPayments:
         return Means(cost_msat=asked.amount_msat + fee_msat, sendable_msat=max(sendable, default=0))
 
     async def _payments(self, params: dict[str, Any]) -> PaymentsAnswer:
-        return self._page(read_params(params, _OwnParams))
+        wanted = read_params(params, _OwnParams)
+        check_wanted(wanted)
+        return self._page(wanted)
 
     async def _invoices(self, params: dict[str, Any]) -> PaymentsAnswer:
         wanted = read_params(params, _OwnParams)
+        check_wanted(wanted, directions=("in",), statuses=INVOICE_STATUSES)
         return self._page(msgspec.structs.replace(wanted, direction="in"))
 
     def _page(self, wanted: _OwnParams) -> PaymentsAnswer:
-        check_wanted(wanted)
         book, events = self._owner.book, self._owner.events
         place = begun_at(events, PAYMENTS, wanted.after, n_begun=book.n_begun)
 

@@ -71,6 +71,11 @@ def events_stream(log: EventLog, *, heartbeat_seconds: float = HEARTBEAT_SECONDS
 
     async def stream(params: dict[str, Any], last_id: str) -> AsyncGenerator[bytes, None]:
         wanted = read_params(params, EventsParams)
+        if wanted.wait_seconds:
+            raise InvalidParam(
+                "wait_seconds",
+                f"expected none of a stream, which goes on; received {wanted.wait_seconds}",
+            )
         told, number = _filter_of(wanted), _number_of(log, last_id or wanted.after)
         with followers.one_more():
             yield b": the id of an event is its cursor\n\n"

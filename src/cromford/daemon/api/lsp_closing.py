@@ -71,6 +71,8 @@ class LspClosing:
                 f"expected at most {N_CLOSE_OPTIONS_MAX}, "
                 f"received {len(wanted.feerates_sat_per_vb)}",
             )
+        if wanted.dry_run and wanted.wait:
+            raise InvalidParam("wait", "expected false with dry_run: there is nothing to wait for")
         factory = self._owner.factory_named(wanted.factory_id)
         asked = ev.CloseRequested(
             attempt_id=factory.attempt.attempt_id,

@@ -27,6 +27,7 @@ from cromford.daemon.api.paging import (
 )
 from cromford.daemon.api.payment_limits import LIMIT_MAX, WAIT_SECONDS
 from cromford.daemon.api.payments import (
+    PAYMENT_STATUSES,
     HashParams,
     Means,
     Payer,
@@ -153,7 +154,7 @@ class LspPayments:
 
     async def _payments(self, params: dict[str, Any]) -> LspPaymentsAnswer:
         wanted = read_params(params, PaymentsParams)
-        check_wanted(wanted)
+        check_wanted(wanted, directions=("out",), statuses=PAYMENT_STATUSES)
         events, house = self._owner.events, self._owner.state.house
         place = begun_at(events, PAYMENTS, wanted.after, n_begun=house.n_payments)
 

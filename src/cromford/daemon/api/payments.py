@@ -110,18 +110,30 @@ class PaymentsParams(PageParams, forbid_unknown_fields=True, kw_only=True):
 
 
 DIRECTIONS: Final = ("out", "in", "move")
-STATUSES: Final = ("paid", "failed", "pending", "open", "expired")
+PAYMENT_STATUSES: Final = ("paid", "failed", "pending")
+INVOICE_STATUSES: Final = ("open", "paid", "expired")
+STATUSES: Final = tuple(dict.fromkeys((*PAYMENT_STATUSES, *INVOICE_STATUSES)))
 
 
-def check_wanted(wanted: PaymentsParams) -> None:
-    """Check what `payments` is asked.
+def check_wanted(
+    wanted: PaymentsParams,
+    *,
+    directions: tuple[str, ...] = DIRECTIONS,
+    statuses: tuple[str, ...] = STATUSES,
+) -> None:
+    """Check what a list of payments is asked.
+
+    Args:
+        wanted: What it is asked.
+        directions: Those of what it lists; by another word nothing would be found.
+        statuses: How what it lists may stand.
 
     Raises:
         InvalidParam: If the limit is out of range, or a filter is none of the words that there are.
     """
     check_page(wanted)
-    check_choice("direction", wanted.direction, DIRECTIONS)
-    check_choice("status", wanted.status, STATUSES)
+    check_choice("direction", wanted.direction, directions)
+    check_choice("status", wanted.status, statuses)
 
 
 class HashParams(msgspec.Struct, forbid_unknown_fields=True):

@@ -40,11 +40,13 @@ class KeptSession:
         token: What it was begun with: it lasts no longer.
         key_sha256: Of its key.
         expires_at: When it ends, in unix seconds.
+        ends_after: When it ends all the same, whoever sets the clock, in seconds of uptime.
     """
 
     token: Token
     key_sha256: bytes
     expires_at: int
+    ends_after: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +70,20 @@ class Sessions:
     Args:
         tokens: What they are begun with.
         now: Returns the time, in unix seconds.
+        uptime: Returns seconds of a clock that nobody sets, and that may stand while the machine
+            sleeps: so a session ends with the first of the two.
     """
 
-    def __init__(self, tokens: Tokens, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        *,
+        now: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._tokens = tokens
         self._now = now
+        self._uptime = uptime
         # By the SHA-256 of their cookies, in the order in which each was last of use.
         self._kept: dict[bytes, KeptSession] = {}
 
@@ -92,6 +103,7 @@ class Sessions:
             token=token,
             key_sha256=_sha256(key),
             expires_at=int(self._now()) + SESSION_SECONDS,
+            ends_after=self._uptime() + SESSION_SECONDS,
         )
         self._kept[_sha256(cookie)] = session
         return BegunSession(session=session, cookie=cookie, key=key)
@@ -128,7 +140,7 @@ class Sessions:
             session = self._kept.get(place)
             if session is None or not hmac.compare_digest(session.key_sha256, key_sha256):
                 continue
-            if session.expires_at <= self._now():
+            if self._is_too_old(session):
                 del self._kept[place]
                 continue
             self._tokens.scopes(session.token)
@@ -165,7 +177,10 @@ class Sessions:
         del self._kept[place]
 
     def _is_over(self, session: KeptSession) -> bool:
-        return session.expires_at <= self._now() or not self._tokens.has(session.token)
+        return self._is_too_old(session) or not self._tokens.has(session.token)
+
+    def _is_too_old(self, session: KeptSession) -> bool:
+        return session.expires_at <= self._now() or session.ends_after <= self._uptime()
 
 
 def check_own_page(headers: Headers) -> None:

@@ -97,9 +97,10 @@ def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
     """Return `address`, and `wallet_` with balance, coins, send, split and abandon."""
 
     async def address() -> NewAddress:
-        script = owner.wallet.next_script(RECEIVE)
+        wallet = owner.wallet
+        script, is_new = wallet.next_script(RECEIVE), not wallet.is_at_gap(RECEIVE)
         owner.request(ev.AddressRequested())
-        return {"address": address_of_script(script, owner.network)}
+        return {"address": address_of_script(script, owner.network), "is_new": is_new}
 
     async def balance() -> WalletBalance:
         return wallet_summary(owner)

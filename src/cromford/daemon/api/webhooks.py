@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -16,9 +17,10 @@ from cromford.daemon.api.handlers import (
     without_params,
 )
 from cromford.daemon.event_filter import BadFilter, EventFilter
-from cromford.daemon.webhooks import delivering, kept
+from cromford.daemon.webhooks import delivering, kept, posting
 
 WEBHOOKS_MAX: Final = 16  # Each has a thread while it posts.
+LookUp = Callable[[kept.Target], Awaitable[str | None]]
 
 
 class _WebhookParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -34,12 +36,23 @@ class _WebhookName(msgspec.Struct, forbid_unknown_fields=True):
 PARAMS: Final[Params] = {"webhook_add": _WebhookParams, "webhook_remove": _WebhookName}
 
 
-def webhook_methods(webhooks: delivering.Webhooks) -> dict[str, Handler]:
-    """Return the operations, by name."""
+def webhook_methods(
+    webhooks: delivering.Webhooks, *, look_up: LookUp = posting.look_up
+) -> dict[str, Handler]:
+    """Return the operations, by name.
+
+    Args:
+        webhooks: Those there are.
+        look_up: Says why a host is not known now; None if it is.
+    """
     changing = asyncio.Lock()  # One name is not given twice, nor one webhook removed twice.
 
     async def add(params: dict[str, Any]) -> NewWebhook:
-        wanted = _checked(read_params(params, _WebhookParams))
+        wanted, target = _checked(read_params(params, _WebhookParams))
+        # Whoever is away now may be here with the first event, so this is no refusal; a name that
+        # is misspelt would be noticed with the first event that nobody hears of.
+        unknown = await look_up(target)
+        warnings = [] if unknown is None else [_not_known(target, unknown)]
         async with changing:
             _check_place(webhooks, wanted.name)
             made = kept.Webhook(
@@ -54,7 +67,7 @@ def webhook_methods(webhooks: delivering.Webhooks) -> dict[str, Handler]:
                 added = await webhooks.add(made)
             except OSError as error:
                 raise _not_written(error) from error
-        return {**_shown(added), "secret": made.secret}
+        return {**_shown(added), "secret": made.secret, "warnings": warnings}
 
     async def listed() -> WebhookStates:
         return {"webhooks": [_shown(delivery) for delivery in webhooks.deliveries]}
@@ -83,17 +96,24 @@ def webhook_methods(webhooks: delivering.Webhooks) -> dict[str, Handler]:
     }
 
 
-def _checked(wanted: _WebhookParams) -> _WebhookParams:
+def _checked(wanted: _WebhookParams) -> tuple[_WebhookParams, kept.Target]:
     check_name(wanted.name)
     try:
-        kept.target_of(wanted.url)
+        target = kept.new_target_of(wanted.url)
     except kept.BadUrl as error:
         raise InvalidParam("url", str(error)) from error
     try:
         EventFilter(names=frozenset(wanted.only))
     except BadFilter as error:
         raise InvalidParam(error.field, str(error)) from error
-    return wanted
+    return wanted, target
+
+
+def _not_known(target: kept.Target, reason: str) -> str:
+    return (
+        f"{target.host} is not known now: {reason}. Events are kept, and tried again; if the name "
+        "is wrong, remove the webhook and add another"
+    )
 
 
 def _check_place(webhooks: delivering.Webhooks, name: str) -> None:

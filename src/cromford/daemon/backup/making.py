@@ -111,6 +111,7 @@ def create_backup(
     path: Path,
     owner: Owner,
     *,
+    datadir: Path,
     journal_number: int,
     unix_time: int,
     overwrites: bool,
@@ -122,22 +123,24 @@ def create_backup(
         home: Its directory.
         path: Where the backup shall be.
         owner: Whose it is.
+        datadir: The data directory that `home` is of: whoever loses it loses both.
         journal_number: The journal's number.
         unix_time: When, for whoever reads it.
         overwrites: Whether a file that is there is replaced.
 
     Raises:
-        PlaceRefused: If it would lie within the store's own directory, or in the place of
+        PlaceRefused: If it would lie within the data directory, or in the place of
             something that is no backup.
         FileExistsError: If it is there, and is not to be replaced.
         OSError: If it cannot be written.
         StoreFailed: If the journal cannot be read.
     """
-    if is_within(path, home):
-        raise PlaceRefused(
-            f"{path} lies within {home}, the directory of the store: what destroys one destroys "
-            "both. Expected a file elsewhere"
-        )
+    for directory in (datadir, home):  # A link may lead from the one to the other.
+        if is_within(path, directory):
+            raise PlaceRefused(
+                f"{path} lies within {directory}, where the store is: what destroys one destroys "
+                "both. Expected a file elsewhere"
+            )
     with _named(path, overwrites=overwrites) as partial, copied(store, home) as copy:
         made = write_backup(
             copy, partial, owner, journal_number=journal_number, unix_time=unix_time

@@ -5,12 +5,20 @@ whoever asked for it.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cromford.adapters import store_copy
-from cromford.adapters.sealed import BadFile, Reach, Truncated, check_whole, read_sealed
+from cromford.adapters.sealed import (
+    BadFile,
+    NoSealedFile,
+    Reach,
+    Truncated,
+    check_whole,
+    read_sealed,
+)
 from cromford.adapters.sqlite import Journal
 from cromford.daemon.backup.contents import (
     Appended,
@@ -24,6 +32,7 @@ from cromford.daemon.backup.contents import (
 )
 from cromford.daemon.backup.header import SEGMENT, Owner, Says, checked_header
 from cromford.daemon.backup.replica_files import ReplicaFiles, generations_in, stores_in
+from cromford.daemon.backup.said import reason_at
 from cromford.ports import Archived, Entry
 
 
@@ -31,6 +40,12 @@ class NoBackup(BadFile):
     """There is none."""
 
     code = "backup_not_found"
+
+
+class Unreadable(BadFile):
+    """The system does not let it be read, or not to its end."""
+
+    code = "backup_unreadable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,22 +75,45 @@ def load(path: Path, owner: Owner, into: Path) -> FoundBackup:
     """Fill an empty directory's journal with what a backup has.
 
     Raises:
-        BadFile: If the backup is not whole, or none of the owner's.
-        OSError: If it cannot be read.
+        BadFile: If the backup cannot be read, is not whole, or none of the owner's.
         StoreFailed: If the journal cannot be written.
     """
-    if path.is_dir():
+    with _reading(path):
+        is_replica, is_there = path.is_dir(), path.exists()
+    if is_replica:
         return _load_replica(path, owner, into)
-    if not path.exists():
+    if not is_there:
         raise NoBackup(f"{path}: there is no such file")
     return _load_file(path, owner, into)
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name what is read in whatever the system says meanwhile: the store's disk has its own words.
+
+    Raises:
+        Unreadable: Instead of an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise Unreadable(reason_at(path, error)) from error
+
+
+def _chunks(path: Path, owner: Owner, reach: Reach | None = None) -> Iterator[bytes]:
+    with _reading(path):
+        yield from read_sealed(path, owner.secret, reach=reach)
+
+
 def _load_file(path: Path, owner: Owner, into: Path) -> FoundBackup:
     # By name first: whose it is is told before it is read.
-    header, says = checked_header(path, owner)
-    check_whole(path)
-    content = _Content(path, frames(path, read_sealed(path, owner.secret)))
+    with _reading(path):
+        # A pipe would be waited for.
+        if not path.is_file():
+            raise NoSealedFile(f"{path} is no backup: expected a file")
+        header, says = checked_header(path, owner)
+        check_whole(path)
+    content = _Content(path, frames(path, _chunks(path, owner)))
     try:
         store_copy.fill(into, content.rows())
     except ValueError as error:
@@ -136,7 +174,8 @@ def _check(found: FoundBackup, into: Path) -> None:
 
 
 def _load_replica(path: Path, owner: Owner, into: Path) -> FoundBackup:
-    files = _newest_of(path, owner)
+    with _reading(path):
+        files = _newest_of(path, owner)
     base = _load_file(files.base, owner, into)
     reach = Reach()
     segments = files.segments()
@@ -146,8 +185,7 @@ def _load_replica(path: Path, owner: Owner, into: Path) -> FoundBackup:
             if segment != files.segment(number):
                 raise BadFile(f"{files.segment(number)} is missing, and {segment} follows it")
             _check_follows(segment, owner, base, index=number)
-            chunks = read_sealed(segment, owner.secret, reach=reach)
-            for frame in frames(segment, chunks):
+            for frame in frames(segment, _chunks(segment, owner, reach)):
                 _replay(store, segment, frame)
         newest = store.newest
         heads = {stream: store.head(stream) for stream in _streams_of(base, store)}
@@ -195,7 +233,8 @@ def _newest_of(path: Path, owner: Owner) -> ReplicaFiles:
 
 
 def _check_follows(segment: Path, owner: Owner, base: FoundBackup, *, index: int) -> None:
-    _, says = checked_header(segment, owner, kind=SEGMENT)
+    with _reading(segment):
+        _, says = checked_header(segment, owner, kind=SEGMENT)
     if (says.base, says.index) != (base.backup_id.hex(), index):
         raise BadFile(
             f"{segment}: expected segment {index} of {base.backup_id.hex()}, received segment "

@@ -62,7 +62,7 @@ def verify(path: Path, seed: bytes, owner: Owner, *, beside: Path) -> Verified:
 
     Raises:
         BadFile: If it is none that could be put back: named by what is wrong.
-        OSError: If it cannot be read, or there is no room.
+        OSError: If there is no room beside it.
         StoreFailed: If what is read cannot be written.
     """
     with _read(path, seed, owner, beside=beside) as (_, verified):

@@ -8,6 +8,7 @@ Base64. It is in no error, no log, and no answer but the first.
 import base64
 import binascii
 import secrets
+import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from cromford.adapters.directories import replace_file
+from cromford.adapters.peer_address import can_be_looked_up, is_of_one_machine
 from cromford.daemon.api.loopback import is_loopback
 from cromford.daemon.event_filter import BadFilter, EventFilter
 from cromford.daemon.home_file import read_home_file
@@ -25,6 +27,8 @@ FILE_VERSION: Final = 1
 SECRET_SIZE: Final = 32
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - it begins every secret, and is none
 URL_LENGTH_MAX: Final = 2_048
+# RFC 1123, and what is found in names all the same.
+_IN_NAMES: Final = frozenset(f"{string.ascii_letters}{string.digits}-._")
 _DEFAULT_PORT: Final = {"http": 80, "https": 443}
 
 
@@ -122,6 +126,23 @@ def target_of(url: str) -> Target:
         port=port or _DEFAULT_PORT[parts.scheme],
         path=_path_of(parts),
     )
+
+
+def new_target_of(url: str) -> Target:
+    """Return where a URL leads that is given now, and whose host somebody could be asked for.
+
+    Of one that was kept this is not asked: a daemon starts, whatever its webhooks come to.
+
+    Raises:
+        BadUrl: If nothing is posted there, or ever could be.
+    """
+    target = target_of(url)
+    is_name = ":" not in target.host
+    if (is_name and not _IN_NAMES.issuperset(target.host)) or not can_be_looked_up(target.host):
+        raise BadUrl(f"expected a host that can be looked up, received {target.host!r}")
+    if not is_of_one_machine(target.host):
+        raise BadUrl(f"expected an address of one machine, received {target.host!r}")
+    return target
 
 
 def _why(error: ValueError) -> str:

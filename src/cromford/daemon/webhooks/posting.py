@@ -18,6 +18,7 @@ from typing import Final
 from cromford.daemon.webhooks.kept import Target
 
 ANSWER_SECONDS: Final = 15.0  # From looking up the name to the end of the answer.
+LOOKUP_SECONDS: Final = 5.0
 ANSWER_SIZE_MAX: Final = 65_536
 _REASON_LENGTH_MAX: Final = 200
 _SIGNATURE_VERSION: Final = "v1"
@@ -94,6 +95,38 @@ async def post(
         raise PostFailed(f"status {status}: redirects are not followed")
     if status not in _TAKEN:
         raise PostFailed(f"status {status}")
+
+
+async def look_up(target: Target, *, seconds: float = LOOKUP_SECONDS) -> str | None:
+    """Return why a target's host is not known now, in words; None if it is.
+
+    Args:
+        target: Where.
+        seconds: How long that may take.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[str | None] = loop.create_future()
+
+    def ask() -> None:
+        reason = None
+        try:
+            socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            reason = _short(error.strerror or type(error).__name__)
+        with contextlib.suppress(RuntimeError):  # The daemon has stopped meanwhile.
+            loop.call_soon_threadsafe(_found, found, reason)
+
+    threading.Thread(target=ask, name="webhook-host", daemon=True).start()
+    try:
+        async with asyncio.timeout(seconds):
+            return await found
+    except TimeoutError:
+        return f"no answer within {seconds:g} s"
+
+
+def _found(found: asyncio.Future[str | None], reason: str | None) -> None:
+    if not found.done():
+        found.set_result(reason)
 
 
 class _Posting:

@@ -14,7 +14,7 @@ from cromford.channel.errors import UpdateRefused
 from cromford.crypto.keys import sha256
 from cromford.factory.lifetime import Period
 from cromford.protocol import events as ev
-from cromford.protocol.channels.balances import balance_of
+from cromford.protocol.channels.balances import balance_of, offerable_msat
 from cromford.protocol.channels.client import finish_channels, is_usable
 from cromford.protocol.channels.coverage import room_msat
 from cromford.protocol.channels.htlc_rules import (
@@ -39,7 +39,8 @@ from cromford.protocol.policy import WhenDying
 from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
 
-# Of the dying period: until then a later factory is waited for whose funding left the chain.
+# Of the dying period: until then a later factory is waited for whose funding left the chain, or in
+# which there is no room for all. Sooner, a third would be built where the second itself dies soon.
 DOUBT_PERCENT: Final = 50
 
 
@@ -123,6 +124,30 @@ def _is_target(state: ClientState, old: ClientAttempt, attempt: ClientAttempt) -
     return is_on_chain or height < old.lifetime.share_height(DOUBT_PERCENT)
 
 
+def lacks_room(state: ClientState, old: ClientAttempt, target: ClientAttempt) -> bool:
+    """Say whether a live channel that a client moves to will not take all that is to move there.
+
+    Not before half of the dying period is over, and not while something is under way in either
+    channel, which may change it.
+    """
+    link, new = link_of(state, old), link_of(state, target)
+    if link is None or new is None or not _is_late(state, old) or not _is_quiet(state, link, new):
+        return False
+    due_msat = min(balance_of(link).own_msat, offerable_msat(link.state, link.me))
+    return due_msat >= LEFT_BEHIND_MSAT and due_msat > movable_msat(
+        link, new, room_msat=room_msat(state, new)
+    )
+
+
+def _is_late(state: ClientState, old: ClientAttempt) -> bool:
+    return state.chain.height >= old.lifetime.share_height(DOUBT_PERCENT)
+
+
+def _is_quiet(state: ClientState, link: Link, new: Link) -> bool:
+    is_open = link.is_open and new.is_open and is_usable(state, new)
+    return is_open and not (link.state.htlcs or new.state.htlcs)
+
+
 def is_left(state: ClientState, attempt: ClientAttempt) -> bool:
     """Say whether something is still to be done until a client is out of a factory."""
     target = target_of(state, attempt)
@@ -173,10 +198,10 @@ def _go_on_from(turn: Turn[ClientState], old: ClientAttempt) -> None:
     if moving.is_under_way or not moving.may_try(turn.height):
         return
     target = target_of(state, old)
-    if target is None:
-        _wish(turn, old)
-    elif _way(state, old, target) is not None:
+    if target is not None and _way(state, old, target) is not None:
         turn.ask(fx.PrepareMove(attempt_id=old.attempt_id))
+    elif target is None or lacks_room(state, old, target):
+        _wish(turn, old)
 
 
 def _way(
@@ -330,9 +355,23 @@ def _end_wish(turn: Turn[ClientState]) -> None:
     wish = turn.state.wish
     if wish is None or not wish.moves_from or turn.state.open_attempt is not None:
         return
-    old = turn.state.attempts[wish.moves_from]
-    if not moves_out(turn.state, old) or target_of(turn.state, old) is not None:
+    state, old = turn.state, turn.state.attempts[wish.moves_from]
+    target = target_of(state, old)
+    # One that was too small is so again once what is under way in it has ended.
+    if not moves_out(state, old) or (
+        target is not None and not _is_wanted_still(state, old, target)
+    ):
         lobby.withdraw(turn)
+
+
+def _is_wanted_still(state: ClientState, old: ClientAttempt, target: ClientAttempt) -> bool:
+    """Say whether a wish stays that was made though there is a factory to move to."""
+    link, new = link_of(state, old), link_of(state, target)
+    if link is None or new is None or not _is_late(state, old):
+        return False
+    if _is_quiet(state, link, new):
+        return lacks_room(state, old, target)
+    return balance_of(link).own_msat >= LEFT_BEHIND_MSAT
 
 
 # What the operator says

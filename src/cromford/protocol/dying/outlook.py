@@ -11,6 +11,7 @@ from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT, has_moved_out
 from cromford.protocol.dying.client import (
     can_move_out,
     is_to_move,
+    lacks_room,
     link_of,
     moving_of,
     needed_sat,
@@ -91,7 +92,7 @@ def _stand(
         return "over", "its channel takes no payment any more"
     if not is_to_move(state, attempt):
         return "staying", "its operator says so" if moving.choice is False else "by its policy"
-    if target is None:
+    if target is None or lacks_room(state, attempt, target):
         return "waiting", _wish_text(state, attempt, moving)
     if target.is_open:
         return "waiting", "the next factory is being built"

@@ -356,6 +356,27 @@ def check_buildable(terms: FactoryTerms, shape: ShapeVertex, *, pool_size: int) 
     _check_nonces(terms, pool_size)
 
 
+def check_can_build(policy: LspPolicy, network: Network, *, n_clients: int) -> None:
+    """Check that a factory of this many clients, with the least channels, could be built at all.
+
+    Raises:
+        InvalidTerms: If the policy's own limits contradict each other.
+        Refusal: If usual clients would not sign it.
+    """
+    shape, inner = shape_by_policy(policy, n_clients)
+    terms = terms_by_policy(
+        policy,
+        (capacity_floor_sat(policy),) * n_clients,
+        shape,
+        inner,
+        attempt_id=NO_ATTEMPT_ID,
+        network=network,
+        build_height=0,
+    )
+    check_buildable(terms, shape, pool_size=policy.pool_size)
+    check_usual_client_signs(terms, policy, network, slowest_kinds=shape.slowest_kinds)
+
+
 def _check_capacities(terms: FactoryTerms) -> None:
     """Refuse a build with a channel that could not carry its commitments' fees.
 

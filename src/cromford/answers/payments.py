@@ -48,7 +48,10 @@ class PaymentAnswer(TypedDict):
 
 
 class ForwardAnswer(TypedDict):
-    """What goes through an LSP: `status` is `held`, `pending`, `paid` or `failed`."""
+    """What goes through an LSP: `status` is `held`, `pending`, `paid`, `failed` or `unsettled`.
+
+    `unsettled` was paid on, and not taken from its payer before that channel ended on chain.
+    """
 
     status: str
     created_at: UnixTime | None

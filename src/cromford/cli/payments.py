@@ -375,14 +375,15 @@ def forwards_group(role: str) -> click.Group:
 
     @click.group(name="forwards", invoke_without_command=True)
     @page_options("forwards")
-    @_status_option("paid", "failed")
+    @_status_option("paid", "failed", "unsettled")
     @invocation_options
     @click.pass_context
     def forwards(ctx: click.Context, /, **wanted: Any) -> None:  # noqa: ANN401 - of many options
         """List what went through, by factory, the newest factory and its newest first.
 
         What is still on its way, or held, comes before that; of what came to its end the newest
-        10,000 of each factory are kept. With --csv only what came to its end is written.
+        10,000 of each factory are kept. What was paid on, and ended on chain before it was taken
+        from its payer, is unsettled. With --csv only what came to its end is written.
         """
         if ctx.invoked_subcommand is None:
             show_list(

@@ -249,7 +249,7 @@ def _forwarded(console: Console, listed: list[Document]) -> None:
     for forward in listed:
         status = forward["status"]
         if forward["failure"]:
-            status = f"failed: {forward['failure']}"
+            status = f"{status}: {forward['failure']}"
         if forward["waits_for"]:
             status = f"held: {forward['waits_for']}"
         rows.add_row(

@@ -235,6 +235,8 @@ def statuses(book: Book) -> dict[tuple[str, str], int]:
 def show_forward(book: Book, forward: Forward) -> ForwardAnswer:
     """Return what went on, and what became of it."""
     failure, retryable = _failure(forward.failure if forward.preimage is None else None)
+    if forward.status == "unsettled":
+        failure = forward.ended
     return {
         "status": forward.status,
         "created_at": known_time(forward.created_at),

@@ -38,6 +38,7 @@ from cromford.protocol.exiting.closes import (
 )
 from cromford.protocol.exiting.forgotten import recall_as_lsp
 from cromford.protocol.exiting.in_hand import InHand, stake_of
+from cromford.protocol.exiting.incoming import ended_with_channel
 from cromford.protocol.exiting.lending import first_published, needs_of, settled_coins
 from cromford.protocol.exiting.lsp_sweep import (
     awaited_outputs,
@@ -424,7 +425,16 @@ def on_block(turn: Turn[Factory]) -> None:
             *given_up_with_state(turn.book, turn.link(link.channel_id), turn.chain),
             *never_signed(turn.book, turn.link(link.channel_id)),
         )
+        _end_incoming(turn, turn.link(link.channel_id))
     tell_closed_for_good(turn)
+
+
+def _end_incoming(turn: Turn[Factory], link: Link) -> None:
+    """Let HTLCs of a client be over that ended with its channel; nothing in it answers them now."""
+    ended = tuple(ended_with_channel(turn.state, link, in_hand))
+    if ended and link.mark is None:
+        end_updates(turn, link, ended[0].reason, tells_peer=False)
+    turn.remember(*ended)
 
 
 def _reason_to_exit(turn: Turn[Factory], link: Link) -> str | None:

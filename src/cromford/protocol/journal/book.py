@@ -118,7 +118,8 @@ class Forward:
         out_channel_id: The channel it went on in, once the other factory said so.
         hold_seconds: How long it waits if its payee announced it.
         created_at: When it came to be held, or went on; in unix seconds, 0 if unknown.
-        settled_at: When the payer's HTLC was taken, or given back; likewise.
+        settled_at: When the payer's HTLC was taken, or given back, or ended; likewise.
+        ended: How the payer's HTLC ended with its channel; empty where we answered it, or took it.
     """
 
     payment_hash: bytes
@@ -133,10 +134,13 @@ class Forward:
     hold_seconds: int = 0
     created_at: int = 0
     settled_at: int = 0
+    ended: str = ""
 
     @property
     def status(self) -> str:
-        """`paid`, `failed` or `pending`."""
+        """`paid`, `failed`, `pending`; or `unsettled`: paid on, and not taken from its payer."""
+        if self.ended and self.preimage is not None:
+            return "unsettled"
         return _status_of(self.preimage, self.failure)
 
 

@@ -80,6 +80,8 @@ def apply_to_book(book: Book, record: cr.BookRecord, at: int = 0) -> Book:
         case cr.FeeEarned():
             earned = changed(book, earned_msat=book.earned_msat + record.fee_msat)
             return _finished(earned, (record.channel_id, record.htlc_id), at)
+        case cr.IncomingEnded():
+            return _with_ended(book, record, at)
         case _:
             return _with_channel_record(book, record, at)
 
@@ -154,6 +156,16 @@ def _with_update(book: Book, record: cr.UpdateRecord, at: int) -> Book:
 
 def _answered(book: Book, key: HtlcKey, at: int) -> Book:
     """Return the book after we took or gave back an incoming HTLC: nothing is owed for it."""
+    return _finished(_decided(book, key), key, at)
+
+
+def _with_ended(book: Book, record: cr.IncomingEnded, at: int) -> Book:
+    """Return the book after an incoming HTLC ended with its channel: nothing is owed for it."""
+    key = (record.channel_id, record.htlc_id)
+    forward = book.forwards.get(key)
+    if forward is not None:
+        ended = changed(forward, ended=record.reason)
+        book = changed(book, forwards=book.forwards.set(key, ended))
     return _finished(_decided(book, key), key, at)
 
 

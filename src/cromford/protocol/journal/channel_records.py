@@ -308,6 +308,18 @@ class FeeEarned(Record, frozen=True, kw_only=True, tag="fee_earned"):
     fee_msat: int
 
 
+class IncomingEnded(Record, frozen=True, kw_only=True, tag="incoming_ended"):
+    """An HTLC of the peer's ended with its channel: we neither took it nor gave it back.
+
+    `paid_msat` is what we paid on for it, and bear; 0 if nothing. `reason` is for the operator.
+    """
+
+    channel_id: bytes
+    htlc_id: int
+    reason: str
+    paid_msat: int
+
+
 UpdateRecord = UpdateProposed | UpdateReceived
 StepRecord = (
     ChannelPrepared
@@ -342,6 +354,7 @@ PaymentRecord = (
     | ForwardOffered
     | ForwardDeclined
     | FeeEarned
+    | IncomingEnded
 )
 
 BookRecord = ChannelRecord | PaymentRecord

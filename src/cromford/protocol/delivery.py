@@ -254,6 +254,8 @@ class Round:
     def hand_over(self, delivery: Posted) -> None:
         """Let a letter be taken; one that is not the next of its sender means nothing now."""
         receiver = self._turn(delivery.receiver)
+        if not self.goes_on(delivery.receiver):
+            return  # What cannot be read does not say which letter is its next.
         is_next = receiver.state.post.is_next(delivery.sender, delivery.number)
         if is_next and not self.try_in(receiver, lambda: self._take(self, delivery)):
             return

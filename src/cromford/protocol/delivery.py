@@ -251,6 +251,12 @@ class Round:
                     return delivery
         return None
 
+    def arrive(self, delivery: Posted) -> None:
+        """Let a letter be taken that was on its way, as its sender has it now."""
+        number, post = delivery.number, self._turn(delivery.sender).state.post
+        known = {one.number: one for one in post.pending_for(delivery.sender, delivery.receiver)}
+        self.hand_over(known.get(number, delivery))
+
     def hand_over(self, delivery: Posted) -> None:
         """Let a letter be taken; one that is not the next of its sender means nothing now."""
         receiver = self._turn(delivery.receiver)

@@ -69,6 +69,8 @@ def apply_to_book(book: Book, record: cr.BookRecord, at: int = 0) -> Book:
                 channel_id=record.in_channel_id, htlc_id=record.in_htlc_id, reason=record.reason
             )
             return _telling(book, record.asker, not_here)
+        case cr.ForwardWithdrawn():
+            return _with_withdrawn(book, record)
         case cr.HtlcDecided(preimage=preimage):
             key = (record.channel_id, record.htlc_id)
             decided = (
@@ -313,6 +315,20 @@ def with_answered_forward(book: Book, answered: mail.ForwardAnswered) -> Book:
         # Told once the hold is over, so that no payer learns how soon it failed.
         return changed(book, forwards=forwards)
     return changed(book, forwards=forwards, resolved=book.resolved.set(key, None))
+
+
+def _with_withdrawn(book: Book, record: cr.ForwardWithdrawn) -> Book:
+    """Return the book after an HTLC was not taken elsewhere in time: it is given back."""
+    key = (record.channel_id, record.htlc_id)
+    forward = book.forwards.get(key)
+    if forward is None:
+        return book
+    failed = changed(forward, failure=Failure.TEMPORARY_CHANNEL_FAILURE.reason)
+    return changed(
+        book,
+        forwards=book.forwards.set(key, failed),
+        resolved=book.resolved.set(key, None),
+    )
 
 
 def _with_released(book: Book, key: HtlcKey) -> Book:

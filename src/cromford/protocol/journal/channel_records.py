@@ -299,6 +299,16 @@ class ForwardDeclined(Record, frozen=True, kw_only=True, tag="forward_declined")
     reason: str
 
 
+class ForwardWithdrawn(Record, frozen=True, kw_only=True, tag="forward_withdrawn"):
+    """An HTLC that another factory was asked to take, and did not yet, is asked for no more.
+
+    The letter that asks is void: whenever it is taken, it says nothing.
+    """
+
+    channel_id: bytes
+    htlc_id: int
+
+
 class FeeEarned(Record, frozen=True, kw_only=True, tag="fee_earned"):
     """A forwarded HTLC was paid: the ledger's entry for its fee."""
 
@@ -353,6 +363,7 @@ PaymentRecord = (
     | HtlcForwarded
     | ForwardOffered
     | ForwardDeclined
+    | ForwardWithdrawn
     | FeeEarned
     | IncomingEnded
 )

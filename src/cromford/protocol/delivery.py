@@ -10,6 +10,7 @@ from typing import Any
 from cromford.bitcoin.tx import OutPoint
 from cromford.changed import changed
 from cromford.effects import LookUpSpenders
+from cromford.protocol.channels.coins import n_needing_coins
 from cromford.protocol.channels.forwarding import AWAY, waiting_msat
 from cromford.protocol.channels.lsp import obstacle
 from cromford.protocol.facts import Facts
@@ -93,9 +94,7 @@ class Round:
         Of those in memory the others are at rest.
         """
         self._restless = self._restless.at(height)
-        numbers = {n for n in self._restless.asked if n in self._state.factories}
-        numbers |= {n for stream in self._turns if (n := factory_number(stream)) is not None}
-        streams = [factory_stream(number) for number in sorted(numbers)]
+        streams = [factory_stream(number) for number in self.busy()]
         return [self._turn(stream) for stream in streams if self.goes_on(stream)]
 
     def let_rest(self, number: int, until_height: int) -> None:
@@ -120,6 +119,12 @@ class Round:
         turn = self._turns.get(factory_stream(number))
         factory: Factory = self._state.factories[number] if turn is None else turn.state
         return factory.book
+
+    def busy(self) -> list[int]:
+        """Return the factories in memory that are not at rest: every HTLC under way is in one."""
+        numbers = {n for n in self._restless.asked if n in self._state.factories}
+        numbers |= {n for stream in self._turns if (n := factory_number(stream)) is not None}
+        return sorted(numbers)
 
     def deliver(self) -> None:
         """Let every letter be taken that can be, and those that are written meanwhile."""
@@ -297,6 +302,12 @@ class _Desk:
 
     def n_free_coins(self, least_sat: int) -> int:
         return self._round.house_now().n_free_coins(least_sat)
+
+    def n_needing_coins(self, *, besides: str) -> int | None:
+        others = [number for number in self._round.busy() if factory_stream(number) != besides]
+        if not others and len(self._round.before.factories) <= 1:
+            return None
+        return sum(n_needing_coins(self._round.book_now(number)) for number in others)
 
     def sale_price(self) -> SalePrice:
         return self._round.house_now().sale_price()

@@ -37,6 +37,12 @@ class Directory(Protocol):
     def n_free_coins(self, least_sat: int) -> int:
         """Return how many coins of this size are in a block, unspent, set aside for nobody."""
 
+    def n_needing_coins(self, *, besides: str) -> int | None:
+        """Return how many HTLCs of all factories but one need a coin each; None if none is there.
+
+        Those of a factory that sleeps are none.
+        """
+
     def sale_price(self) -> SalePrice:
         """Return what the operator asks for inbound liquidity now."""
 
@@ -78,6 +84,9 @@ class _Nowhere:
 
     def n_free_coins(self, least_sat: int) -> int:  # noqa: ARG002 - nor funded
         return 0
+
+    def n_needing_coins(self, *, besides: str) -> int | None:  # noqa: ARG002 - nor offered
+        return None
 
     def sale_price(self) -> SalePrice:
         return SalePrice()

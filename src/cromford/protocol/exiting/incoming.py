@@ -29,11 +29,6 @@ TAKEN: Final = "its payer took it back on chain"
 PAYERS: Final = "it is on chain, and its payer's to take back"
 
 
-def is_awaited(book: Book, key: HtlcKey) -> bool:
-    """Say whether an HTLC of a client waits for an answer of ours, whatever that will be."""
-    return key in book.arrived or key in book.held or key in book.forwards
-
-
 def ended_with_channel(
     state: Factory, link: Link, in_hand: Callable[[Factory, int], InHand]
 ) -> Iterator[cr.IncomingEnded]:

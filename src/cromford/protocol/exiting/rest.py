@@ -16,7 +16,6 @@ from cromford.protocol.channels.seats import is_own_seat
 from cromford.protocol.dying_steps import next_close_height
 from cromford.protocol.exiting.breach import is_to_be_recalled
 from cromford.protocol.exiting.channel import RESOLVED_DEPTH, landed_channel
-from cromford.protocol.exiting.incoming import is_awaited
 from cromford.protocol.exiting.lsp import in_hand
 from cromford.protocol.exiting.lsp_sweep import is_over, is_swept_for_good
 from cromford.protocol.journal.factory import Factory
@@ -152,7 +151,7 @@ def is_resolved(factory: Factory, link: Link) -> bool:
 
 def _is_its_payers(factory: Factory, link: Link, missing: PreimageMissing) -> bool:
     """Say whether an HTLC's preimage will never come: whoever offered it takes it back, or not."""
-    return not is_awaited(factory.book, (link.channel_id, missing.htlc.htlc_id))
+    return not factory.book.is_awaited((link.channel_id, missing.htlc.htlc_id))
 
 
 def _is_taken(factory: Factory, outpoint: OutPoint) -> bool:

@@ -231,6 +231,10 @@ class Book:
         paid_for = self.payments[owner] if isinstance(owner, bytes) else owner
         return paid_for.preimage is None
 
+    def is_awaited(self, key: HtlcKey) -> bool:
+        """Say whether an HTLC of a peer waits for an answer of ours, whatever that will be."""
+        return key in self.arrived or key in self.held or key in self.forwards
+
     def with_link(self, link: Link) -> "Book":
         """Return the book with one channel more."""
         known = self.by_node.get(link.node_id, ())

@@ -4,7 +4,7 @@ All of it is one append. Mail that cannot be taken now, because a bug was met in
 in the sender's outbox: the receiver is stopped, and the others go on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cromford.bitcoin.tx import OutPoint
@@ -13,7 +13,7 @@ from cromford.effects import LookUpSpenders
 from cromford.protocol.channels.coins import n_needing_coins
 from cromford.protocol.channels.forwarding import AWAY, waiting_msat
 from cromford.protocol.channels.lsp import obstacle
-from cromford.protocol.facts import Facts
+from cromford.protocol.facts import Facts, Lacking
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.factory import Factory, apply_to_factory, new_factory
@@ -299,6 +299,15 @@ class _Desk:
 
     def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
         return self._round.house_now().has_coins(outpoints)
+
+    def lacking(self) -> Mapping[OutPoint, Lacking]:
+        return {
+            outpoint: Lacking(wanted.needed_sat, wanted.feerate_sat_per_kw)
+            for outpoint, wanted in self._round.house_now().coins_wanted.items()
+        }
+
+    def is_lent_to(self, outpoint: OutPoint) -> bool:
+        return outpoint in self._round.house_now().purses
 
     def n_free_coins(self, least_sat: int) -> int:
         return self._round.house_now().n_free_coins(least_sat)

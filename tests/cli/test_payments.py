@@ -271,3 +271,25 @@ def test_a_channel_that_is_settled_on_chain_shows_no_deadline(fake: Any) -> None
     }
     line = CommandLine(fake({"balance": balance}).datadir)
     assert "does not expire" in line.run("client", "balance").stdout
+
+
+def test_a_payment_of_which_nothing_will_tell_is_an_error_that_waiting_does_not_mend(
+    fake: Any,
+) -> None:
+    untold = answers.UNKNOWN | {
+        "status": "unknown",
+        "obstacle": "its channel is gone",
+        "expiry_height": None,
+    }
+    line = CommandLine(fake({"pay": untold}).datadir)
+    for seconds in ("0", "2"):
+        result = line.run("client", "pay", answers.TEXT, "--wait-seconds", seconds, "--json")
+        error = json.loads(result.stderr)
+        assert (result.exit_code, error["code"], error["retryable"]) == (
+            1,
+            "payment_unknown",
+            False,
+        )
+        assert "its channel is gone" in error["message"]
+    shown = line.run("client", "pay", answers.TEXT).stdout
+    assert "unknown: 40,041,500 msat may be lost: its channel is gone" in shown

@@ -117,3 +117,17 @@ def test_what_ended_with_its_payers_channel_is_told(
     assert (line["event"], line["factory"], line["htlc"]) == ("forward_ended", FACTORY.hex(), 3)
     assert (line["paid_msat"], line["reason"]) == (paid_msat, "why")
     assert numbers(outcomes) == {("forwarded", outcome): 1}
+
+
+def test_a_payment_of_which_nothing_will_tell_ends_as_that(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ends = Ends()
+    ends.ends[FIRST] = PaymentEnd(status="pending")
+    outcomes = PaymentOutcomes(ends, is_lsp=False)
+    ends.ends[FIRST] = PaymentEnd(status="unknown", reason="swept")
+    with caplog.at_level(logging.INFO, logger="cromford"):
+        outcomes.observe(BLOCK)
+    (line,) = lines(caplog)
+    assert (line["event"], line["reason"]) == ("payment_unknown", "swept")
+    assert numbers(outcomes) == {("out", "unknown"): 1}

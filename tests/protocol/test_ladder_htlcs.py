@@ -169,3 +169,19 @@ def test_what_waits_in_channels_that_are_over_is_over_once_it_expired() -> None:
     assert not book(pump.lsp).held
     assert not book(pump.lsp).resolved
     assert book(pump.lsp).links[key[0]].failure is not None, "nothing in it is answered any more"
+
+
+@pytest.mark.sampled(0)
+def test_what_a_client_paid_out_of_a_channel_that_is_over_is_unknown_once_it_expired() -> None:
+    at = world()
+    pump, rose, sam = at.pump, at.rose, at.sam
+    pump.disconnect(sam)
+    begun = begin_payment(pump, rose, sam, PAID_MSAT)
+    pump.disconnect(rose)
+    (live,) = newest_link(rose).state.htlcs
+    at.to_sibling(DEPTH)
+    while pump.chain.height < give_up_height(live.htlc.cltv_expiry) - 1:
+        pump.mine_only()
+    assert status(rose, begun.payment_hash) == "pending"
+    pump.mine_only()
+    assert status(rose, begun.payment_hash) == "unknown"

@@ -67,6 +67,7 @@ _SELDOM: Final = (
     "record MoveHindered",
     "record NextFundingVoid",
     "record NonceAwaited",
+    "record OutgoingEnded",
     "record PeerLostState",
     "record SpendingWasSigned",
     "record WaitGivenUp",

@@ -233,6 +233,14 @@ def _pay(
             retryable=answer["retryable"],
             remediation=remedies.get(answer["failure"], "Nothing was paid; try again later."),
         )
+    if answer["status"] == "unknown":
+        raise CommandFailed(
+            "payment_unknown",
+            f"unknown whether it was paid, and nothing will tell: {msat(answer['may_lose_msat'])} "
+            f"may be lost: {answer['obstacle']}",
+            retryable=False,
+            remediation="Ask the payee. It is not paid again.",
+        )
     if answer["status"] == "pending" and wait > 0 and not dry_run:
         what = f"after {wait:g} s, {msat(answer['total_msat'])} are still on their way"
         if answer["may_lose_msat"]:
@@ -256,7 +264,7 @@ def payments_group(role: str, printer: Printer) -> click.Group:
 
     @click.group(name="payments", invoke_without_command=True, help=what[role])
     @page_options("payments")
-    @_status_option("paid", "failed", "pending", "open", "expired")
+    @_status_option("paid", "failed", "pending", "unknown", "open", "expired")
     @_direction_option(role)
     @_label_filter
     @invocation_options

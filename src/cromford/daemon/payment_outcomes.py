@@ -16,11 +16,12 @@ PAID: Final = "paid"
 FAILED: Final = "failed"
 EXPIRED: Final = "expired"
 UNSETTLED: Final = "unsettled"
+UNKNOWN: Final = "unknown"
 OUT: Final = "out"
 IN: Final = "in"
 FORWARDED: Final = "forwarded"
 # Each has a number from the start: a rate needs two.
-CLIENTS: Final = ((OUT, PAID), (OUT, FAILED), (IN, PAID), (IN, EXPIRED))
+CLIENTS: Final = ((OUT, PAID), (OUT, FAILED), (OUT, UNKNOWN), (IN, PAID), (IN, EXPIRED))
 LSPS: Final = (
     (OUT, PAID),
     (OUT, FAILED),
@@ -121,7 +122,9 @@ class PaymentOutcomes:
                 _log.info("payment_made payment=%s seconds=%.3f", payment_hash.hex(), seconds)
             else:
                 _log.warning(
-                    "payment_failed payment=%s seconds=%.3f reason=%r",
+                    "payment_unknown payment=%s seconds=%.3f reason=%r"
+                    if end.status == UNKNOWN
+                    else "payment_failed payment=%s seconds=%.3f reason=%r",
                     payment_hash.hex(),
                     seconds,
                     end.reason,

@@ -110,7 +110,7 @@ class PaymentsParams(PageParams, forbid_unknown_fields=True, kw_only=True):
 
 
 DIRECTIONS: Final = ("out", "in", "move")
-STATUSES: Final = ("paid", "failed", "pending", "open", "expired")
+STATUSES: Final = ("paid", "failed", "pending", "unknown", "open", "expired")
 
 
 def check_wanted(wanted: PaymentsParams) -> None:

@@ -41,6 +41,7 @@ from cromford.protocol.exiting.lending import (
     needs_of,
     settled_coins,
 )
+from cromford.protocol.exiting.outgoing import ended_untold
 from cromford.protocol.exiting.poisons import (
     poison_effects,
     poison_outpoints,
@@ -419,9 +420,10 @@ def on_block(turn: Turn[ClientState]) -> None:
         on_chain(turn, link)
         if is_swept(turn.state, attempt):
             end_updates(turn, link, _why_swept(turn.state, attempt), tells_peer=False)
-        # A payment that was signed and that nobody answers is never written off: it may be paid.
+        # A payment that was signed and that nobody answers is never said to have failed.
         turn.remember(*_resolved(turn.state, attempt, link))
         turn.remember(*never_signed(turn.book, turn.link(link.channel_id)))
+        turn.remember(*ended_untold(turn.state, attempt, turn.link(link.channel_id), in_hand))
 
 
 def on_headers(turn: Turn[ClientState]) -> None:

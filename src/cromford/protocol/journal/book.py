@@ -29,6 +29,7 @@ def _status_of(preimage: bytes | None, failure: bytes | None) -> str:
 class Payment:
     """An invoice that we pay. It is paid once it has a preimage, failed with a failure.
 
+    `ended` is how its HTLC ended where nothing will tell which of both it is; else empty.
     `asker` is the stream that hears of it; empty where it is our own.
     `number` counts payments and invoices together, in the order in which they began.
     `created_at` is when this try of it began, `settled_at` when it was paid or failed, in unix
@@ -49,11 +50,13 @@ class Payment:
     created_at: int = 0
     settled_at: int = 0
     label: str = ""
+    ended: str = ""
 
     @property
     def status(self) -> str:
-        """`paid`, `failed` or `pending`."""
-        return _status_of(self.preimage, self.failure)
+        """`paid`, `failed`, `pending`; or `unknown`: it ended, and nothing will tell which."""
+        status = _status_of(self.preimage, self.failure)
+        return "unknown" if self.ended and status == "pending" else status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,8 @@ def apply_to_book(book: Book, record: cr.BookRecord, at: int = 0) -> Book:
             return _finished(earned, (record.channel_id, record.htlc_id), at)
         case cr.IncomingEnded():
             return _with_ended(book, record, at)
+        case cr.OutgoingEnded():
+            return _with_untold(book, record, at)
         case _:
             return _with_channel_record(book, record, at)
 
@@ -169,6 +171,17 @@ def _with_ended(book: Book, record: cr.IncomingEnded, at: int) -> Book:
         ended = changed(forward, ended=record.reason)
         book = changed(book, forwards=book.forwards.set(key, ended))
     return _finished(_decided(book, key), key, at)
+
+
+def _with_untold(book: Book, record: cr.OutgoingEnded, at: int) -> Book:
+    """Return the book after our HTLC ended with its channel, and nothing tells how."""
+    key = (record.channel_id, record.htlc_id)
+    owner = book.owners.get(key)
+    book = changed(book, owners=_without(book.owners, key))
+    if not isinstance(owner, bytes) or book.payments[owner].status != "pending":
+        return book
+    ended = changed(book.payments[owner], ended=record.reason, settled_at=at)
+    return changed(book, payments=book.payments.set(owner, ended))
 
 
 def _decided(book: Book, key: HtlcKey) -> Book:

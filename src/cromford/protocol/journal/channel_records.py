@@ -330,6 +330,17 @@ class IncomingEnded(Record, frozen=True, kw_only=True, tag="incoming_ended"):
     paid_msat: int
 
 
+class OutgoingEnded(Record, frozen=True, kw_only=True, tag="outgoing_ended"):
+    """Our HTLC ended with its channel, and nothing will tell whether it was paid.
+
+    `reason` is for the operator.
+    """
+
+    channel_id: bytes
+    htlc_id: int
+    reason: str
+
+
 UpdateRecord = UpdateProposed | UpdateReceived
 StepRecord = (
     ChannelPrepared
@@ -366,6 +377,7 @@ PaymentRecord = (
     | ForwardWithdrawn
     | FeeEarned
     | IncomingEnded
+    | OutgoingEnded
 )
 
 BookRecord = ChannelRecord | PaymentRecord

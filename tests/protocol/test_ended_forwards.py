@@ -146,6 +146,24 @@ def test_a_forward_whose_htlc_its_payer_took_back_is_over_once_that_is_deep() ->
     restarts_alike(pump)
 
 
+@pytest.mark.parametrize("n_steps", range(1, 7))
+def test_it_ends_once_wherever_the_lsp_dies(n_steps: int) -> None:
+    pump = world()
+    paid_on(pump, SMALL_MSAT)
+    leave(pump, pump.clients[0])
+    pump.mine(RESOLVED_DEPTH - 2)
+    assert under_way(pump) == ["forwards", "resolved"]
+    for _ in range(3):
+        pump.lsp.fuse = n_steps
+        pump.mine()
+    pump.lsp.fuse = None
+    pump.mine()
+    assert under_way(pump) == []
+    assert len(told(pump.lsp, cr.IncomingEnded)) == 1
+    assert shown(pump)[0] == "unsettled"
+    restarts_alike(pump)
+
+
 def test_a_forward_that_was_taken_on_chain_is_paid_and_ends_once() -> None:
     pump = world()
     paid_on(pump, WORTH_MSAT)

@@ -123,6 +123,37 @@ def test_what_a_stopped_factory_did_not_take_is_given_back_when_its_hold_ends(
     folds_alike(pump)
 
 
+@pytest.mark.parametrize("n_steps", range(1, 9))
+def test_it_comes_back_once_wherever_the_lsp_dies(
+    n_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between any two of its appends and effects, as the hold ends and as the factory revives."""
+    pump = PlainPump(2, policy=POLICY)
+    two_factories(pump)
+    alice, bob = pump.clients
+    with a_bug(monkeypatch):
+        begun = begin_payment(pump, alice, bob, AMOUNT_MSAT)
+        pump.lsp.fuse = n_steps
+        pump.pass_holds()
+        pump.mine()
+    pump.lsp.fuse = n_steps
+    pump.mine(2)
+    pump.lsp.fuse = None
+    for client in pump.clients:
+        pump.disconnect(client)
+        pump.connect(client)
+    pump.run()
+    pump.mine()
+    assert pump.lsp.n_deaths > 0
+    assert book(alice).payments[begun.payment_hash].status == "failed"
+    assert told(pump.lsp, cr.ForwardOffered) == []
+    assert len(told(pump.lsp, cr.ForwardWithdrawn)) == 1
+    assert (balance(alice).own_msat, balance(bob).own_msat) == (FIRST_MSAT, FIRST_MSAT)
+    assert not book(pump.lsp).forwards
+    folds_alike(pump)
+    assert pay(pump, alice, bob, AMOUNT_MSAT).status == "paid"
+
+
 def test_it_is_given_back_before_its_payer_would_leave_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

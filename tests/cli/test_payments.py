@@ -300,4 +300,26 @@ def test_an_option_of_a_list_is_refused_before_a_command_that_lists_nothing(
 def test_an_lsp_has_no_invoices_to_be_asked_for(tmp_path: Path, status: str) -> None:
     result = CommandLine(tmp_path).run("lsp", "payments", "--status", status)
     assert result.exit_code == 2
-    assert "'paid', 'failed', 'pending'" in result.stderr
+    assert "'paid', 'failed', 'pending', 'unknown'" in result.stderr
+
+
+def test_a_payment_of_which_nothing_will_tell_is_an_error_that_waiting_does_not_mend(
+    fake: Any,
+) -> None:
+    untold = answers.UNKNOWN | {
+        "status": "unknown",
+        "obstacle": "its channel is gone",
+        "expiry_height": None,
+    }
+    line = CommandLine(fake({"pay": untold}).datadir)
+    for seconds in ("0", "2"):
+        result = line.run("client", "pay", answers.TEXT, "--wait-seconds", seconds, "--json")
+        error = json.loads(result.stderr)
+        assert (result.exit_code, error["code"], error["retryable"]) == (
+            1,
+            "payment_unknown",
+            False,
+        )
+        assert "its channel is gone" in error["message"]
+    shown = line.run("client", "pay", answers.TEXT).stdout
+    assert "unknown: 40,041,500 msat may be lost: its channel is gone" in shown

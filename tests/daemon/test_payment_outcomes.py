@@ -103,3 +103,31 @@ def test_an_htlc_that_is_given_back_is_a_forward_at_an_lsp_only() -> None:
     client.observe(cr.InvoiceExpired(payment_hash=FIRST))
     assert numbers(lsp) == {("forwarded", "failed"): 1, ("forwarded", "paid"): 1}
     assert numbers(client) == {("in", "expired"): 1}
+
+
+@pytest.mark.parametrize(("paid_msat", "outcome"), [(0, "failed"), (7_000, "unsettled")])
+def test_what_ended_with_its_payers_channel_is_told(
+    paid_msat: int, outcome: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes = PaymentOutcomes(Ends(), is_lsp=True)
+    ended = cr.IncomingEnded(channel_id=CHANNEL, htlc_id=3, reason="why", paid_msat=paid_msat)
+    with caplog.at_level(logging.INFO, logger="cromford"):
+        outcomes.observe(ended)
+    (line,) = lines(caplog)
+    assert (line["event"], line["factory"], line["htlc"]) == ("forward_ended", FACTORY.hex(), 3)
+    assert (line["paid_msat"], line["reason"]) == (paid_msat, "why")
+    assert numbers(outcomes) == {("forwarded", outcome): 1}
+
+
+def test_a_payment_of_which_nothing_will_tell_ends_as_that(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ends = Ends()
+    ends.ends[FIRST] = PaymentEnd(status="pending")
+    outcomes = PaymentOutcomes(ends, is_lsp=False)
+    ends.ends[FIRST] = PaymentEnd(status="unknown", reason="swept")
+    with caplog.at_level(logging.INFO, logger="cromford"):
+        outcomes.observe(BLOCK)
+    (line,) = lines(caplog)
+    assert (line["event"], line["reason"]) == ("payment_unknown", "swept")
+    assert numbers(outcomes) == {("out", "unknown"): 1}

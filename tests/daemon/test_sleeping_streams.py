@@ -15,7 +15,7 @@ from tests.protocol.paying_clients import (
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.sleepers import all_away, lsp_state, sleeping
 from tests.protocol.test_leaving import QUICK
-from tests.simulation.sim_node import SimStore, all_awake
+from tests.simulation.sim_node import SimStore, all_awake, durable
 
 from cromford.daemon import streams
 from cromford.daemon.backup.restored import mark_as_restored
@@ -194,6 +194,30 @@ def test_a_checkpoint_that_cannot_be_read_stops_its_factory_and_no_other(
     pump.connect(damaged)
     pump.run()
     assert pay(pump, damaged, other, AMOUNT_MSAT).status == "paid"
+
+
+def test_what_the_chain_had_for_a_factory_that_cannot_be_read_waits_for_it(
+    pump: CountingPump,
+) -> None:
+    """What a client published meanwhile is not overlooked, though its factory is read later."""
+    stream = factory_stream(0)
+    leaver = pump.clients[0]
+    outpoint = newest_link(leaver).path[0].outpoint
+    checkpoint = pump.lsp.store.checkpoints[stream]
+    spoilt = checkpoint._replace(snapshot=checkpoint.snapshot[:-1])
+    pump.lsp.store.checkpoints[stream] = spoilt
+    pump.may_stop = True
+    pump.handle(leaver, ev.ExitRequested(attempt_id=newest_link(leaver).attempt_id))
+    pump.run()
+    pump.mine(2)
+    assert dict(lsp_state(pump).stopped) == {stream: "StoreDamaged"}
+    assert outpoint in leaver.state.chain.spends
+
+    pump.lsp.store.checkpoints[stream] = checkpoint
+    pump.mine()
+    assert not lsp_state(pump).stopped
+    assert outpoint in lsp_state(pump).factory(0).chain.spends
+    assert durable(pump.lsp.durable_state()) == durable(all_awake(lsp_state(pump)))
 
 
 def test_what_happens_in_a_factory_that_woke_follows_its_old_checkpoint(

@@ -71,7 +71,9 @@ LEAVERS: Final = ("client", "lsp", "both", "nobody")
 class ExitPump(Pump):
     """A pump whose messages are lost from a chosen one on, and whose chain may go back."""
 
-    def __init__(self, seed: int, *, n_clients: int, sells: bool = False) -> None:
+    def __init__(
+        self, seed: int, *, n_clients: int, sells: bool = False, policy: LspPolicy = POLICY
+    ) -> None:
         # Payment hashes are the same in every run: whatever is sorted by them comes out alike.
         paying_clients._numbers = itertools.count(1)
         self.dice = random.Random(f"exits {seed}")
@@ -79,7 +81,7 @@ class ExitPump(Pump):
         self.silent: set[tuple[str, str]] = set()
         self.n_reorgs = 0
         self.n_paid_beside_an_exit = 0
-        policy = replace(POLICY, inner_kind=INNER_KINDS[seed % len(INNER_KINDS)])
+        policy = replace(policy, inner_kind=INNER_KINDS[seed % len(INNER_KINDS)])
         if sells:
             policy = replace(policy, states_per_layer=SELLING_STATES)
         super().__init__(n_clients, policy=policy, order=seed)

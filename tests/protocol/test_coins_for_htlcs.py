@@ -135,10 +135,8 @@ def test_a_coin_that_pays_for_no_child_makes_room_for_no_htlc() -> None:
         assert paid_at_once(pump, 1) == [status]
 
 
-def test_a_house_does_not_count_dust_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Anybody can pay it to an address that it showed."""
-    with_coins(monkeypatch, 4)
-    pump = live_factory(1, policy=EPHEMERAL)
+def empty_the_wallet(pump: Pump) -> None:
+    """Let the LSP's operator pay all that is in its wallet to somebody else."""
     script = b"\x51\x20" + bytes(31) + b"\x01"
     pump.handle(
         pump.lsp,
@@ -146,6 +144,13 @@ def test_a_house_does_not_count_dust_either(monkeypatch: pytest.MonkeyPatch) -> 
     )
     pump.run()
     pump.mine()
+
+
+def test_a_house_does_not_count_dust_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can pay it to an address that it showed."""
+    with_coins(monkeypatch, 4)
+    pump = live_factory(1, policy=EPHEMERAL)
+    empty_the_wallet(pump)
     pump.chain.fund(pump.lsp.state.house.wallet.next_script(RECEIVE), 330)
     pump.sync()
     invoice = make_invoice(pump, pump.clients[0], AMOUNT_MSAT)
@@ -154,3 +159,48 @@ def test_a_house_does_not_count_dust_either(monkeypatch: pytest.MonkeyPatch) -> 
     pump.chain.fund(pump.lsp.state.house.wallet.next_script(RECEIVE), 5_000)
     pump.sync()
     assert paid_at_once(pump, 1) == ["paid"]
+
+
+def two_factories(policy: LspPolicy, *, n_coins: int) -> Pump:
+    """Return two clients, each alone in a factory of its own, and coins of their LSP's house."""
+    pump = Pump(2, policy=policy)
+    for client in pump.clients:
+        pump.join(client)
+        pump.build()
+        pump.run()
+        pump.mine(policy.min_depth)
+    empty_the_wallet(pump)
+    for _ in range(n_coins):
+        pump.chain.fund(pump.lsp.state.house.wallet.next_script(RECEIVE), 60_000)
+    pump.sync()
+    return pump
+
+
+def paid_in_each(pump: Pump, n_each: int) -> list[str]:
+    """Let the LSP pay both clients several invoices in one breath; return what became of each."""
+    invoices = [
+        make_invoice(pump, client, AMOUNT_MSAT) for client in pump.clients for _ in range(n_each)
+    ]
+    for invoice in invoices:
+        pump.handle(pump.lsp, invoice)
+    pump.run()
+    known = [pump.lsp.state.house.payments.get(one.payment_hash) for one in invoices]
+    return ["none" if one is None else one.status for one in known]
+
+
+@pytest.mark.parametrize(
+    ("n_coins", "n_each", "became"),
+    [
+        (1, 1, ["paid", "none"]),
+        (2, 1, ["paid", "paid"]),
+        (3, 2, ["paid", "paid", "paid", "none"]),
+        (4, 3, ["paid", "paid", "none", "paid", "none", "none"]),
+    ],
+)
+def test_a_coin_of_the_house_counts_for_one_factory_alone(
+    n_coins: int, n_each: int, became: list[str]
+) -> None:
+    pump = two_factories(EPHEMERAL, n_coins=n_coins)
+    assert len(pump.lsp.state.factories) == 2
+    assert paid_in_each(pump, n_each) == became
+    assert paid_in_each(pump, 1)[0] == "paid", "what is paid needs no coin any more"

@@ -148,3 +148,40 @@ def test_who_paid_into_channels_that_are_over_gets_it_back_without_leaving_its_o
     assert not book(pump.lsp).owners, "and nothing keeps it awake"
     assert not [one for one in pump.lsp.store.remembered if isinstance(one, xr.ExitStarted)]
     assert not [one for one in sam.store.remembered if isinstance(one, xr.ExitStarted)]
+
+
+@pytest.mark.sampled(0)
+def test_what_waits_in_channels_that_are_over_is_over_once_it_expired() -> None:
+    """Its payer had a channel that nobody brings on chain: nothing of it is anybody's any more."""
+    at = world()
+    pump, rose, sam = at.pump, at.rose, at.sam
+    pump.disconnect(sam)
+    begin_payment(pump, rose, sam, PAID_MSAT)
+    pump.disconnect(rose)
+    (key,) = book(pump.lsp).held
+    live = book(pump.lsp).links[key[0]].incoming(key[1])
+    assert live is not None
+    at.to_sibling(DEPTH)
+    while pump.chain.height < give_up_height(live.htlc.cltv_expiry) - 1:
+        pump.mine_only()
+    assert key in book(pump.lsp).held, "if its funding came back, its payer would hear of it"
+    pump.mine_only()
+    assert not book(pump.lsp).held
+    assert not book(pump.lsp).resolved
+    assert book(pump.lsp).links[key[0]].failure is not None, "nothing in it is answered any more"
+
+
+@pytest.mark.sampled(0)
+def test_what_a_client_paid_out_of_a_channel_that_is_over_is_unknown_once_it_expired() -> None:
+    at = world()
+    pump, rose, sam = at.pump, at.rose, at.sam
+    pump.disconnect(sam)
+    begun = begin_payment(pump, rose, sam, PAID_MSAT)
+    pump.disconnect(rose)
+    (live,) = newest_link(rose).state.htlcs
+    at.to_sibling(DEPTH)
+    while pump.chain.height < give_up_height(live.htlc.cltv_expiry) - 1:
+        pump.mine_only()
+    assert status(rose, begun.payment_hash) == "pending"
+    pump.mine_only()
+    assert status(rose, begun.payment_hash) == "unknown"

@@ -6,15 +6,28 @@ from typing import Any, Final
 import pytest
 from immutables import Map
 from tests.protocol import test_leaving as leaving
-from tests.protocol.paying_clients import book, live_factory, newest_link, pay
+from tests.protocol.paying_clients import (
+    book,
+    live_factory,
+    lsp_link,
+    make_invoice,
+    newest_link,
+    pay,
+)
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.test_leaving import mute
 from tests.protocol.unanswered import remove_blocks
+from tests.simulation.sim_node import durable
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.changed import changed
 from cromford.protocol import events as ev
-from cromford.protocol.facts import FRESH
+from cromford.protocol.channels.htlc_rules import publish_height
+from cromford.protocol.exiting.lending import given_up_for
+from cromford.protocol.exiting.stake import HTLC_EXPIRES
+from cromford.protocol.facts import FRESH, Lacking
+from cromford.protocol.htlc_blocks import CLAIM_BLOCKS
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.house_fold import apply_to_house
 from cromford.protocol.journal.purses import CoinsWanted
@@ -24,6 +37,7 @@ from cromford.protocol.turn import Turn
 from cromford.wallet.account import RECEIVE
 from cromford.watch.bumping import Bumping
 from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
+from cromford.wire import messages as m
 
 QUICK: Final = leaving.QUICK
 DEAR: Final = OwnFees(mempool_min_sat_per_kw=750)
@@ -270,3 +284,126 @@ def test_who_only_watches_sets_nothing_aside() -> None:
     pump.mine(10)
     assert [records(node, xr.CoinsLent) for node in everybody] == [[], [], []]
     assert book(alice).links
+
+
+def pass_blocks_in_vain(pump: Pump, n_blocks: int) -> None:
+    """Pass blocks in which nothing confirms, whatever it pays."""
+    for _ in range(n_blocks):
+        pump.chain.mempool.clear()
+        pass_empty_block(pump)
+
+
+# What can wait offers a day's rate; what has to be in the next blocks, far more.
+RUSH: Final = OwnFees(mempool_min_sat_per_kw=750, estimates=((2, 6_000), (144, 1_000)))
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_can_wait_gives_its_coin_to_what_cannot(restarts: bool) -> None:  # noqa: FBT001 - a case
+    """Two factories, one coin: the channel with an HTLC that expires is left with it."""
+    pump = Pump(3, policy=QUICK)
+    alice, bob, carol = pump.clients
+    for clients in ((alice,), (bob, carol)):
+        pump.join(*clients)
+        pump.build()
+        pump.run()
+        pump.mine(QUICK.min_depth)
+    assert pay(pump, pump.lsp, alice, PAID_MSAT).status == "paid"
+    assert pay(pump, pump.lsp, carol, PAID_MSAT).status == "paid"
+    request = make_invoice(pump, bob, PAID_MSAT // 2)
+    with pump.tampering(mute(pump.lsp, bob, m.RevokeAndAck)):
+        pump.handle(carol, request)
+        pump.run()
+    pump.disconnect(bob)
+    spend_all(pump)
+    fund(pump, pump.lsp, 50_000)
+    pump.lsp.fees = RUSH
+    link = newest_link(alice)
+    pump.handle(pump.lsp, ev.ExitRequested(attempt_id=link.attempt_id, client=link.client))
+    pump.run()
+    (lazy,) = records(pump.lsp, xr.CoinsLent)
+    held = lsp_link(pump, newest_link(bob))
+    (live,) = held.state.htlcs
+    leaves_at = publish_height(held, live.htlc.cltv_expiry, chain=pump.lsp.state.chain)
+    pass_blocks_in_vain(pump, leaves_at - pump.chain.height)
+    assert any(one.reason == HTLC_EXPIRES for one in records(pump.lsp, xr.ExitStarted))
+    for _ in range(40):
+        if len(records(pump.lsp, xr.CoinsLent)) > 1:
+            break
+        if restarts:
+            pump.restart(pump.lsp)
+            pump.run()
+        pass_blocks_in_vain(pump, 1)
+    _, urgent = records(pump.lsp, xr.CoinsLent)
+    assert urgent.coins == lazy.coins
+    assert urgent.outpoint != lazy.outpoint
+    house = pump.lsp.state.house
+    assert OutPoint.parse(lazy.outpoint) in house.coins_wanted, "it waits for the next one"
+    assert live.htlc.cltv_expiry - pump.chain.height > CLAIM_BLOCKS, "in time"
+    pass_blocks_in_vain(pump, 20)
+    assert len(records(pump.lsp, xr.CoinsLent)) == 2, "and is not handed to and fro"
+    assert durable(pump.lsp.durable_state()) == durable(pump.lsp.state)
+    fund(pump, pump.lsp, 60_000)
+    assert OutPoint.parse(lazy.outpoint) not in pump.lsp.state.house.coins_wanted
+
+
+def test_a_clients_coin_goes_to_what_hurries_more_too() -> None:
+    """It leaves one channel because it wishes to, and another because an HTLC expires."""
+    pump = Pump(2, policy=QUICK)
+    alice, bob = pump.clients
+    for clients in ((alice,), (alice, bob)):
+        pump.join(*clients)
+        pump.build()
+        pump.run()
+        pump.mine(QUICK.min_depth)
+        assert pay(pump, pump.lsp, alice, PAID_MSAT).status == "paid"
+    older, newer = (book(alice).links[one] for one in book(alice).by_node[pump.lsp.node_id])
+    with pump.tampering(mute(pump.lsp, alice, m.RevokeAndAck)):
+        pump.handle(alice, make_invoice(pump, bob, PAID_MSAT // 2))
+        pump.run()
+    pump.disconnect(alice)
+    paying = next(link for link in book(alice).links.values() if link.state.htlcs)
+    other = older if paying.channel_id == newer.channel_id else newer
+    fund(pump, alice, 50_000)
+    alice.fees = RUSH
+    pump.handle(alice, ev.ExitRequested(attempt_id=other.attempt_id))
+    pump.run()
+    (lazy,) = records(alice, xr.CoinsLent)
+    (live,) = paying.state.htlcs
+    leaves_at = publish_height(paying, live.htlc.cltv_expiry, chain=alice.state.chain)
+    pass_blocks_in_vain(pump, leaves_at + 1 - pump.chain.height)
+    _, urgent = records(alice, xr.CoinsLent)
+    assert urgent.coins == lazy.coins
+    assert urgent.outpoint != lazy.outpoint
+    pass_blocks_in_vain(pump, 10)
+    assert len(records(alice, xr.CoinsLent)) == 2, "and is not handed to and fro"
+    assert durable(alice.durable_state()) == durable(alice.state)
+
+
+def test_only_what_hurries_much_more_is_given_coins_that_help_it() -> None:
+    pump, alice = scene(40_000)
+    leave(pump, alice)
+    effect = pump.wishes(alice, fx.Broadcast)[-1]
+    assert effect.bumping is not None
+    (lent,) = records(alice, xr.CoinsLent)
+    outpoint, other = OutPoint.parse(lent.outpoint), OutPoint(txid=Txid(bytes(32)), vout=0)
+    rate = effect.bumping.wanted_sat_per_kw
+
+    def given_up(
+        feerate: int, *, needed_sat: int = 1, by: OutPoint = other, has_some: bool = True
+    ) -> OutPoint | None:
+        wanted = Lacking(needed_sat, feerate)
+        return given_up_for(alice.state.purses, [effect], {by: wanted}, has_some=lambda _: has_some)
+
+    assert given_up(5 * rate // 4) is None
+    assert given_up(5 * rate // 4 + 1) == outpoint
+    assert given_up(2 * rate, needed_sat=40_000) == outpoint
+    assert given_up(2 * rate, needed_sat=40_001) is None, "it has some, and these are too few"
+    assert given_up(2 * rate, needed_sat=40_001, has_some=False) == outpoint
+    assert given_up(2 * rate, by=outpoint) is None, "it is its own"
+    unpublished = given_up_for(
+        alice.state.purses,
+        [],
+        {other: Lacking(1, 1)},
+        has_some=lambda _: True,
+    )
+    assert unpublished == outpoint, "what is not published now does not hurry at all"

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from cromford.channel.content import Htlc
+from cromford.channel.terms import Party
+from cromford.protocol.exiting.channel import RESOLVED_DEPTH
 from cromford.protocol.journal.book import Book, HtlcKey
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.factory import Factory
@@ -260,6 +262,8 @@ def _is_lost(book: Book, key: HtlcKey, gone: frozenset[bytes], chain: KnownChain
     channel_id, htlc_id = key
     link = book.links[channel_id]
     forward = book.forwards.get(key)
+    if _has_ended(book, key, chain):
+        return False  # An LSP has said so: whatever its payer does is its own affair.
     is_refused = key in book.resolved and (
         key in book.held or (forward is not None and forward.failure is not None)
     )
@@ -279,6 +283,17 @@ def _is_lost(book: Book, key: HtlcKey, gone: frozenset[bytes], chain: KnownChain
     return any(
         _is_small(link, live.htlc) for live in link.state.htlcs if live.htlc.htlc_id == htlc_id
     )
+
+
+def _has_ended(book: Book, key: HtlcKey, chain: KnownChain) -> bool:
+    """Say whether an LSP's channel with a client is on chain, and an HTLC in it is not ours."""
+    link, forward = book.links[key[0]], book.forwards.get(key)
+    if link.me is not Party.OPENER or key in book.owners:
+        return False
+    if forward is not None and forward.failure is None:
+        return False
+    spender = chain.spends.get(link.funding_on(chain).outpoint)
+    return spender is not None and chain.depth(spender.txid) >= RESOLVED_DEPTH
 
 
 def _is_small(link: Link, htlc: Htlc) -> bool:

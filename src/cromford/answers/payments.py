@@ -9,10 +9,10 @@ class PaymentAnswer(TypedDict):
     """What a node pays, or wants to be paid.
 
     `direction` is `out`, `in`, or `move` where it only moves its own money; `status` is `paid`,
-    `failed` or `pending`, of an invoice `paid`, `expired` or `open`, and `planned` where paying is
-    only tried out. `settled_at` is when it was paid, failed or expired; a time is None where nobody
-    wrote it down. Which of the other fields are there depends on the direction; in a list
-    `number` says in which order they began.
+    `failed`, `pending`, or `unknown` where nothing will tell any more; of an invoice `paid`,
+    `expired` or `open`, and `planned` where paying is only tried out. `settled_at` is when it was
+    paid, failed, ended or expired; a time is None where nobody wrote it down. Which of the other
+    fields are there depends on the direction; in a list `number` says in which order they began.
     """
 
     number: NotRequired[Count]
@@ -48,7 +48,10 @@ class PaymentAnswer(TypedDict):
 
 
 class ForwardAnswer(TypedDict):
-    """What goes through an LSP: `status` is `held`, `pending`, `paid` or `failed`."""
+    """What goes through an LSP: `status` is `held`, `pending`, `paid`, `failed` or `unsettled`.
+
+    `unsettled` was paid on, and not taken from its payer before that channel ended on chain.
+    """
 
     status: str
     created_at: UnixTime | None

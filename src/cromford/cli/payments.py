@@ -21,8 +21,8 @@ from cromford.daemon.api.payment_limits import (
 )
 
 _STATUSES: Final = {
-    "lsp": ("paid", "failed", "pending"),
-    "client": ("paid", "failed", "pending", "open", "expired"),
+    "lsp": ("paid", "failed", "pending", "unknown"),
+    "client": ("paid", "failed", "pending", "unknown", "open", "expired"),
 }
 _CLIENT_REMEDIES: Final = {
     "temporary_channel_failure": "The payee is away, its channel is full, the invoice is paid or "
@@ -238,6 +238,14 @@ def _pay(
             retryable=answer["retryable"],
             remediation=remedies.get(answer["failure"], "Nothing was paid; try again later."),
         )
+    if answer["status"] == "unknown":
+        raise CommandFailed(
+            "payment_unknown",
+            f"unknown whether it was paid, and nothing will tell: {msat(answer['may_lose_msat'])} "
+            f"may be lost: {answer['obstacle']}",
+            retryable=False,
+            remediation="Ask the payee. It is not paid again.",
+        )
     if answer["status"] == "pending" and wait > 0 and not dry_run:
         what = f"after {wait:g} s, {msat(answer['total_msat'])} are still on their way"
         if answer["may_lose_msat"]:
@@ -398,14 +406,15 @@ def forwards_group(role: str) -> click.Group:
 
     @click.group(name="forwards", invoke_without_command=True)
     @page_options("forwards")
-    @_status_option("paid", "failed")
+    @_status_option("paid", "failed", "unsettled")
     @invocation_options
     @click.pass_context
     def forwards(ctx: click.Context, /, **wanted: Any) -> None:  # noqa: ANN401 - of many options
         """List what went through, by factory, the newest factory and its newest first.
 
         What is still on its way, or held, comes before that; of what came to its end the newest
-        10,000 of each factory are kept. With --csv only what came to its end is written.
+        10,000 of each factory are kept. What was paid on, and ended on chain before it was taken
+        from its payer, is unsettled. With --csv only what came to its end is written.
         """
         refuse_before_another(ctx)
         if ctx.invoked_subcommand is None:

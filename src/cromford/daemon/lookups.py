@@ -71,6 +71,8 @@ class ClientLookup:
     def payment(self, payment_hash: bytes) -> PaymentEnd:
         """Return what became of a payment."""
         payment = self._state().book.payments[payment_hash]
+        if payment.status == "unknown":
+            return PaymentEnd(status=payment.status, reason=payment.ended)
         return _end_of(payment.status, payment.failure)
 
 

@@ -15,12 +15,20 @@ from cromford.protocol.journal.records import AnyRecord
 PAID: Final = "paid"
 FAILED: Final = "failed"
 EXPIRED: Final = "expired"
+UNSETTLED: Final = "unsettled"
+UNKNOWN: Final = "unknown"
 OUT: Final = "out"
 IN: Final = "in"
 FORWARDED: Final = "forwarded"
 # Each has a number from the start: a rate needs two.
-CLIENTS: Final = ((OUT, PAID), (OUT, FAILED), (IN, PAID), (IN, EXPIRED))
-LSPS: Final = ((OUT, PAID), (OUT, FAILED), (FORWARDED, PAID), (FORWARDED, FAILED))
+CLIENTS: Final = ((OUT, PAID), (OUT, FAILED), (OUT, UNKNOWN), (IN, PAID), (IN, EXPIRED))
+LSPS: Final = (
+    (OUT, PAID),
+    (OUT, FAILED),
+    (FORWARDED, PAID),
+    (FORWARDED, FAILED),
+    (FORWARDED, UNSETTLED),
+)
 _log: Final = logging.getLogger(__name__)
 
 
@@ -74,6 +82,15 @@ class PaymentOutcomes:
                 self._ended[IN, EXPIRED] += 1
             case cr.FeeEarned():
                 self._ended[FORWARDED, PAID] += 1
+            case cr.IncomingEnded(paid_msat=paid_msat):
+                self._ended[FORWARDED, UNSETTLED if paid_msat else FAILED] += 1
+                _log.warning(
+                    "forward_ended factory=%s htlc=%d paid_msat=%d reason=%r",
+                    self._lookup.factory_of(record.channel_id).hex(),
+                    record.htlc_id,
+                    paid_msat,
+                    record.reason,
+                )
             case cr.HtlcRefused() if self._is_lsp:
                 self._ended[FORWARDED, FAILED] += 1
                 _log.info(
@@ -105,7 +122,9 @@ class PaymentOutcomes:
                 _log.info("payment_made payment=%s seconds=%.3f", payment_hash.hex(), seconds)
             else:
                 _log.warning(
-                    "payment_failed payment=%s seconds=%.3f reason=%r",
+                    "payment_unknown payment=%s seconds=%.3f reason=%r"
+                    if end.status == UNKNOWN
+                    else "payment_failed payment=%s seconds=%.3f reason=%r",
                     payment_hash.hex(),
                     seconds,
                     end.reason,

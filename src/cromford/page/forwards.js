@@ -32,5 +32,5 @@ function forwardTable(forwards) {
 
 function statusOf(one) {
   if (one.waits_for) return `held: ${one.waits_for}`;
-  return one.failure ? `failed: ${one.failure}` : one.status;
+  return one.failure ? `${one.status}: ${one.failure}` : one.status;
 }

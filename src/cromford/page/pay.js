@@ -182,6 +182,9 @@ function showOutcome(found) {
 
 /** How a payment stands; one that may be lost is neither paid nor failed. */
 export function statusText(one) {
+  if (one.status === "unknown") {
+    return `Unknown: ${msat(one.may_lose_msat)} may be lost: ${one.obstacle}`;
+  }
   if (one.may_lose_msat) {
     return (
       `Unknown: up to ${msat(one.may_lose_msat)} may be lost, until the chain says otherwise ` +

@@ -4,15 +4,16 @@ All of it is one append. Mail that cannot be taken now, because a bug was met in
 in the sender's outbox: the receiver is stopped, and the others go on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cromford.bitcoin.tx import OutPoint
 from cromford.changed import changed
 from cromford.effects import LookUpSpenders
+from cromford.protocol.channels.coins import n_needing_coins
 from cromford.protocol.channels.forwarding import AWAY, waiting_msat
 from cromford.protocol.channels.lsp import obstacle
-from cromford.protocol.facts import Facts
+from cromford.protocol.facts import Facts, Lacking
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.factory import Factory, apply_to_factory, new_factory
@@ -93,9 +94,7 @@ class Round:
         Of those in memory the others are at rest.
         """
         self._restless = self._restless.at(height)
-        numbers = {n for n in self._restless.asked if n in self._state.factories}
-        numbers |= {n for stream in self._turns if (n := factory_number(stream)) is not None}
-        streams = [factory_stream(number) for number in sorted(numbers)]
+        streams = [factory_stream(number) for number in self.busy()]
         return [self._turn(stream) for stream in streams if self.goes_on(stream)]
 
     def let_rest(self, number: int, until_height: int) -> None:
@@ -120,6 +119,12 @@ class Round:
         turn = self._turns.get(factory_stream(number))
         factory: Factory = self._state.factories[number] if turn is None else turn.state
         return factory.book
+
+    def busy(self) -> list[int]:
+        """Return the factories in memory that are not at rest: every HTLC under way is in one."""
+        numbers = {n for n in self._restless.asked if n in self._state.factories}
+        numbers |= {n for stream in self._turns if (n := factory_number(stream)) is not None}
+        return sorted(numbers)
 
     def deliver(self) -> None:
         """Let every letter be taken that can be, and those that are written meanwhile."""
@@ -251,9 +256,17 @@ class Round:
                     return delivery
         return None
 
+    def arrive(self, delivery: Posted) -> None:
+        """Let a letter be taken that was on its way, as its sender has it now."""
+        number, post = delivery.number, self._turn(delivery.sender).state.post
+        known = {one.number: one for one in post.pending_for(delivery.sender, delivery.receiver)}
+        self.hand_over(known.get(number, delivery))
+
     def hand_over(self, delivery: Posted) -> None:
         """Let a letter be taken; one that is not the next of its sender means nothing now."""
         receiver = self._turn(delivery.receiver)
+        if not self.goes_on(delivery.receiver):
+            return  # What cannot be read does not say which letter is its next.
         is_next = receiver.state.post.is_next(delivery.sender, delivery.number)
         if is_next and not self.try_in(receiver, lambda: self._take(self, delivery)):
             return
@@ -287,8 +300,23 @@ class _Desk:
     def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
         return self._round.house_now().has_coins(outpoints)
 
+    def lacking(self) -> Mapping[OutPoint, Lacking]:
+        return {
+            outpoint: Lacking(wanted.needed_sat, wanted.feerate_sat_per_kw)
+            for outpoint, wanted in self._round.house_now().coins_wanted.items()
+        }
+
+    def is_lent_to(self, outpoint: OutPoint) -> bool:
+        return outpoint in self._round.house_now().purses
+
     def n_free_coins(self, least_sat: int) -> int:
         return self._round.house_now().n_free_coins(least_sat)
+
+    def n_needing_coins(self, *, besides: str) -> int | None:
+        others = [number for number in self._round.busy() if factory_stream(number) != besides]
+        if not others and len(self._round.before.factories) <= 1:
+            return None
+        return sum(n_needing_coins(self._round.book_now(number)) for number in others)
 
     def sale_price(self) -> SalePrice:
         return self._round.house_now().sale_price()

@@ -4,13 +4,20 @@ A fact is not folded, so it is not journalled either: a replay does not need it,
 say what was decided by it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from cromford.bitcoin.tx import OutPoint
 from cromford.protocol.policy import SalePrice
 from cromford.watch.feerates import OwnFees
+
+
+class Lacking(NamedTuple):
+    """What coins have to hold for something that has too few, and the feerate that is wanted."""
+
+    needed_sat: int
+    feerate_sat_per_kw: int
 
 
 class Directory(Protocol):
@@ -34,8 +41,20 @@ class Directory(Protocol):
     def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
         """Say whether the wallet has all these coins, in a block and unspent."""
 
+    def lacking(self) -> Mapping[OutPoint, Lacking]:
+        """Return what the house has no coin for now, by what is to be spent."""
+
+    def is_lent_to(self, outpoint: OutPoint) -> bool:
+        """Say whether coins of the house are set aside for what spends an outpoint."""
+
     def n_free_coins(self, least_sat: int) -> int:
         """Return how many coins of this size are in a block, unspent, set aside for nobody."""
+
+    def n_needing_coins(self, *, besides: str) -> int | None:
+        """Return how many HTLCs of all factories but one need a coin each; None if none is there.
+
+        Those of a factory that sleeps are none.
+        """
 
     def sale_price(self) -> SalePrice:
         """Return what the operator asks for inbound liquidity now."""
@@ -76,8 +95,17 @@ class _Nowhere:
     def has_coins(self, outpoints: Sequence[OutPoint]) -> bool:
         return not outpoints
 
+    def lacking(self) -> Mapping[OutPoint, Lacking]:
+        return {}
+
+    def is_lent_to(self, outpoint: OutPoint) -> bool:  # noqa: ARG002 - nor lent
+        return False
+
     def n_free_coins(self, least_sat: int) -> int:  # noqa: ARG002 - nor funded
         return 0
+
+    def n_needing_coins(self, *, besides: str) -> int | None:  # noqa: ARG002 - nor offered
+        return None
 
     def sale_price(self) -> SalePrice:
         return SalePrice()

@@ -179,7 +179,7 @@ def _take_from_world(round_: Round, event: ev.WorldEvent) -> None:
         case ev.FactsChanged():
             _on_facts_changed(round_)
         case ev.MailArrived(delivery=delivery):
-            round_.hand_over(delivery)
+            round_.arrive(delivery)
         case ev.DeadlineReached():
             _on_deadline(round_, event)
         case ev.BroadcastRefused():
@@ -311,6 +311,7 @@ def _start_anew(turn: Turn[Factory]) -> None:
     if pools:
         turn.ask(fx.DropPools(pool_ids=pools))
     _start(turn)
+    channels.take_up_again(turn)
 
 
 def _touch(round_: Round, stream: str) -> None:

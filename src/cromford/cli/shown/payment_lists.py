@@ -129,6 +129,8 @@ def payment(console: Console, answer: Document) -> None:
 
 def _status_of(answer: Document) -> str:
     """Return a payment's status in words; one that may be lost is neither paid nor failed."""
+    if answer.get("may_lose_msat") and answer.get("expiry_height") is None:
+        return f"unknown: {msat(answer['may_lose_msat'])} may be lost: {answer['obstacle']}"
     if answer.get("may_lose_msat"):
         return (
             f"unknown: up to {msat(answer['may_lose_msat'])} may be lost, until the chain says "
@@ -249,7 +251,7 @@ def _forwarded(console: Console, listed: list[Document]) -> None:
     for forward in listed:
         status = forward["status"]
         if forward["failure"]:
-            status = f"failed: {forward['failure']}"
+            status = f"{status}: {forward['failure']}"
         if forward["waits_for"]:
             status = f"held: {forward['waits_for']}"
         rows.add_row(

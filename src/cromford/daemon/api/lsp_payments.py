@@ -85,7 +85,7 @@ class _ForwardsParams(PageParams, forbid_unknown_fields=True, kw_only=True):
 
 PAYMENTS: Final = "p"  # Of which list a cursor is.
 FORWARDS: Final = "f"
-ENDS: Final = ("paid", "failed")
+ENDS: Final = ("paid", "failed", "unsettled")
 _Ended = tuple[Book, Forward]  # With the book that has its channels.
 
 

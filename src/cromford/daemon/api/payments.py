@@ -110,7 +110,7 @@ class PaymentsParams(PageParams, forbid_unknown_fields=True, kw_only=True):
 
 
 DIRECTIONS: Final = ("out", "in", "move")
-PAYMENT_STATUSES: Final = ("paid", "failed", "pending")
+PAYMENT_STATUSES: Final = ("paid", "failed", "pending", "unknown")
 INVOICE_STATUSES: Final = ("open", "paid", "expired")
 STATUSES: Final = tuple(dict.fromkeys((*PAYMENT_STATUSES, *INVOICE_STATUSES)))
 

@@ -31,7 +31,7 @@ class Outlook:
         obstacle: Why it does not go on now, in words; None if nothing is known to hinder it.
         may_lose_msat: What is neither paid nor back though its time is over: it may be either, and
             only the chain may tell. None while it is simply on its way.
-        expiry_height: From then on it may come back.
+        expiry_height: From then on it may come back; None where nothing will tell any more.
     """
 
     obstacle: str | None = None
@@ -47,6 +47,8 @@ def outlook_of(book: Book, payment: Payment, *, height: int) -> Outlook:
     """
     link = book.links[payment.htlc[0]]
     live = link.state.find(link.me, payment.htlc[1])
+    if payment.status == "unknown" and live is not None:
+        return Outlook(obstacle=payment.ended, may_lose_msat=live.htlc.amount_msat)
     if payment.status != "pending" or live is None:
         return Outlook()
     expiry_height = live.htlc.cltv_expiry
@@ -235,6 +237,8 @@ def statuses(book: Book) -> dict[tuple[str, str], int]:
 def show_forward(book: Book, forward: Forward) -> ForwardAnswer:
     """Return what went on, and what became of it."""
     failure, retryable = _failure(forward.failure if forward.preimage is None else None)
+    if forward.status == "unsettled":
+        failure = forward.ended
     return {
         "status": forward.status,
         "created_at": known_time(forward.created_at),

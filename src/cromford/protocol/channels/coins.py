@@ -9,6 +9,7 @@ from cromford.bitcoin.replacement import FeeAndWeight
 from cromford.channel.content import Htlc
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.terms import HTLC_SUCCESS_WEIGHT
+from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn
@@ -47,25 +48,44 @@ def _lacks(
         return False
     if terms.is_trimmed(amount_msat, is_offered=is_offered):
         return False
-    # Coins are for all channels: of a client, or of a factory, which knows no other.
-    others = [one for one in turn.book.links.values() if one.channel_id != link.channel_id]
-    n_left = _n_coins(turn, link) - sum(_n_with_output(one, decided=None) for one in others)
-    # Of an LSP's a channel takes no more than it leaves: a client's payments are in nobody's way.
-    is_shared = others and not isinstance(turn.state, ClientState)
-    most = (n_left + 1) // 2 if is_shared else n_left
-    return 1 + _n_with_output(link, decided=decided) > most
+    # Coins are for all channels: of a client, or of a house, in whichever factory.
+    n_here = n_needing_coins(turn.book)
+    n_own = _n_with_output(turn.book, link, decided=None)
+    n_left = _n_coins(turn, link) - (n_here - n_own)
+    most = n_left
+    if not isinstance(turn.state, ClientState):
+        # A channel takes no more than it leaves: a client's payments are in nobody's way.
+        n_elsewhere = turn.facts.directory.n_needing_coins(besides=turn.stream)
+        n_left -= n_elsewhere or 0
+        is_shared = n_elsewhere is not None or len(turn.book.links) > 1
+        most = (n_left + 1) // 2 if is_shared else n_left
+    return 1 + _n_with_output(turn.book, link, decided=decided) > most
 
 
-def _n_with_output(link: Link, *, decided: Htlc | None) -> int:
-    """Return how many HTLCs of a channel have an output on our commitment, beside the one."""
+def n_needing_coins(book: Book) -> int:
+    """Return how many HTLCs of all channels need a coin each, should these be on chain today."""
+    return sum(_n_with_output(book, link, decided=None) for link in book.links.values())
+
+
+def _n_with_output(book: Book, link: Link, *, decided: Htlc | None) -> int:
+    """Return how many HTLCs of a channel have an output on our commitment, beside the one.
+
+    Of a channel that is over, only those that it has not decided.
+    """
     terms = link.setting.terms
     return sum(
         1
         for live in link.state.htlcs
         if live.removal is None
         and live.htlc != decided
+        and (link.takes_updates or _is_under_way(book, link, live.htlc))
         and not terms.is_trimmed(live.htlc.amount_msat, is_offered=live.htlc.offered_by is link.me)
     )
+
+
+def _is_under_way(book: Book, link: Link, htlc: Htlc) -> bool:
+    key = (link.channel_id, htlc.htlc_id)
+    return key in book.owners if htlc.offered_by is link.me else book.is_awaited(key)
 
 
 def _n_coins(turn: AnyTurn, link: Link) -> int:

@@ -33,7 +33,7 @@ from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.mail import ForwardAsked, ForwardRefused
-from cromford.protocol.turn import AnyTurn
+from cromford.protocol.turn import AnyTurn, Turn
 from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields
 from cromford.wire.selling import Skimmed
@@ -296,6 +296,30 @@ def on_hold_deadline(turn: AnyTurn, deadline: fx.HoldDeadline) -> None:
     is_unsettled = forward is not None and forward.preimage is None
     if key not in turn.book.released and (key in turn.book.held or is_unsettled):
         turn.remember(cr.HoldEnded(channel_id=key[0], htlc_id=key[1]))
+
+
+def withdraw_untaken(turn: Turn[Factory]) -> None:
+    """Take back what was asked of other factories and not taken, once its hold is over.
+
+    A bug has stopped whoever was asked, and nobody knows for how long. Its payer would wait, and at
+    last leave its channel. What that factory took is not withdrawn: its payee may be paid by it.
+    """
+    for asked in tuple(turn.state.post.asked_to_forward()):
+        key = (asked.channel_id, asked.htlc_id)
+        if key in turn.book.released:
+            turn.remember(cr.ForwardWithdrawn(channel_id=key[0], htlc_id=key[1]))
+
+
+def withdraw_own(turn: Turn[Factory]) -> None:
+    """Take back what a factory asked of itself and could not take, as it is taken up again.
+
+    Taken once more, it would stop the factory once more.
+    """
+    for letter in tuple(turn.state.post.pending_for(turn.stream, turn.stream)):
+        if isinstance(letter.mail, ForwardAsked):
+            key = (letter.mail.channel_id, letter.mail.htlc_id)
+            on_hold_deadline(turn, hold_deadline(key))
+    withdraw_untaken(turn)
 
 
 def end_late_holds(turn: AnyTurn) -> None:

@@ -20,6 +20,8 @@ from cromford.protocol.channels.forwarding import (
     on_hold_deadline,
     on_refused,
     take_forward,
+    withdraw_own,
+    withdraw_untaken,
 )
 from cromford.protocol.channels.htlc_rules import is_alive, is_in_time
 from cromford.protocol.channels.payments import refusal_text, start_payment, take_back_late
@@ -110,7 +112,13 @@ def on_block(turn: Turn[Factory]) -> None:
         hang_up_if_it_goes_on(turn, link)
     take_back_late(turn)
     end_late_holds(turn)
+    withdraw_untaken(turn)
     finish_channels(turn)
+
+
+def take_up_again(turn: Turn[Factory]) -> None:
+    """Go on in a factory that a bug had stopped."""
+    withdraw_own(turn)
 
 
 def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:
@@ -165,6 +173,7 @@ def on_forward_refused(turn: Turn[Factory], sender: str, refused: ForwardRefused
 def on_hold_ended(turn: Turn[Factory], deadline: fx.HoldDeadline) -> None:
     """Give an HTLC back that could not go on in time."""
     on_hold_deadline(turn, deadline)
+    withdraw_untaken(turn)
     finish_channels(turn)
 
 

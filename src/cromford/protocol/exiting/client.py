@@ -31,9 +31,17 @@ from cromford.protocol.exiting.closes import (
     on_closed,
     tell_closed,
 )
+from cromford.protocol.exiting.confirming import cost_in_blocks_sat
 from cromford.protocol.exiting.forgotten import recall_as_client
 from cromford.protocol.exiting.in_hand import InHand, stake_of
-from cromford.protocol.exiting.lending import Need, first_published, needs_of, settled_coins
+from cromford.protocol.exiting.lending import (
+    Need,
+    first_published,
+    given_up_for,
+    needs_of,
+    settled_coins,
+)
+from cromford.protocol.exiting.outgoing import ended_untold
 from cromford.protocol.exiting.poisons import (
     poison_effects,
     poison_outpoints,
@@ -48,6 +56,7 @@ from cromford.protocol.exiting.stake import (
     is_worth_an_exit,
 )
 from cromford.protocol.exiting.superseded import end_if_superseded, learn_state
+from cromford.protocol.facts import Lacking
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
@@ -56,7 +65,12 @@ from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.opened import client_link
-from cromford.protocol.journal.purses import N_COINS_MAX, Purses, change_script_of, least_of_use_sat
+from cromford.protocol.journal.purses import (
+    N_COINS_MAX,
+    Purses,
+    change_script_of,
+    least_of_use_sat,
+)
 from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
 from cromford.watch.feerates import OwnFees
@@ -210,7 +224,8 @@ def go_on(turn: Turn[ClientState], attempt: ClientAttempt, reason: str) -> None:
 def lend(turn: Turn[ClientState]) -> tuple[fx.Effect, ...]:
     """Set coins aside for what has to confirm and pays too little; take back what is settled.
 
-    Returns what is to be published then, of all factories.
+    So is what hurries much less than what there is no coin for. Returns what is to be published
+    then, of all factories.
     """
     turn.remember(*settled_coins(turn.state.purses, turn.chain))
     effects = _all_effects(turn)
@@ -218,7 +233,27 @@ def lend(turn: Turn[ClientState]) -> tuple[fx.Effect, ...]:
     if news:
         turn.remember(*news)
         effects = _all_effects(turn)
-    # The feerate says what hurries most: it has the first choice of what coins there are.
+    effects = _lend_to_all(turn, effects)
+    waiting = {
+        need.outpoint: Lacking(need.whole_sat, need.feerate_sat_per_kw)
+        for need in needs_of(effects)
+    }
+    purses = turn.state.purses
+    lazy = given_up_for(
+        purses, effects, waiting, has_some=lambda one: one in purses and bool(purses[one].coins)
+    )
+    if lazy is None:
+        return effects
+    cost_sat = cost_in_blocks_sat(lazy, purses[lazy], turn.chain)
+    turn.remember(xr.CoinsReturned(outpoint=lazy.serialize(), cost_sat=cost_sat))
+    return _lend_to_all(turn, _all_effects(turn))
+
+
+def _lend_to_all(turn: Turn[ClientState], effects: tuple[fx.Effect, ...]) -> tuple[fx.Effect, ...]:
+    """Set coins aside for what lacks some; return what is to be published then.
+
+    The feerate says what hurries most: it has the first choice of what coins there are.
+    """
     needs = sorted(needs_of(effects), key=lambda need: -need.feerate_sat_per_kw)
     for need in needs:
         _lend(turn, need)
@@ -385,9 +420,10 @@ def on_block(turn: Turn[ClientState]) -> None:
         on_chain(turn, link)
         if is_swept(turn.state, attempt):
             end_updates(turn, link, _why_swept(turn.state, attempt), tells_peer=False)
-        # A payment that was signed and that nobody answers is never written off: it may be paid.
+        # A payment that was signed and that nobody answers is never said to have failed.
         turn.remember(*_resolved(turn.state, attempt, link))
         turn.remember(*never_signed(turn.book, turn.link(link.channel_id)))
+        turn.remember(*ended_untold(turn.state, attempt, turn.link(link.channel_id), in_hand))
 
 
 def on_headers(turn: Turn[ClientState]) -> None:

@@ -78,7 +78,7 @@ def on_closed(turn: AnyTurn, link: Link) -> None:
 def _returned(book: Book, link: Link) -> Iterator[cr.HtlcDecided]:
     for live in link.state.htlcs:
         htlc = live.htlc
-        if htlc.offered_by is link.me and book.is_unpaid((link.channel_id, htlc.htlc_id)):
+        if htlc.offered_by is link.me and (link.channel_id, htlc.htlc_id) in book.owners:
             yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
 
 

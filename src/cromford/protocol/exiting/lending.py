@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
 
 from cromford import effects as fx
 from cromford.bitcoin.fees import P2TR_DUST_SAT, P2TR_INPUT_WEIGHT, fee_sat_of
 from cromford.bitcoin.tx import OutPoint, Tx, vsize_of
 from cromford.protocol.exiting.confirming import cost_in_blocks_sat
+from cromford.protocol.facts import Lacking
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.purses import N_COINS_MAX, Purses
 from cromford.wallet.coins import SpentCoin
 from cromford.watch.bumping import ONE_COIN_WEIGHT, Bumping, coin_needed_sat
 from cromford.watch.sweep import without_coins
+
+MUCH_MORE: Final = Fraction(5, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,53 @@ def needs_of(effects: Iterable[fx.Effect]) -> Iterator[Need]:
                 yield from _need(tx, bumping)
             case fx.SignTakingTx(spend=spend, bumping=Bumping() as bumping):
                 yield from _need(without_coins(spend), bumping)
+            case _:
+                continue
+
+
+def is_much_more(wanted: int, than: int) -> bool:
+    """Say whether a sum, or a feerate, is so much more than another that it is said anew."""
+    return wanted * MUCH_MORE.denominator > than * MUCH_MORE.numerator
+
+
+def given_up_for(
+    purses: Purses,
+    effects: Iterable[fx.Effect],
+    waiting: Mapping[OutPoint, Lacking],
+    *,
+    has_some: Callable[[OutPoint], bool],
+) -> OutPoint | None:
+    """Return whose coins go to what hurries much more and waits for some; None if nobody's do.
+
+    What cannot pay today's rate out of its budget would keep its coins until fees fall, and what
+    has a deadline would miss it. The least hurried gives its own back, where these are enough for
+    the other one, or that has none; it is lent some again as soon as there are more.
+
+    Args:
+        purses: By outpoint.
+        effects: What is to be published now, or signed and published.
+        waiting: What waits for coins, by outpoint, and how soon.
+        has_some: Says whether something that waits has coins already, and too few.
+    """
+    hurries = dict(_wanted_of(effects))
+    held = [outpoint for outpoint in purses if purses[outpoint].coins]
+    for outpoint in sorted(held, key=lambda one: (hurries.get(one, 0), one)):
+        feerate, amount_sat = hurries.get(outpoint, 0), purses[outpoint].amount_sat
+        for other, wanted in waiting.items():
+            helps = amount_sat >= wanted.needed_sat or not has_some(other)
+            if other != outpoint and helps and is_much_more(wanted.feerate_sat_per_kw, feerate):
+                return outpoint
+    return None
+
+
+def _wanted_of(effects: Iterable[fx.Effect]) -> Iterator[tuple[OutPoint, int]]:
+    """Yield the feerates that are wanted now, by what is spent."""
+    for effect in effects:
+        match effect:
+            case fx.Broadcast(tx=tx, bumping=Bumping() as bumping):
+                yield tx.inputs[0].outpoint, bumping.wanted_sat_per_kw
+            case fx.SignTakingTx(spend=spend, bumping=Bumping() as bumping):
+                yield spend.tx.inputs[0].outpoint, bumping.wanted_sat_per_kw
             case _:
                 continue
 

@@ -1,7 +1,6 @@
 """The LSP's exits: bringing a client's channel on chain, and taking what is the LSP's there."""
 
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import Final, assert_never
 
 from cromford import effects as fx
@@ -36,9 +35,17 @@ from cromford.protocol.exiting.closes import (
     tell_closed,
     tell_closed_for_good,
 )
+from cromford.protocol.exiting.confirming import cost_in_blocks_sat
 from cromford.protocol.exiting.forgotten import recall_as_lsp
 from cromford.protocol.exiting.in_hand import InHand, stake_of
-from cromford.protocol.exiting.lending import first_published, needs_of, settled_coins
+from cromford.protocol.exiting.incoming import ended_with_channel
+from cromford.protocol.exiting.lending import (
+    first_published,
+    given_up_for,
+    is_much_more,
+    needs_of,
+    settled_coins,
+)
 from cromford.protocol.exiting.lsp_sweep import (
     awaited_outputs,
     effects_of,
@@ -79,7 +86,6 @@ from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
 from cromford.watch.feerates import OwnFees
 
-MUCH_MORE: Final = Fraction(5, 4)
 EXITING: Final = "the LSP brings the channel on chain"
 RESTORED: Final = (
     "the store was restored from a backup: what it has of this factory may be superseded, and is "
@@ -204,8 +210,9 @@ def start_exit(turn: Turn[Factory], client: int, reason: str) -> None:
 def ask_for_coins(turn: Turn[Factory]) -> tuple[fx.Effect, ...]:
     """Ask the house for coins for what has to confirm and pays too little; give back what is over.
 
-    What was asked before is asked again only if it has become much more. Returns what is owed, as
-    `owed` would after this: to ask changes nothing of it.
+    So is what hurries much less than what the house has no coin for. What was asked before is asked
+    again only if it has become much more, or hurries much more. Returns what is owed, as `owed`
+    would after this: to ask changes nothing of it.
     """
     state = turn.state
     is_dead = state.begun is not None and state.landed.is_dead
@@ -223,9 +230,21 @@ def ask_for_coins(turn: Turn[Factory]) -> tuple[fx.Effect, ...]:
     if news:
         turn.remember(*news)
         effects = owed(turn.state, turn.facts.fees)
+    waiting = turn.facts.directory.lacking()
+    lazy = given_up_for(
+        turn.state.purses, effects, waiting, has_some=turn.facts.directory.is_lent_to
+    )
+    if lazy is not None:
+        cost_sat = cost_in_blocks_sat(lazy, turn.state.purses[lazy], turn.chain)
+        turn.remember(xr.CoinsReturned(outpoint=lazy.serialize(), cost_sat=cost_sat))
+        effects = owed(turn.state, turn.facts.fees)
     for need in sorted(needs_of(effects), key=lambda need: -need.feerate_sat_per_kw):
         asked_sat = turn.state.coins_asked.get(need.outpoint, 0)
-        if need.whole_sat * MUCH_MORE.denominator > asked_sat * MUCH_MORE.numerator:
+        known = waiting.get(need.outpoint)
+        hurries = known is not None and is_much_more(
+            need.feerate_sat_per_kw, known.feerate_sat_per_kw
+        )
+        if hurries or is_much_more(need.whole_sat, asked_sat):
             turn.remember(
                 xr.CoinsAsked(
                     outpoint=need.outpoint.serialize(),
@@ -424,7 +443,16 @@ def on_block(turn: Turn[Factory]) -> None:
             *given_up_with_state(turn.book, turn.link(link.channel_id), turn.chain),
             *never_signed(turn.book, turn.link(link.channel_id)),
         )
+        _end_incoming(turn, turn.link(link.channel_id))
     tell_closed_for_good(turn)
+
+
+def _end_incoming(turn: Turn[Factory], link: Link) -> None:
+    """Let HTLCs of a client be over that ended with its channel; nothing in it answers them now."""
+    ended = tuple(ended_with_channel(turn.state, link, in_hand))
+    if ended and link.mark is None:
+        end_updates(turn, link, ended[0].reason, tells_peer=False)
+    turn.remember(*ended)
 
 
 def _reason_to_exit(turn: Turn[Factory], link: Link) -> str | None:

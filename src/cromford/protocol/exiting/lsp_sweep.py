@@ -240,7 +240,7 @@ def lost_by_sweep(state: Factory, link: Link) -> Iterator[cr.HtlcDecided]:
         return
     for live in link.state.htlcs:
         htlc = live.htlc
-        if htlc.offered_by is link.me and state.book.is_unpaid((link.channel_id, htlc.htlc_id)):
+        if htlc.offered_by is link.me and (link.channel_id, htlc.htlc_id) in state.book.owners:
             yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
 
 

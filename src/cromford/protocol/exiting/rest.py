@@ -15,13 +15,14 @@ from cromford.protocol.channels.close_rules import closed_by
 from cromford.protocol.channels.seats import is_own_seat
 from cromford.protocol.dying_steps import next_close_height
 from cromford.protocol.exiting.breach import is_to_be_recalled
-from cromford.protocol.exiting.channel import RESOLVED_DEPTH, watched_outpoints
+from cromford.protocol.exiting.channel import RESOLVED_DEPTH, landed_channel
 from cromford.protocol.exiting.lsp import in_hand
 from cromford.protocol.exiting.lsp_sweep import is_over, is_swept_for_good
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import Funded
 from cromford.watch.exit import swept_by
+from cromford.watch.landed import PreimageMissing, takings
 
 NEVER: Final = 2**31 - 1  # Above every height.
 
@@ -125,11 +126,12 @@ def is_shared_out(factory: Factory) -> bool:
     Each channel was closed, or cut off, or is on chain with nothing of ours that is not taken.
     """
     return is_over(factory) and all(
-        _is_resolved(factory, link) for link in factory.book.links.values()
+        is_resolved(factory, link) for link in factory.book.links.values()
     )
 
 
-def _is_resolved(factory: Factory, link: Link) -> bool:
+def is_resolved(factory: Factory, link: Link) -> bool:
+    """Say whether a channel ended for good, and nothing of it on chain is still to be taken."""
     chain, outpoint = factory.chain, link.funding_on(factory.chain).outpoint
     close = closed_by(link, chain)
     sweep = swept_by(factory.attempt.branch_on(link.client, chain).nodes, chain.spends)
@@ -139,8 +141,17 @@ def _is_resolved(factory: Factory, link: Link) -> bool:
     spender = chain.spends.get(outpoint)
     if spender is None or is_to_be_recalled(link, spender):
         return False
-    of_interest = watched_outpoints(in_hand(factory, link.client), chain)
-    return all(_is_taken(factory, one) for one in of_interest)
+    of_interest = (
+        one.outpoint
+        for one in takings(landed_channel(in_hand(factory, link.client), chain))
+        if not (isinstance(one, PreimageMissing) and _is_its_payers(factory, link, one))
+    )
+    return all(_is_taken(factory, one) for one in (outpoint, *of_interest))
+
+
+def _is_its_payers(factory: Factory, link: Link, missing: PreimageMissing) -> bool:
+    """Say whether an HTLC's preimage will never come: whoever offered it takes it back, or not."""
+    return not factory.book.is_awaited((link.channel_id, missing.htlc.htlc_id))
 
 
 def _is_taken(factory: Factory, outpoint: OutPoint) -> bool:

@@ -76,7 +76,7 @@ def decided_by_poison(
         return
     for live in link.state.htlcs:
         htlc = live.htlc
-        if htlc.offered_by is link.me and book.is_unpaid((link.channel_id, htlc.htlc_id)):
+        if htlc.offered_by is link.me and (link.channel_id, htlc.htlc_id) in book.owners:
             yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
 
 
@@ -94,7 +94,7 @@ def given_up_with_state(book: Book, link: Link, chain: KnownChain) -> Iterator[c
         return
     for live in link.state.htlcs:
         htlc = live.htlc
-        is_ours = htlc.offered_by is link.me and book.is_unpaid((link.channel_id, htlc.htlc_id))
+        is_ours = htlc.offered_by is link.me and (link.channel_id, htlc.htlc_id) in book.owners
         if is_ours and give_up_height(htlc.cltv_expiry) <= chain.height:
             yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
 
@@ -107,7 +107,7 @@ def given_up_with_funding(book: Book, link: Link, *, height: int) -> Iterator[cr
     """
     for live in link.state.htlcs:
         htlc = live.htlc
-        is_ours = htlc.offered_by is link.me and book.is_unpaid((link.channel_id, htlc.htlc_id))
+        is_ours = htlc.offered_by is link.me and (link.channel_id, htlc.htlc_id) in book.owners
         if is_ours and give_up_height(htlc.cltv_expiry) <= height:
             yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
 

@@ -29,6 +29,7 @@ def _status_of(preimage: bytes | None, failure: bytes | None) -> str:
 class Payment:
     """An invoice that we pay. It is paid once it has a preimage, failed with a failure.
 
+    `ended` is how its HTLC ended where nothing will tell which of both it is; else empty.
     `asker` is the stream that hears of it; empty where it is our own.
     `number` counts payments and invoices together, in the order in which they began.
     `created_at` is when this try of it began, `settled_at` when it was paid or failed, in unix
@@ -49,11 +50,13 @@ class Payment:
     created_at: int = 0
     settled_at: int = 0
     label: str = ""
+    ended: str = ""
 
     @property
     def status(self) -> str:
-        """`paid`, `failed` or `pending`."""
-        return _status_of(self.preimage, self.failure)
+        """`paid`, `failed`, `pending`; or `unknown`: it ended, and nothing will tell which."""
+        status = _status_of(self.preimage, self.failure)
+        return "unknown" if self.ended and status == "pending" else status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +121,8 @@ class Forward:
         out_channel_id: The channel it went on in, once the other factory said so.
         hold_seconds: How long it waits if its payee announced it.
         created_at: When it came to be held, or went on; in unix seconds, 0 if unknown.
-        settled_at: When the payer's HTLC was taken, or given back; likewise.
+        settled_at: When the payer's HTLC was taken, or given back, or ended; likewise.
+        ended: How the payer's HTLC ended with its channel; empty where we answered it, or took it.
     """
 
     payment_hash: bytes
@@ -133,10 +137,13 @@ class Forward:
     hold_seconds: int = 0
     created_at: int = 0
     settled_at: int = 0
+    ended: str = ""
 
     @property
     def status(self) -> str:
-        """`paid`, `failed` or `pending`."""
+        """`paid`, `failed`, `pending`; or `unsettled`: paid on, and not taken from its payer."""
+        if self.ended and self.preimage is not None:
+            return "unsettled"
         return _status_of(self.preimage, self.failure)
 
 
@@ -226,6 +233,10 @@ class Book:
             return False
         paid_for = self.payments[owner] if isinstance(owner, bytes) else owner
         return paid_for.preimage is None
+
+    def is_awaited(self, key: HtlcKey) -> bool:
+        """Say whether an HTLC of a peer waits for an answer of ours, whatever that will be."""
+        return key in self.arrived or key in self.held or key in self.forwards
 
     def with_link(self, link: Link) -> "Book":
         """Return the book with one channel more."""

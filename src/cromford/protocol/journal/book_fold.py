@@ -69,6 +69,8 @@ def apply_to_book(book: Book, record: cr.BookRecord, at: int = 0) -> Book:
                 channel_id=record.in_channel_id, htlc_id=record.in_htlc_id, reason=record.reason
             )
             return _telling(book, record.asker, not_here)
+        case cr.ForwardWithdrawn():
+            return _with_withdrawn(book, record)
         case cr.HtlcDecided(preimage=preimage):
             key = (record.channel_id, record.htlc_id)
             decided = (
@@ -80,6 +82,10 @@ def apply_to_book(book: Book, record: cr.BookRecord, at: int = 0) -> Book:
         case cr.FeeEarned():
             earned = changed(book, earned_msat=book.earned_msat + record.fee_msat)
             return _finished(earned, (record.channel_id, record.htlc_id), at)
+        case cr.IncomingEnded():
+            return _with_ended(book, record, at)
+        case cr.OutgoingEnded():
+            return _with_untold(book, record, at)
         case _:
             return _with_channel_record(book, record, at)
 
@@ -155,6 +161,27 @@ def _with_update(book: Book, record: cr.UpdateRecord, at: int) -> Book:
 def _answered(book: Book, key: HtlcKey, at: int) -> Book:
     """Return the book after we took or gave back an incoming HTLC: nothing is owed for it."""
     return _finished(_decided(book, key), key, at)
+
+
+def _with_ended(book: Book, record: cr.IncomingEnded, at: int) -> Book:
+    """Return the book after an incoming HTLC ended with its channel: nothing is owed for it."""
+    key = (record.channel_id, record.htlc_id)
+    forward = book.forwards.get(key)
+    if forward is not None:
+        ended = changed(forward, ended=record.reason)
+        book = changed(book, forwards=book.forwards.set(key, ended))
+    return _finished(_decided(book, key), key, at)
+
+
+def _with_untold(book: Book, record: cr.OutgoingEnded, at: int) -> Book:
+    """Return the book after our HTLC ended with its channel, and nothing tells how."""
+    key = (record.channel_id, record.htlc_id)
+    owner = book.owners.get(key)
+    book = changed(book, owners=_without(book.owners, key))
+    if not isinstance(owner, bytes) or book.payments[owner].status != "pending":
+        return book
+    ended = changed(book.payments[owner], ended=record.reason, settled_at=at)
+    return changed(book, payments=book.payments.set(owner, ended))
 
 
 def _decided(book: Book, key: HtlcKey) -> Book:
@@ -301,6 +328,20 @@ def with_answered_forward(book: Book, answered: mail.ForwardAnswered) -> Book:
         # Told once the hold is over, so that no payer learns how soon it failed.
         return changed(book, forwards=forwards)
     return changed(book, forwards=forwards, resolved=book.resolved.set(key, None))
+
+
+def _with_withdrawn(book: Book, record: cr.ForwardWithdrawn) -> Book:
+    """Return the book after an HTLC was not taken elsewhere in time: it is given back."""
+    key = (record.channel_id, record.htlc_id)
+    forward = book.forwards.get(key)
+    if forward is None:
+        return book
+    failed = changed(forward, failure=Failure.TEMPORARY_CHANNEL_FAILURE.reason)
+    return changed(
+        book,
+        forwards=book.forwards.set(key, failed),
+        resolved=book.resolved.set(key, None),
+    )
 
 
 def _with_released(book: Book, key: HtlcKey) -> Book:

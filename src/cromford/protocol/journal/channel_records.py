@@ -299,6 +299,16 @@ class ForwardDeclined(Record, frozen=True, kw_only=True, tag="forward_declined")
     reason: str
 
 
+class ForwardWithdrawn(Record, frozen=True, kw_only=True, tag="forward_withdrawn"):
+    """An HTLC that another factory was asked to take, and did not yet, is asked for no more.
+
+    The letter that asks is void: whenever it is taken, it says nothing.
+    """
+
+    channel_id: bytes
+    htlc_id: int
+
+
 class FeeEarned(Record, frozen=True, kw_only=True, tag="fee_earned"):
     """A forwarded HTLC was paid: the ledger's entry for its fee."""
 
@@ -306,6 +316,29 @@ class FeeEarned(Record, frozen=True, kw_only=True, tag="fee_earned"):
     htlc_id: int
     payment_hash: bytes
     fee_msat: int
+
+
+class IncomingEnded(Record, frozen=True, kw_only=True, tag="incoming_ended"):
+    """An HTLC of the peer's ended with its channel: we neither took it nor gave it back.
+
+    `paid_msat` is what we paid on for it, and bear; 0 if nothing. `reason` is for the operator.
+    """
+
+    channel_id: bytes
+    htlc_id: int
+    reason: str
+    paid_msat: int
+
+
+class OutgoingEnded(Record, frozen=True, kw_only=True, tag="outgoing_ended"):
+    """Our HTLC ended with its channel, and nothing will tell whether it was paid.
+
+    `reason` is for the operator.
+    """
+
+    channel_id: bytes
+    htlc_id: int
+    reason: str
 
 
 UpdateRecord = UpdateProposed | UpdateReceived
@@ -341,7 +374,10 @@ PaymentRecord = (
     | HtlcForwarded
     | ForwardOffered
     | ForwardDeclined
+    | ForwardWithdrawn
     | FeeEarned
+    | IncomingEnded
+    | OutgoingEnded
 )
 
 BookRecord = ChannelRecord | PaymentRecord

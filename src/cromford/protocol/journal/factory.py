@@ -35,7 +35,7 @@ from cromford.protocol.journal.book_fold import (
     with_answered_forward,
     with_refused_forward,
 )
-from cromford.protocol.journal.channel_records import BookRecord
+from cromford.protocol.journal.channel_records import BookRecord, ForwardWithdrawn
 from cromford.protocol.journal.close_fold import LspCloses, finished_close, with_lsp_close
 from cromford.protocol.journal.closes import FinishedClose
 from cromford.protocol.journal.closing import Closing, EndedClose
@@ -241,7 +241,7 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord, at: int = 0) -> Fact
         DoubleSigning: If a second sighash is intended for something that may be signed once.
     """
     if isinstance(record, BookRecord):
-        return _with_book(factory, apply_to_book(factory.book, record, at))
+        return _with_book(_without_void(factory, record), apply_to_book(factory.book, record, at))
     if isinstance(record, cl.PartClosed | cl.SharedCloseRecord | cl.LspCloseRecord):
         return _with_close(factory, record)
     if isinstance(record, ar.SharedAdvanceRecord | ar.LspAdvanceRecord):
@@ -413,7 +413,7 @@ def _with_mail(factory: Factory, content: mail.AnyMail) -> Factory:
             return _with_book(factory, with_answered_forward(factory.book, content))
         case mail.CoinsSent():
             return _with_purse(factory, content)
-        case mail.ForwardAsked() | mail.PayAsked():
+        case mail.Withdrawn() | mail.ForwardAsked() | mail.PayAsked():
             return factory  # What is decided about it is the next record.
         case _:
             raise AssertionError(f"{type(content).__name__} is no mail for a factory")
@@ -445,6 +445,14 @@ def _spent_coin(outpoint: OutPoint, coin: mail.FundingCoin) -> SpentCoin:
         txout=TxOut(amount_sat=coin.amount_sat, script_pubkey=coin.script_pubkey),
         path=WalletPath(change=coin.change, index=coin.index),
     )
+
+
+def _without_void(factory: Factory, record: BookRecord) -> Factory:
+    """Return the factory with the letter void that a record takes back."""
+    if not isinstance(record, ForwardWithdrawn):
+        return factory
+    post = factory.post.without_forward(record.channel_id, record.htlc_id)
+    return changed(factory, post=post)
 
 
 def _with_book(factory: Factory, book: Book) -> Factory:

@@ -174,6 +174,10 @@ class ForwardAnswered(Mail, frozen=True, kw_only=True, tag="forward_answered"):
     failure: bytes | None = None
 
 
+class Withdrawn(Mail, frozen=True, kw_only=True, tag="withdrawn"):
+    """Whoever wrote this letter took back what it said, before anybody had taken it."""
+
+
 class PayAsked(Mail, frozen=True, kw_only=True, tag="pay_asked"):
     """House to a payee's factory: pay an invoice out of the LSP's side of its channel."""
 
@@ -271,6 +275,7 @@ AnyMail = (
     | ForwardAsked
     | ForwardRefused
     | ForwardAnswered
+    | Withdrawn
     | PayAsked
     | PayAnswered
     | CoinsRequested
@@ -342,10 +347,30 @@ class Post:
     def pending(self, sender: str) -> Iterator[Posted]:
         """Yield what is in the outbox of this stream, whose name is `sender`, in a fixed order."""
         for receiver in sorted(self.outbox):
-            mails = self.outbox[receiver]
-            first = self.n_sent[receiver] - len(mails) + 1
-            for number, mail in enumerate(mails, start=first):
-                yield Posted(sender=sender, receiver=receiver, number=number, mail=mail)
+            yield from self.pending_for(sender, receiver)
+
+    def pending_for(self, sender: str, receiver: str) -> Iterator[Posted]:
+        """Yield what is in the outbox of this stream for one receiver, oldest first."""
+        mails = self.outbox.get(receiver, ())
+        first = self.n_sent.get(receiver, 0) - len(mails) + 1
+        for number, mail in enumerate(mails, start=first):
+            yield Posted(sender=sender, receiver=receiver, number=number, mail=mail)
+
+    def asked_to_forward(self) -> Iterator[ForwardAsked]:
+        """Yield the HTLCs that others were asked to take, as far as nobody has taken the letter."""
+        for receiver in sorted(self.outbox):
+            yield from (one for one in self.outbox[receiver] if isinstance(one, ForwardAsked))
+
+    def without_forward(self, channel_id: bytes, htlc_id: int) -> "Post":
+        """Return the post with the letter void that asks to take an HTLC; its number stays."""
+        outbox = self.outbox
+        for receiver, mails in self.outbox.items():
+            left = tuple(
+                Withdrawn() if _asks_for(one, channel_id, htlc_id) else one for one in mails
+            )
+            if left != mails:
+                outbox = outbox.set(receiver, left)
+        return changed(self, outbox=outbox)
 
     def untaken(self, receiver: str, *, taken: int) -> tuple[AnyMail, ...]:
         """Return what a receiver has not taken yet, by the number of the last letter it took."""
@@ -360,3 +385,10 @@ class Post:
             return self
         outbox = self.outbox.set(receiver, left) if left else self.outbox.delete(receiver)
         return changed(self, outbox=outbox)
+
+
+def _asks_for(mail: AnyMail, channel_id: bytes, htlc_id: int) -> bool:
+    return isinstance(mail, ForwardAsked) and (mail.channel_id, mail.htlc_id) == (
+        channel_id,
+        htlc_id,
+    )

@@ -1,0 +1,109 @@
+"""HTLCs of clients that end with their channel, and not by an answer of the LSP's.
+
+What the chain shows is believed `RESOLVED_DEPTH` deep. While what was offered for an HTLC may still
+be paid, nothing of it is over: its preimage may claim it yet.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from cromford.channel.content import Htlc
+from cromford.protocol.channels.close_rules import CLOSED_TOGETHER, closed_by
+from cromford.protocol.channels.htlc_rules import give_up_height
+from cromford.protocol.exiting.breach import is_to_be_recalled
+from cromford.protocol.exiting.channel import RESOLVED_DEPTH, landed_channel
+from cromford.protocol.exiting.in_hand import InHand
+from cromford.protocol.exiting.superseded import DECIDED_DEPTH
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.book import Book, HtlcKey
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.link import Link
+from cromford.watch.exit import swept_by
+
+# How it ended, for the operator.
+SWEPT: Final = "the factory was swept above its channel"
+OVERTAKEN: Final = "its channel's funding lost its place"
+ELSEWHERE: Final = "its channel ended without a commitment that our store has"
+NO_OUTPUT: Final = "it had no output on chain"
+TAKEN: Final = "its payer took it back on chain"
+PAYERS: Final = "it is on chain, and its payer's to take back"
+
+
+def ended_with_channel(
+    state: Factory, link: Link, in_hand: Callable[[Factory, int], InHand]
+) -> Iterator[cr.IncomingEnded]:
+    """Yield the HTLCs of a client that ended with its channel, and of which we have nothing.
+
+    One that we can take with a preimage is ours until somebody took its output, however little it
+    is worth at today's feerates. Of any other nothing will ever be ours.
+
+    Args:
+        state: The factory.
+        link: The client's channel.
+        in_hand: Returns what we hold of a client's channel.
+    """
+    for live in link.state.htlcs:
+        key = (link.channel_id, live.htlc.htlc_id)
+        if live.htlc.offered_by is link.me or not is_decided(state.book, key):
+            continue
+        reason = _how_it_ended(state, link, live.htlc, in_hand)
+        if reason is None:
+            continue
+        yield cr.IncomingEnded(
+            channel_id=key[0],
+            htlc_id=key[1],
+            reason=reason,
+            paid_msat=_paid_msat(state.book, key),
+        )
+
+
+def is_decided(book: Book, key: HtlcKey) -> bool:
+    """Say whether it is known what an HTLC of a client is owed, and nobody has answered it."""
+    forward = book.forwards.get(key)
+    if forward is None:
+        return key in book.arrived or key in book.held
+    return forward.status != "pending"
+
+
+def _paid_msat(book: Book, key: HtlcKey) -> int:
+    """Return what was paid on for an HTLC of a client, in msat; 0 if nothing was."""
+    forward = book.forwards.get(key)
+    return 0 if forward is None or forward.preimage is None else forward.amount_msat
+
+
+def _how_it_ended(
+    state: Factory, link: Link, htlc: Htlc, in_hand: Callable[[Factory, int], InHand]
+) -> str | None:
+    chain, attempt = state.chain, state.attempt
+    if attempt.overtaken_depth(chain) >= max(attempt.terms.min_depth, DECIDED_DEPTH):
+        # As what was offered for it: nobody brings that channel on chain.
+        return OVERTAKEN if give_up_height(htlc.cltv_expiry) <= chain.height else None
+    closed = closed_by(link, chain)
+    if closed is not None:
+        return CLOSED_TOGETHER if chain.depth(closed) >= RESOLVED_DEPTH else None
+    sweep = swept_by(attempt.branch_on(link.client, chain).nodes, chain.spends)
+    if sweep is not None:
+        return SWEPT if chain.depth(sweep.txid) >= RESOLVED_DEPTH else None
+    spender = chain.spends.get(link.funding_on(chain).outpoint)
+    if spender is None or is_to_be_recalled(link, spender):
+        return None
+    if chain.depth(spender.txid) < RESOLVED_DEPTH:
+        return None
+    landed = landed_channel(in_hand(state, link.client), chain).landed
+    if landed is None:
+        return ELSEWHERE
+    outputs = zip(landed.commitment.tx.outpoints, landed.commitment.outputs, strict=True)
+    outpoint = next((where for where, output in outputs if _is(output.htlc, htlc)), None)
+    if outpoint is None:
+        return NO_OUTPUT
+    if not _paid_msat(state.book, (link.channel_id, htlc.htlc_id)):
+        return PAYERS
+    taken = chain.spends.get(outpoint)
+    return TAKEN if taken is not None and chain.depth(taken.txid) >= RESOLVED_DEPTH else None
+
+
+def _is(found: Htlc | None, htlc: Htlc) -> bool:
+    """Say whether an output's HTLC is this one, by its offerer and its id."""
+    if found is None:
+        return False
+    return (found.offered_by, found.htlc_id) == (htlc.offered_by, htlc.htlc_id)

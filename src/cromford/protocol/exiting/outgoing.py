@@ -1,0 +1,72 @@
+"""HTLCs that a client offered, and of which nothing will ever tell whether they were paid."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from cromford.protocol.channels.htlc_rules import give_up_height
+from cromford.protocol.exiting.breach import is_to_be_recalled
+from cromford.protocol.exiting.channel import RESOLVED_DEPTH, landed_channel
+from cromford.protocol.exiting.in_hand import InHand
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.link import Link
+from cromford.watch.exit import swept_by
+
+# How they ended, for the operator.
+SWEPT: Final = "the factory was swept above its channel"
+OVERTAKEN: Final = "its channel's funding lost its place"
+ELSEWHERE: Final = "its channel ended without a commitment that our store has"
+
+
+def ended_untold(
+    state: ClientState,
+    attempt: ClientAttempt,
+    link: Link,
+    in_hand: Callable[[ClientState, ClientAttempt], InHand],
+) -> Iterator[cr.OutgoingEnded]:
+    """Yield our HTLCs that ended with their channel, while nobody said whether they were paid.
+
+    Of a commitment that we know, or a close, the chain decides each. Where an output above the
+    channel went elsewhere, or its own to what we do not know, nothing shows what the LSP paid on.
+
+    Args:
+        state: The client.
+        attempt: The channel's.
+        link: The channel.
+        in_hand: Returns what we hold of it.
+    """
+    waiting = [
+        live.htlc
+        for live in link.state.htlcs
+        if live.htlc.offered_by is link.me
+        and (link.channel_id, live.htlc.htlc_id) in state.book.owners
+    ]
+    reason = _how_it_ended(state, attempt, link, in_hand) if waiting else None
+    if reason is None:
+        return
+    for htlc in waiting:
+        if give_up_height(htlc.cltv_expiry) <= state.chain.height:
+            yield cr.OutgoingEnded(channel_id=link.channel_id, htlc_id=htlc.htlc_id, reason=reason)
+
+
+def _how_it_ended(
+    state: ClientState,
+    attempt: ClientAttempt,
+    link: Link,
+    in_hand: Callable[[ClientState, ClientAttempt], InHand],
+) -> str | None:
+    chain = state.chain
+    if attempt.overtaken_depth(chain) >= max(attempt.terms.min_depth, RESOLVED_DEPTH):
+        return OVERTAKEN
+    if isinstance(attempt.stage, Complete):
+        sweep = swept_by(attempt.branch_on(chain).nodes, chain.spends)
+        if sweep is not None:
+            return SWEPT if chain.depth(sweep.txid) >= RESOLVED_DEPTH else None
+    spender = chain.spends.get(link.funding_on(chain).outpoint)
+    if spender is None or is_to_be_recalled(link, spender):
+        return None
+    if chain.depth(spender.txid) < RESOLVED_DEPTH:
+        return None
+    is_known = landed_channel(in_hand(state, attempt), chain).landed is not None
+    return None if is_known else ELSEWHERE

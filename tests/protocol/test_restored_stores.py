@@ -26,7 +26,7 @@ from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import Complete, RootSent
-from cromford.protocol.restored import ATTEMPTS_SKIPPED
+from cromford.protocol.restored import ATTEMPTS_SKIPPED, SCRIPTS_WATCHED
 from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE, WalletPath
 
 
@@ -209,3 +209,16 @@ def test_coins_at_addresses_that_a_restored_store_forgot_are_found(side: str) ->
     restore(pump, (node, again))
     pump.sync()
     assert node.state.wallet.confirmed_sat() == before + 50_000 + 70_000
+
+
+@SIDES
+def test_before_blocks_are_read_again_coins_are_looked_for_far_beyond_what_is_known(
+    side: str,
+) -> None:
+    pump, _ = used_factory()
+    node, _ = side_of(pump, side)
+    pump.handle(node, ev.RescanRequested())
+    wallet = node.state.wallet
+    for change in (RECEIVE, CHANGE):
+        last = WalletPath(change=change, index=SCRIPTS_WATCHED - 1)
+        assert wallet.account.script(last) in wallet.scripts

@@ -1,4 +1,4 @@
-"""What a store that was put back from a backup does at its first start: it skips keys."""
+"""What a store that was put back from a backup, or from a seed, does as if it had used more."""
 
 from typing import Final, Protocol
 
@@ -45,3 +45,14 @@ def skip_keys(turn: Turn[NumbersAttempts], drawn: int) -> None:
                 scripts=SCRIPTS_WATCHED,
             )
         )
+
+
+def watch_further(turn: Turn[NumbersAttempts]) -> None:
+    """Look for coins far beyond the last script used, from here on.
+
+    A journal that was begun with the words of a seed alone does not know what was handed out.
+
+    Args:
+        turn: The decision about blocks that are to be read again.
+    """
+    turn.remember(KeysSkipped(next_attempt=turn.state.next_attempt, scripts=SCRIPTS_WATCHED))

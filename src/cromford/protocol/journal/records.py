@@ -116,7 +116,8 @@ class KeysSkipped(Record, frozen=True, kw_only=True, tag="keys_skipped"):
     that would revoke the commitments of another with the same keys.
 
     `scripts` is how many scripts of the wallet are watched from here on beyond the last used: those
-    may have been used, and forgotten, too. 0 where an earlier version watched the usual ones.
+    may have been used, and forgotten, too. 0 where an earlier version watched the usual ones. A
+    rescan skips no attempt, only scripts.
     """
 
     next_attempt: int

@@ -52,6 +52,8 @@ __all__ = [
     "oldest_of",
 ]
 
+# What a wallet was paid and paid is in its snapshot: a million payments take less than this.
+SNAPSHOT_SIZE_MAX: Final = 512 * 1024 * 1024
 EVENTS_KEPT: Final = 10_000  # Records that stay, for whoever reads what happened.
 
 

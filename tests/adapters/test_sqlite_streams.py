@@ -9,7 +9,7 @@ import pytest
 from cromford import ports
 from cromford.adapters import memory, sqlite
 from cromford.adapters.memory import MemoryJournal
-from cromford.adapters.sqlite import Journal
+from cromford.adapters.sqlite import RECORD_SIZE_MAX, Journal
 from cromford.ports import Archived, Checkpoint, Entry, Kept, Row, Store, StoreFailed
 
 OLD_SCHEMA = "CREATE TABLE journal (id INTEGER PRIMARY KEY, record BLOB NOT NULL) STRICT"
@@ -122,6 +122,24 @@ def test_a_checkpoint_of_records_that_are_not_there_is_refused(store: Store, n: 
     with pytest.raises(ValueError, match=f"expected 2..3 records, received {n}"):
         store.replace_checkpoint(Checkpoint("house", n, b"not these"))
     assert store.checkpoint("house") == Checkpoint("house", 2, b"both")
+
+
+def test_a_snapshot_may_be_far_larger_than_a_record(tmp_path: Path) -> None:
+    snapshot = bytes(RECORD_SIZE_MAX + 1)
+    with Journal(tmp_path) as journal:
+        filled(journal).replace_checkpoint(Checkpoint("house", 2, snapshot))
+        assert journal.checkpoint("house") == Checkpoint("house", 2, snapshot)
+
+
+def test_a_snapshot_above_the_limit_is_refused_and_the_records_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "SNAPSHOT_SIZE_MAX", 3)
+    with Journal(tmp_path) as journal:
+        with pytest.raises(ValueError, match="a snapshot has at most 3 bytes, received 4"):
+            filled(journal).replace_checkpoint(Checkpoint("house", 2, b"both"))
+        assert journal.checkpoint("house") is None
+        assert len(list(journal.replay("house"))) == 3
 
 
 @pytest.mark.parametrize("failing", ["append", "checkpoint"])

@@ -3,13 +3,19 @@
 import asyncio
 from itertools import count
 
+import pytest
+
 from cromford import effects as fx
 from cromford.bitcoin.network import REGTEST
 from cromford.daemon.attempt_keys import AttemptKeys
 from cromford.daemon.signing import perform_signing
+from cromford.factory.terms import N_CLIENTS_MAX
 from cromford.protocol import events as ev
-from cromford.signing.keychain import Keychain
-from cromford.signing.signer import Signer
+from cromford.protocol.policy import CANDIDATES_MAX
+from cromford.signing import signer as signer_module
+from cromford.signing.keychain import FactoryKey, Keychain
+from cromford.signing.nonces import NoPoolFree
+from cromford.signing.signer import N_POOLS_SPARE, Signer
 
 N_CLIENTS = 5
 N_CANDIDATES = 2
@@ -81,3 +87,43 @@ def test_the_pools_of_an_attempt_are_dropped_before_the_next_has_any() -> None:
 
     asyncio.run(run())
     assert n_held == [1 + N_CLIENTS * N_CANDIDATES] * 2
+
+
+def test_the_largest_attempt_has_room_beside_as_many_other_pools() -> None:
+    assert 2 * (1 + N_CLIENTS_MAX * CANDIDATES_MAX) <= N_POOLS_SPARE
+
+
+def test_an_attempt_waits_for_room_and_keeps_none_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Closes and advances hold pools, too: once those are over, the attempt goes on by itself."""
+    monkeypatch.setattr(signer_module, "N_POOLS_SPARE", 1 + N_CLIENTS * N_CANDIDATES)
+    signing = signer()
+    other = signing.make_pool(FactoryKey(attempt=99), 64)
+    posted: list[ev.Event] = []
+    n_held: list[int] = []
+
+    async def pause(_: float) -> None:
+        n_held.append(signing.n_nonces().n_pools)
+        if len(n_held) == 3:
+            signing.drop_pool(other.pool_id)
+
+    async def run() -> None:
+        keys = AttemptKeys(signing, draw=lambda: SEED, post=posted.append, pause=pause)
+        await keys.prepare(asked(7))
+
+    asyncio.run(run())
+    assert n_held == [1, 1, 1]
+    (prepared,) = posted
+    assert isinstance(prepared, ev.AttemptPrepared)
+    assert signing.n_nonces().n_pools == 1 + N_CLIENTS * N_CANDIDATES
+
+
+def test_an_attempt_that_has_no_room_at_once_leaves_no_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signer_module, "N_POOLS_SPARE", N_CLIENTS)
+    signing = signer()
+    with pytest.raises(NoPoolFree):
+        perform_signing(signing, lambda: SEED, asked(7))
+    assert signing.n_nonces().n_pools == 0

@@ -388,6 +388,32 @@ def test_a_role_is_told_once_whenever_its_chain_is_fresh_again() -> None:
     asyncio.run(scenario())
 
 
+def test_a_role_knows_from_which_height_on_it_sees_blocks_as_they_come() -> None:
+    """What came before it was away for; a silence begins that anew, and no block does."""
+
+    async def scenario() -> None:
+        chain = mined(4)
+        past = ref(chain.active[4])
+        chain.mine(300)
+        async with eyes(chain, [past], recorded_height=4) as seen:
+            assert seen.following.facts().fresh_since == -1
+            await seen.until(lambda: seen.reader.height == 304)
+            await seen.until(lambda: seen.kind() is None)
+            first = seen.following.facts().fresh_since
+            assert 301 <= first <= 304
+            chain.mine(2)
+            await seen.until(lambda: seen.reader.height == 306)
+            assert seen.following.facts().fresh_since == first
+
+            seen.times[0] += 1_000
+            assert seen.kind() == "node_silent"
+            assert seen.following.facts().fresh_since == -1
+            await seen.until(lambda: seen.kind() is None)
+            assert seen.following.facts().fresh_since == 306
+
+    asyncio.run(scenario())
+
+
 def test_a_role_is_told_of_headers_only_where_their_blocks_do_not_come() -> None:
     async def scenario() -> None:
         chain = mined(10)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.simulation.sim_node import Crash, SimStore
 
 from cromford import ports
+from cromford.adapters import sqlite
 from cromford.adapters.memory import MemoryJournal
 from cromford.adapters.sqlite import Journal
 from cromford.daemon import streams
@@ -298,6 +299,22 @@ def test_a_daemon_goes_on_without_one_that_cannot_be_made(
     assert "checkpoint_failed stream=house" in caplog.text
     assert store.checkpoints == {}
     assert not stream.is_due, "not again before as much has come"
+
+
+def test_a_daemon_goes_on_with_its_records_when_a_snapshot_outgrows_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in (streams, sqlite):
+        monkeypatch.setattr(module, "SNAPSHOT_SIZE_MAX", 200)
+    with Journal(tmp_path) as journal:
+        stream = opened(journal)
+        remember(journal, stream, guests(*map(hash_of, range(10)), bytes(TAIL_SIZE_MIN)))
+        with caplog.at_level(logging.ERROR):
+            taken(journal, stream)
+        assert "a snapshot has at most 200 bytes, this one " in caplog.text
+        assert journal.checkpoint(NAME) is None
+        assert not stream.is_due, "not again before as much has come"
+        assert opened(journal).state == stream.state
 
 
 def test_a_journal_that_cannot_keep_one_ends_the_daemon() -> None:

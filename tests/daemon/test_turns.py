@@ -253,16 +253,33 @@ class Timing:
         self.reached.set()
 
 
-def test_time_in_which_the_daemon_was_busy_with_itself_does_not_count_against_a_client() -> None:
+# By all of these somebody has to answer us, who is named, or hung up on, if it does not.
+OF_PEERS = (
+    CEREMONY,
+    Due("house", fx.RejoinDeadline()),
+    Due("factory:1", fx.CloseDeadline(close_id=bytes(32))),
+    Due("factory:1", fx.AdvanceDeadline(advance_id=bytes(32))),
+    Due("factory:1", fx.RevocationDeadline(channel_id=bytes(32))),
+    Due("client", fx.LeafDeadline(attempt_id=bytes(32))),
+)
+of_peers = pytest.mark.parametrize(
+    "due", OF_PEERS, ids=[type(due.deadline).__name__ for due in OF_PEERS]
+)
+
+
+@of_peers
+def test_time_in_which_the_daemon_was_busy_with_itself_does_not_count_against_a_client(
+    due: Due,
+) -> None:
     async def scenario() -> None:
         timing = Timing()
-        timing.deadlines.set(CEREMONY, 0.01)
+        timing.deadlines.set(due, 0.01)
         # Between two beats, twenty seconds went by.
         timing.now = 20.0
         timing.deadlines.beat()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(timing.reached.wait(), 0.05)
-        left = timing.deadlines.seconds_left(CEREMONY)
+        left = timing.deadlines.seconds_left(due)
         assert left is not None
         assert left > 19.0
         timing.deadlines.close()
@@ -277,6 +294,29 @@ def test_a_deadline_is_reached_on_time_where_the_daemon_was_not_busy() -> None:
         timing.now = LATE_SECONDS / 2
         await timing.reached.wait()
         assert CEREMONY not in timing.deadlines
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "deadline",
+    [
+        fx.HoldDeadline(channel_id=bytes(32), htlc_id=0),
+        fx.InvoiceDeadline(payment_hash=bytes(32)),
+        fx.NonceDeadline(channel_id=bytes(32)),
+    ],
+    ids=lambda deadline: type(deadline).__name__,
+)
+def test_what_nobody_has_to_answer_is_reached_by_the_clock(deadline: fx.Deadline) -> None:
+    """However busy the daemon was: a payer waits for a hold's end, and an invoice expires."""
+
+    async def scenario() -> None:
+        timing = Timing()
+        timing.deadlines.set(Due("factory:1", deadline), 0.01)
+        timing.now = 20.0
+        timing.deadlines.beat()
+        await asyncio.wait_for(timing.reached.wait(), 5)
+        assert not timing.tasks
 
     run(scenario())
 
@@ -301,15 +341,16 @@ def test_the_deadlines_of_two_streams_never_meet() -> None:
     run(scenario())
 
 
-def test_what_has_arrived_before_a_deadline_is_heard_before_it_is_reached() -> None:
+@of_peers
+def test_what_has_arrived_before_a_deadline_is_heard_before_it_is_reached(due: Due) -> None:
     async def scenario() -> None:
         timing: Timing
 
         async def heard() -> None:
-            timing.deadlines.clear(CEREMONY)  # The last signature was among it.
+            timing.deadlines.clear(due)  # The last signature was among it.
 
         timing = Timing(heard)
-        timing.deadlines.set(CEREMONY, 0.0)
+        timing.deadlines.set(due, 0.0)
         while not timing.tasks:  # noqa: ASYNC110 - the state watched has no event
             await asyncio.sleep(0)
         await timing.tasks[0]

@@ -25,6 +25,8 @@ from cromford.protocol.channels.client import is_usable as is_usable_for_client
 from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.channels.lsp import is_usable as is_usable_for_lsp
 from cromford.protocol.exiting.client import arriving_total_sat
+from cromford.protocol.exiting.lsp import COME_BACK_BLOCKS
+from cromford.protocol.facts import Facts
 from cromford.protocol.journal.link import Link
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
@@ -388,3 +390,54 @@ def test_a_client_that_comes_back_keeps_its_settled_channel() -> None:
     pump.connect(stays)
     pump.run()
     assert pay(pump, pump.lsp, stays, 1_000_000).status == "paid"
+
+
+@pytest.mark.sampled(0)
+def test_nobody_vanished_while_the_lsp_itself_was_away() -> None:
+    """It reads weeks of blocks in a moment, before anybody had the time to come back."""
+    pump, stays, _ = landed_beside(EXPIRING)
+    pump.mine(5)
+    outlive_the_factory(pump, stays)
+    pump.lsp.die()
+    pump.disconnect(stays)
+    pump.mine(VANISHED_BLOCKS + 10)
+
+    fresh_since = pump.chain.height - 2
+
+    def facts_at(own_height: int) -> Facts:
+        is_fresh = own_height >= fresh_since
+        return Facts(fresh_since=fresh_since) if is_fresh else Facts(stale="blocks are missing")
+
+    pump.lsp.facts_at = facts_at
+    pump.lsp.start()
+    pump.sync()
+    mine_to(pump, fresh_since + COME_BACK_BLOCKS - 1)
+    assert reasons_to_leave(pump.lsp) == []
+    pump.connect(stays)
+    pump.run()
+    assert pay(pump, pump.lsp, stays, 1_000_000).status == "paid"
+
+    pump.disconnect(stays)
+    pump.mine(VANISHED_BLOCKS - 1)
+    assert reasons_to_leave(pump.lsp) == []
+    pump.mine()
+    assert reasons_to_leave(pump.lsp) == ["the client vanished"]
+
+
+@pytest.mark.sampled(0)
+def test_who_does_not_come_back_to_an_lsp_that_was_away_vanished() -> None:
+    pump, stays, _ = landed_beside(EXPIRING)
+    pump.mine(5)
+    outlive_the_factory(pump, stays)
+    pump.lsp.die()
+    pump.disconnect(stays)
+    pump.clients.remove(stays)
+    pump.mine(VANISHED_BLOCKS)
+    fresh_since = pump.chain.height
+    pump.lsp.facts_at = lambda _own_height: Facts(fresh_since=fresh_since)
+    pump.lsp.start()
+    pump.sync()
+    pump.mine(COME_BACK_BLOCKS - 1)
+    assert reasons_to_leave(pump.lsp) == []
+    pump.mine(1)
+    assert reasons_to_leave(pump.lsp) == ["the client vanished"]

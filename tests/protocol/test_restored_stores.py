@@ -26,7 +26,8 @@ from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import Complete, RootSent
-from cromford.protocol.restored import ATTEMPTS_SKIPPED
+from cromford.protocol.restored import ATTEMPTS_SKIPPED, SCRIPTS_WATCHED
+from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE, WalletPath
 
 
 def test_an_invoice_of_a_restored_store_is_doubtful() -> None:
@@ -179,3 +180,45 @@ def test_a_store_that_was_proved_marks_no_attempt_any_more() -> None:
     pump.mine(QUICK.min_depth)
     assert newest_link(alice).is_open
     assert pay(pump, pump.lsp, alice, 1_000_000).status == "paid"
+
+
+@SIDES
+def test_coins_at_addresses_that_a_restored_store_forgot_are_found(side: str) -> None:
+    """Each join, and each order that came to nothing, used one up: far beyond the gap limit."""
+    pump, _ = used_factory()
+    node, _ = side_of(pump, side)
+    backup = backup_of(node)
+    for _ in range(10 * GAP_LIMIT):
+        pump.handle(node, ev.AddressRequested())
+    wallet = node.state.wallet
+    pump.chain.fund(wallet.next_script(RECEIVE), 50_000)
+    before = wallet.confirmed_sat()
+    # An LSP's change is after that of every order since.
+    change = wallet.account.script(
+        WalletPath(change=CHANGE, index=wallet.next_change + 10 * GAP_LIMIT)
+    )
+    pump.chain.fund(change, 70_000)
+    pump.mine()
+
+    restore(pump, (node, backup))
+    pump.sync()
+    assert node.state.wallet.confirmed_sat() == before + 50_000 + 70_000
+    assert node.state.wallet.next_receive > 10 * GAP_LIMIT
+
+    again = backup_of(node)  # Another restore forgets no less.
+    restore(pump, (node, again))
+    pump.sync()
+    assert node.state.wallet.confirmed_sat() == before + 50_000 + 70_000
+
+
+@SIDES
+def test_before_blocks_are_read_again_coins_are_looked_for_far_beyond_what_is_known(
+    side: str,
+) -> None:
+    pump, _ = used_factory()
+    node, _ = side_of(pump, side)
+    pump.handle(node, ev.RescanRequested())
+    wallet = node.state.wallet
+    for change in (RECEIVE, CHANGE):
+        last = WalletPath(change=change, index=SCRIPTS_WATCHED - 1)
+        assert wallet.account.script(last) in wallet.scripts

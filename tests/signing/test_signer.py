@@ -98,7 +98,7 @@ def test_a_pool_nobody_made_signs_nothing(signer: Signer) -> None:
 def test_there_are_only_so_many_pools_at_once(
     signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert signer_module.N_POOLS_SPARE == 4096
+    assert signer_module.N_POOLS_SPARE == 12_288
     monkeypatch.setattr(signer_module, "N_POOLS_SPARE", 3)
     pools = [signer.make_pool(FACTORY, 1) for _ in range(3)]
     with pytest.raises(NoPoolFree, match="3 nonce pools are held"):

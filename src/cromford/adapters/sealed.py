@@ -157,6 +157,24 @@ def read_header(path: Path) -> SealedHeader:
         return _header(path, file)
 
 
+def is_unbegun(path: Path) -> bool:
+    """Say whether what is there of a file is less than its header: nothing was ever in it.
+
+    Its writer died as it began, or had no room; a disk that lost power leaves zeros.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        begun = file.read(len(MAGIC) + _SIZE_BYTES)
+        if not any(begun):
+            return True
+        if begun[: len(MAGIC)] != MAGIC[: len(begun)]:
+            return False
+        size = int.from_bytes(begun[len(MAGIC) :], "big")
+        return len(begun) < len(MAGIC) + _SIZE_BYTES or path.stat().st_size < len(begun) + size
+
+
 def check_whole(path: Path) -> None:
     """Check that a finished file is whole, without any key.
 

@@ -20,6 +20,7 @@ from cromford.adapters.directories import FILE_MODE, make_directory, sync_direct
 from cromford.adapters.sqlite_refusals import kind_of
 from cromford.ports import (
     NOBODY,
+    SNAPSHOT_SIZE_MAX,
     Archived,
     Checkpoint,
     Entry,
@@ -96,7 +97,7 @@ class Journal:
             StoreFailed: If the disk refused. The records may or may not be there: stop.
         """
         for entry in entries:
-            _check_size("a record", entry.record)
+            _check_size("a record", entry.record, RECORD_SIZE_MAX)
         if not entries and not archived:
             self._check_usable()
             return
@@ -231,11 +232,11 @@ class Journal:
         """Put a checkpoint in the place of the stream's one before, durable on return.
 
         Raises:
-            ValueError: If the snapshot exceeds `RECORD_SIZE_MAX`, or is of fewer records than the
+            ValueError: If the snapshot exceeds `SNAPSHOT_SIZE_MAX`, or is of fewer records than the
                 checkpoint that is there, or of more than there are.
             StoreFailed: If the disk refused. The old one may be there, or the new one: stop.
         """
-        _check_size("a snapshot", checkpoint.snapshot)
+        _check_size("a snapshot", checkpoint.snapshot, SNAPSHOT_SIZE_MAX)
         with self._turn:
             self._replace_checkpoint(checkpoint)
             self.observer.replaced(checkpoint)
@@ -528,9 +529,9 @@ class Journal:
         return 0 if connection is None else connection.system_errno
 
 
-def _check_size(what: str, data: bytes) -> None:
-    if len(data) > RECORD_SIZE_MAX:
-        raise ValueError(f"{what} has at most {RECORD_SIZE_MAX} bytes, received {len(data)}")
+def _check_size(what: str, data: bytes, size_max: int) -> None:
+    if len(data) > size_max:
+        raise ValueError(f"{what} has at most {size_max} bytes, received {len(data)}")
 
 
 @contextlib.contextmanager

@@ -84,6 +84,7 @@ class ChainFollowing:
         self._freshness = Freshness(has_real_time=has_real_time, started_at=clock())
         self._told: Stale | None = None
         self._is_told_fresh = False  # The role knows.
+        self._fresh_since: int | None = None  # At which height it was, from when on it stayed so.
         self._told_header_height = -1
         self._follower: ChainFollower | None = None
         self.has_block = asyncio.Event()  # the role has seen one
@@ -97,10 +98,11 @@ class ChainFollowing:
 
     def facts(self) -> Facts:
         """Return what a decision may read at this moment."""
-        stale = self._judge()
+        stale, since = self._judge(), self._fresh_since
         return Facts(
             stale=None if stale is None else str(stale),
             header_height=self._freshness.header_height,
+            fresh_since=-1 if since is None else since,
             fees=self._fees,
         )
 
@@ -280,7 +282,9 @@ class ChainFollowing:
         """Return why the chain is stale at this moment, and log when that changes."""
         stale = self.stale()
         if stale is not None:
-            self._is_told_fresh = False
+            self._is_told_fresh, self._fresh_since = False, None
+        elif self._fresh_since is None:
+            self._fresh_since = self._height
         if not self._freshness.was_asked:
             return stale  # That nobody has asked the node yet is no news.
         told, self._told = self._told, stale

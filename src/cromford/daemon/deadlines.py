@@ -1,8 +1,8 @@
-"""Deadlines: a ceremony's run while the daemon can listen, all others by the clock.
+"""Deadlines: those of a peer's answer run while the daemon can listen, all others by the clock.
 
 Nobody is late whose message waits in our own queue, or who could not be told for our own business.
-So the time in which the event loop did not come round is not counted, and before a deadline of a
-ceremony is reached, whatever has arrived by then is heard.
+So the time in which the event loop did not come round is not counted, and before the deadline of an
+answer is reached, whatever has arrived by then is heard.
 """
 
 import asyncio
@@ -12,6 +12,15 @@ from typing import Any, Final, NamedTuple
 
 from cromford import effects as fx
 
+# By these somebody has to answer, and is named, or hung up on, if it does not.
+OF_ANSWERS: Final = (
+    fx.AttemptDeadline,
+    fx.RejoinDeadline,
+    fx.CloseDeadline,
+    fx.AdvanceDeadline,
+    fx.RevocationDeadline,
+    fx.LeafDeadline,
+)
 # How often the loop is asked whether it comes round, and how late it may be: above what a busy
 # machine does to everybody, below what matters to a deadline of seconds.
 BEAT_SECONDS: Final = 0.5
@@ -95,19 +104,19 @@ class Deadlines:
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None
-        if any(_is_of_ceremony(due) for due in self._pending):
+        if any(_is_of_answer(due) for due in self._pending):
             self._beat_due = now + BEAT_SECONDS
             self._beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self.beat)
 
     def _start(self, due: Due, seconds: float) -> None:
         handle = asyncio.get_running_loop().call_later(seconds, self._on_time, due)
-        if _is_of_ceremony(due) and self._beat is None:
+        if _is_of_answer(due) and self._beat is None:
             self._beat_due = self._clock() + BEAT_SECONDS
             self._beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self.beat)
         self._pending[due] = _Pending(handle, self._lost_seconds)
 
     def _on_time(self, due: Due) -> None:
-        if not _is_of_ceremony(due):
+        if not _is_of_answer(due):
             del self._pending[due]
             self._reached(due)
             return
@@ -127,5 +136,5 @@ class Deadlines:
             self._reached(due)
 
 
-def _is_of_ceremony(due: Due) -> bool:
-    return isinstance(due.deadline, fx.AttemptDeadline | fx.RejoinDeadline)
+def _is_of_answer(due: Due) -> bool:
+    return isinstance(due.deadline, OF_ANSWERS)

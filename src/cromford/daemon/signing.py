@@ -165,19 +165,34 @@ def attempt_prepared(
     """Return the factory's pool, and of each candidate the keys and pools of all channels.
 
     It yields between them, where others may have a turn.
+
+    Raises:
+        NoPoolFree: If there is no room for one of them; none is kept then.
     """
     attempt = effect.attempt
     attempt_id = draw()
-    factory_pool = signer.make_pool(FactoryKey(attempt=attempt), effect.pool_size)
-    of_candidates = []
-    for candidate in range(effect.n_candidates):
-        channels = []
-        for client in range(1, effect.n_clients + 1):
-            yield
-            name = ChannelKey(attempt=attempt, channel=client, candidate=candidate)
-            pool = signer.make_pool(name, LSP_CHANNEL_POOL_SIZE)
-            channels.append((signer.channel_pubkeys(name), pool))
-        of_candidates.append(tuple(channels))
+    made: list[PublicPool] = []
+
+    def pool_of(name: FactoryKey | ChannelKey, size: int) -> PublicPool:
+        made.append(signer.make_pool(name, size))
+        return made[-1]
+
+    try:
+        factory_pool = pool_of(FactoryKey(attempt=attempt), effect.pool_size)
+        of_candidates = []
+        for candidate in range(effect.n_candidates):
+            channels = []
+            for client in range(1, effect.n_clients + 1):
+                yield
+                name = ChannelKey(attempt=attempt, channel=client, candidate=candidate)
+                channels.append(
+                    (signer.channel_pubkeys(name), pool_of(name, LSP_CHANNEL_POOL_SIZE))
+                )
+            of_candidates.append(tuple(channels))
+    except NoPoolFree:
+        for pool in made:
+            signer.drop_pool(pool.pool_id)
+        raise
     first, *higher = of_candidates
     return ev.AttemptPrepared(
         asked=effect,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from cromford import __version__
-from cromford.ports import Checkpoint, Row, Store, StoreDamaged, StoreFailed
+from cromford.ports import SNAPSHOT_SIZE_MAX, Checkpoint, Row, Store, StoreDamaged, StoreFailed
 from cromford.protocol.journal.records import AnyRecord, UnknownRecord, decode_dated
 from cromford.protocol.journal.rows import SHAPES
 from cromford.protocol.journal.snapshot import Position, Shelved, Snapshots, UnreadableSnapshot
@@ -27,6 +27,10 @@ TAIL_SHARE: Final = 0.25  # Of the last snapshot's size.
 
 class SnapshotDiffers(AssertionError):
     """A snapshot does not say what the state says: always a bug of ours. It is not written."""
+
+
+class SnapshotTooLarge(Exception):
+    """A snapshot is larger than what a store keeps. It is not written; the records stay."""
 
 
 class _StoredRows:
@@ -183,9 +187,9 @@ class Stream(Generic[S]):
             label: What is to be known of it without it.
             wake_height: From which height it is to be loaded; None for never.
 
-        It raises `SnapshotDiffers`, or what `Snapshots.encode` and `decode` raise, if it cannot:
-        that is a bug of ours, and the records are still there. Until the next is due, as many
-        follow again.
+        It raises `SnapshotTooLarge`, or `SnapshotDiffers`, or what `Snapshots.encode` and `decode`
+        raise, if it cannot: all but the first are bugs of ours, and the records are still there.
+        Until the next is due, as many follow again.
 
         Raises:
             ValueError: If the stream is always folded.
@@ -211,6 +215,10 @@ class Stream(Generic[S]):
                 read = snapshots.decode(written.snapshot, position)
             if read != state:
                 raise SnapshotDiffers(f"the snapshot of {position.stream} after {position.n}")
+            if (size := len(written.snapshot)) > SNAPSHOT_SIZE_MAX:
+                raise SnapshotTooLarge(
+                    f"a snapshot has at most {SNAPSHOT_SIZE_MAX} bytes, this one {size}"
+                )
             if snapshots.has_shelves:
                 self._made = _Made(position.n, state, read)
             rows = [Row(*row) for row in written.rows]

@@ -32,7 +32,7 @@ from cromford.protocol.journal.client_state import ClientState, apply, new_clien
 from cromford.protocol.journal.known_chain import relevant_txs
 from cromford.protocol.lobby import client as lobby
 from cromford.protocol.opening import client as opening
-from cromford.protocol.restored import BEGIN_ANEW, skip_keys
+from cromford.protocol.restored import BEGIN_ANEW, skip_keys, watch_further
 from cromford.protocol.turn import Decision, Turn
 from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
@@ -146,6 +146,8 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
             _on_block(turn, event)
         case ev.BlockRemoved(height=height):
             turn.remember(r.BlockDisconnected(height=height))
+        case ev.RescanRequested():
+            watch_further(turn)
         case ev.FactsChanged():
             _on_facts_changed(turn)
         case ev.MailArrived():

@@ -145,6 +145,11 @@ class BlockRemoved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RescanRequested:
+    """The operator wants blocks read again, for what was missed: they are about to be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FactsChanged:
     """What the facts say changed without a block.
 
@@ -522,6 +527,7 @@ WorldEvent = (
     | MessageMalformed
     | BlockAdded
     | BlockRemoved
+    | RescanRequested
     | FactsChanged
     | MailArrived
     | DeadlineReached

@@ -136,6 +136,8 @@ class Facts:
     Attributes:
         stale: Why our chain may be behind the world's, in words; None while it is fresh.
         header_height: The height of our node's best header; -1 if it said nothing yet.
+        fresh_since: The height from which on the chain has been fresh: what came before it we read
+            late, and were away for; -1 if it is not known that we were.
         unmarkable: Why the place of the high-water mark does not take one now, in words: no
             channel is updated. None while it does, or where no place is configured.
         fees: What our node and our operator say of feerates: it prices whatever we sign alone.
@@ -146,6 +148,7 @@ class Facts:
 
     stale: str | None = None
     header_height: int = -1
+    fresh_since: int = field(default=-1, compare=False)
     unmarkable: str | None = None
     fees: OwnFees = field(default_factory=OwnFees, compare=False)
     directory: Directory = field(default=NOWHERE, compare=False)

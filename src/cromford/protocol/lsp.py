@@ -176,6 +176,8 @@ def _take_from_world(round_: Round, event: ev.WorldEvent) -> None:
             _on_block(round_, event)
         case ev.BlockRemoved(height=height):
             round_.scan.remember(sc.ScanUndone(height=height))
+        case ev.RescanRequested():
+            restored.watch_further(round_.house)
         case ev.FactsChanged():
             _on_facts_changed(round_)
         case ev.MailArrived(delivery=delivery):

@@ -33,9 +33,10 @@ from cromford.signing.keychain import (
 from cromford.signing.nonces import NonceFault, NoncePool, NoPoolFree, PoolCounts, PublicPool
 from cromford.signing.task import SigningTask
 
-# Besides one for each live channel. A ceremony takes one for the factory and one for each client,
-# 1,024 at most; the rest is for the next ceremony, begun before the last one is over.
-N_POOLS_SPARE: Final = 4096
+# Besides one for each live channel. A ceremony takes one for the factory, and one for each of 1,024
+# clients in each of 4 funding candidates; the rest is for closes, advances, and those of the
+# ceremony before that are not dropped yet.
+N_POOLS_SPARE: Final = 3 * 4096
 # Keys that clients offered at once, while it is decided whether they are kept.
 N_OFFERED_MAX: Final = 256
 

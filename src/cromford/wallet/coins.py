@@ -214,11 +214,11 @@ class Wallet:
             wallet = wallet.with_spending(tx)
         return wallet
 
-    def with_gap(self) -> "Wallet":
-        """Return the wallet watching `GAP_LIMIT` scripts beyond the last used (BIP 44)."""
+    def with_gap(self, gap: int = GAP_LIMIT) -> "Wallet":
+        """Return the wallet watching this many scripts beyond the last used (BIP 44)."""
         scripts: dict[bytes, WalletPath] = {}
         for change, first in ((RECEIVE, self.next_receive), (CHANGE, self.next_change)):
-            for index in range(first + GAP_LIMIT - 1, -1, -1):
+            for index in range(first + gap - 1, -1, -1):
                 path = WalletPath(change=change, index=index)
                 script = self.account.script(path)
                 if script in self.scripts:

@@ -23,7 +23,7 @@ from cromford.protocol.journal.known_chain import RECENT_BLOCKS
 from cromford.protocol.journal.lsp_state import LspConfig, LspState
 from cromford.protocol.policy import LspPolicy
 from cromford.signing.keychain import Keychain
-from cromford.wallet.account import RECEIVE, Account
+from cromford.wallet.account import CHANGE, RECEIVE, Account, WalletPath
 from cromford.wallet.coins import Wallet
 
 KEYCHAIN = Keychain(bytes(32), REGTEST, journal_number=1)
@@ -207,6 +207,31 @@ def test_a_rescan_finds_the_coins_that_were_skipped() -> None:
     asyncio.run(skipping.follow(to_height=chain.height, rescan_from=1))
     amounts = {coin.txout.amount_sat: coin.spent_height for coin in skipping.wallet.coins.values()}
     assert amounts == {10_000: 6, 20_000: None}
+
+
+def test_a_rescan_finds_coins_at_scripts_that_a_journal_of_the_seed_alone_never_handed_out() -> (
+    None
+):
+    """Each attempt used one up: an LSP's change lies behind all that came to nothing."""
+    account = Account(KEYCHAIN.wallet_account)
+    chain, store = ScriptedChain(), MemoryJournal()
+    asyncio.run(Lsp(chain, store).follow(to_height=0))
+    for i, change in enumerate((RECEIVE, CHANGE)):
+        for index in (300, 1_250):  # The second one is in reach once the first one was found.
+            script = account.script(WalletPath(change=change, index=index))
+            chain.mine(1, paying(script, 10_000 * (2 * i + index)))
+    one = Lsp(chain, store)
+    asyncio.run(one.follow(to_height=4))
+    assert not one.wallet.coins
+    asyncio.run(one.follow(to_height=4, rescan_from=1))
+    assert sorted(coin.path.index for coin in one.wallet.unspent.values()) == [300, 300]
+    asyncio.run(one.follow(to_height=4, rescan_from=1))
+    assert sorted(coin.path.index for coin in one.wallet.unspent.values()) == [
+        300,
+        300,
+        1_250,
+        1_250,
+    ]
 
 
 @pytest.mark.parametrize(

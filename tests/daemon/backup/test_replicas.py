@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.daemon.backup.stores import NUMBER, OWNER, content, fill
 
-from cromford.adapters.sealed import BadFile, SealedWriter
+from cromford.adapters.sealed import BadFile, SealedWriter, read_header
 from cromford.adapters.sqlite import Journal
 from cromford.daemon.backup import replica as replicas
 from cromford.daemon.backup.reading import FoundBackup, load
@@ -285,3 +285,29 @@ def test_two_daemons_do_not_write_one_replica(home: Path, place: Path) -> None:
             until(lambda: other.failure)
             assert "in use by another process" in (other.failure or "")
         assert replica.failure is None
+
+
+@pytest.mark.parametrize("left", [0, 5, 40, 300], ids=lambda left: f"{left} bytes")
+@pytest.mark.parametrize("is_zeros", [False, True], ids=["as written", "zeros"])
+def test_a_segment_whose_beginning_never_reached_the_disk_costs_nothing_that_came_before(
+    home: Path, place: Path, left: int, *, is_zeros: bool
+) -> None:
+    """A place ran full, or the power went, as it was begun: nothing was in it."""
+    for _ in range(2):
+        with running(home, place) as (store, replica):
+            fill(store)
+            caught_up(store, replica)
+    *_, last = sorted(place.glob("*/segment-*"))
+    begun = last.with_name(f"{last.name[:-6]}{int(last.name[-6:]) + 1:06}")
+    header = last.read_bytes()[: read_header(last).size - 1]
+    data = bytes(left) if is_zeros else header[:left]
+    begun.write_bytes(data)
+    found = read(place)
+    assert (found.newest, found.n_bytes_left_out) == (40, len(data))
+
+    with running(home, place) as (store, replica):  # It goes on where it was, in its place.
+        store.append([Entry("house", b"after that")])
+        caught_up(store, replica)
+        now = content(store)
+    assert restored(place) == now
+    assert [name for name in files(place) if "base" in name] == [f"base-{begun.name[8:16]}"]

@@ -63,6 +63,7 @@ def rescan_method(owner: RescanOwner) -> Handler:
     async def rescan(params: dict[str, Any]) -> RescanBegun:
         from_height = read_params(params, RescanParams).from_height
         base, to_height = await _range_of(owner, from_height)
+        owner.post(ev.RescanRequested())
         _take_back(owner, base)
         owner.following.go_on_from_the_recorded_blocks()
         return {"from_height": from_height, "to_height": to_height}

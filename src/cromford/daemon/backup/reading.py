@@ -178,7 +178,7 @@ def _load_replica(path: Path, owner: Owner, into: Path) -> FoundBackup:
         files = _newest_of(path, owner)
     base = _load_file(files.base, owner, into)
     reach = Reach()
-    segments = files.segments()
+    segments, unbegun = files.begun_segments()
     with Journal(into) as store:
         for number, segment in enumerate(segments, start=1):
             reach = Reach()  # Another run went on from exactly where one was cut off.
@@ -196,7 +196,7 @@ def _load_replica(path: Path, owner: Owner, into: Path) -> FoundBackup:
         newest=newest,
         heads=heads,
         n_segments=len(segments),
-        n_bytes_left_out=reach.n_bytes_left_out,
+        n_bytes_left_out=reach.n_bytes_left_out + (unbegun.stat().st_size if unbegun else 0),
     )
 
 

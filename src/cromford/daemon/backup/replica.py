@@ -284,7 +284,9 @@ class Replica:
             if self._has(tail):
                 self._removable.add(generation)
             if tail == self._beginning and generation == generations[-1]:
-                segments = files.segments()
+                segments, unbegun = files.begun_segments()
+                if unbegun is not None:
+                    unbegun.unlink()  # The next segment takes its place.
                 self._files, self._base_id = files, base_id
                 self._base_size = files.base.stat().st_size
                 self._n_segments = len(segments)
@@ -301,7 +303,8 @@ class Replica:
         if not isinstance(moment, Moment):
             raise BadFile(f"{files.base} is damaged: it does not begin with its moment")
         tail = _Tail(moment.newest, moment.newest_hash)
-        for index, segment in enumerate(files.segments(), start=1):
+        segments, _ = files.begun_segments()
+        for index, segment in enumerate(segments, start=1):
             _, says = checked_header(segment, self._owner, kind=SEGMENT)
             if (says.base, says.index) != (header.file_id.hex(), index):
                 raise BadFile(f"{segment} does not follow")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from cromford.adapters.sealed import is_unbegun
 from cromford.daemon.backup.header import Owner
 
 _BASE: Final = re.compile(r"base-(\d{8})\Z")
@@ -36,6 +37,17 @@ class ReplicaFiles:
     def segments(self) -> list[Path]:
         """Return the segments that are there, in order; a gap is seen by what they say."""
         return sorted(self.directory.glob(f"segment-{self.generation:08}-*"))
+
+    def begun_segments(self) -> tuple[list[Path], Path | None]:
+        """Return the segments that have something, in order, and a last one that never had.
+
+        Raises:
+            OSError: If one cannot be read.
+        """
+        segments = self.segments()
+        if segments and is_unbegun(segments[-1]):
+            return segments[:-1], segments[-1]
+        return segments, None
 
     def remove(self) -> None:
         """Remove the generation, the base last: without it the others are worth nothing.

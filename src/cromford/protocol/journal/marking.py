@@ -9,6 +9,8 @@ from cromford.protocol.journal import records as r
 from cromford.protocol.journal.book import Book, OwnInvoice
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.mark import Restored, StoreMark
+from cromford.wallet.account import GAP_LIMIT
+from cromford.wallet.coins import Wallet
 
 
 class HasKeys(Protocol):
@@ -17,6 +19,10 @@ class HasKeys(Protocol):
     @property
     def restored(self) -> Restored:
         """What a restore left open."""
+
+    @property
+    def wallet(self) -> Wallet:
+        """Its coins."""
 
 
 S = TypeVar("S", bound=HasKeys)
@@ -30,9 +36,10 @@ def after_restore(state: S, record: r.StoreRecord) -> S:
             changes["restored"] = Restored(is_unproven=True, forgot_keys=True)
         case r.MarkLifted():
             changes["restored"] = replace(state.restored, is_unproven=False)
-        case r.KeysSkipped(next_attempt=next_attempt):
+        case r.KeysSkipped(next_attempt=next_attempt, scripts=scripts):
             changes["restored"] = replace(state.restored, forgot_keys=False)
             changes["next_attempt"] = next_attempt
+            changes["wallet"] = state.wallet.with_gap(max(scripts, GAP_LIMIT))
         case _:
             assert_never(record)
     return cast("S", changed(cast("Any", state), **changes))

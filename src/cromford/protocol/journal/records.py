@@ -114,9 +114,14 @@ class KeysSkipped(Record, frozen=True, kw_only=True, tag="keys_skipped"):
 
     Its numbers name factory and channel keys. A channel of a lost attempt has told its peer secrets
     that would revoke the commitments of another with the same keys.
+
+    `scripts` is how many scripts of the wallet are watched from here on beyond the last used: those
+    may have been used, and forgotten, too. 0 where an earlier version watched the usual ones. A
+    rescan skips no attempt, only scripts.
     """
 
     next_attempt: int
+    scripts: int = 0
 
 
 StoreRecord = StoreRestored | MarkLifted | KeysSkipped

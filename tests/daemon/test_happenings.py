@@ -134,6 +134,7 @@ def test_a_factorys_life_is_told_by_both_roles_and_its_payments_are_counted(
                 ("out", "failed"): 0,
                 ("forwarded", "paid"): 1,
                 ("forwarded", "failed"): 0,
+                ("forwarded", "unsettled"): 0,
             }
             for daemon, _ in t.running.values():
                 assert all(check.ok for check in readiness(daemon)), readiness(daemon)

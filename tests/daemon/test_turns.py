@@ -323,6 +323,43 @@ def test_time_in_which_the_daemon_was_busy_with_itself_does_not_count_against_a_
     run(scenario())
 
 
+@of_peers
+def test_nobody_is_late_with_an_answer_to_what_still_waits_for_our_disk(due: Due) -> None:
+    async def scenario() -> None:
+        timing, waiting = Timing(), list[Callable[[], None]]()
+        timing.deadlines = Deadlines(
+            reached=timing._reach,
+            heard=timing.nothing,
+            spawn=lambda work: timing.tasks.append(asyncio.create_task(work)),
+            left=waiting.append,
+        )
+        timing.deadlines.set(due, 0.02)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(timing.reached.wait(), 0.1)
+        assert due in timing.deadlines
+        (leave,) = waiting
+        leave()
+        await asyncio.wait_for(timing.reached.wait(), 5)
+        assert timing.told == [due]
+
+        # One that was moved, or cleared, before it ran.
+        timing.reached.clear()
+        timing.deadlines.set(due, 0.01)
+        timing.deadlines.set(due, 100.0)
+        waiting[1]()
+        waiting[2]()
+        left = timing.deadlines.seconds_left(due)
+        assert left is not None
+        assert left > 90
+        timing.deadlines.set(due, 0.01)
+        timing.deadlines.clear(due)
+        waiting[3]()
+        assert due not in timing.deadlines
+        timing.deadlines.close()
+
+    run(scenario())
+
+
 def test_a_deadline_is_reached_on_time_where_the_daemon_was_not_busy() -> None:
     async def scenario() -> None:
         timing = Timing()

@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.daemon.town import Town, town
+from tests.daemon.town import CAPACITY_SAT, LSP_POLICY, Town, town
 
 from cromford import effects as fx
 from cromford.adapters.sqlite import Journal
@@ -120,6 +122,39 @@ def test_a_daemon_whose_disk_is_full_answers_nothing_of_it_and_stops(
             full.clear()
             await t.start_client("alice")
             assert (await t.call("alice", "payments"))["payments"] == []
+
+    asyncio.run(scenario())
+
+
+def test_a_disk_that_is_slower_than_a_deadline_lets_no_client_be_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Journal.append
+    slow: set[Path] = set()
+
+    def append_late(
+        journal: Journal, entries: Sequence[Entry], archived: Sequence[Archived] = ()
+    ) -> None:
+        if journal._path.parent in slow:
+            time.sleep(1.3)
+        append(journal, entries, archived)
+
+    monkeypatch.setattr(Journal, "append", append_late)
+
+    async def scenario() -> None:
+        async with town(tmp_path, lsp_policy=replace(LSP_POLICY, deadline_seconds=1)) as t:
+            await t.start_client("alice")
+            await t.call("alice", "join", capacity_sat=CAPACITY_SAT)
+            await t.until("alice", "status", lambda status: status["joined"])
+            daemon, _ = t.running["lsp"]
+            slow.add(daemon.home)
+            await t.call("lsp", "build")
+            over = {"funding", "aborted"}
+            built = await t.until(
+                "lsp", "factories", lambda a: {one["phase"] for one in a["factories"]} & over
+            )
+            slow.clear()
+            assert [one["phase"] for one in built["factories"]] == ["funding"]
 
     asyncio.run(scenario())
 

@@ -7,12 +7,21 @@ from typing import Any
 import pytest
 
 from cromford import effects as fx
-from cromford.daemon.budgets import FAILURES, OWNER_WORK, STRANGER_WORK, Budgets, work_ms
+from cromford.channel.terms import HTLCS_MAX
+from cromford.daemon.budgets import (
+    FAILURE_WAIT_SECONDS_MAX,
+    FAILURES,
+    OWNER_WORK,
+    STRANGER_WORK,
+    Budgets,
+    work_ms,
+)
 from cromford.daemon.deadlines import LATE_SECONDS, Deadlines, Due
 from cromford.daemon.peers import Peers
 from cromford.daemon.turns import STRANGER_TURN_EVERY, Turns
 from cromford.ports import ConnectionLost
 from cromford.protocol import events as ev
+from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
 
@@ -186,11 +195,10 @@ def whose_payments_failed(n_beyond: int) -> Budgets:
 
 def test_whose_payments_keep_failing_is_slowed_and_payments_that_arrive_make_up_for_it() -> None:
     assert whose_payments_failed(0).wait_seconds(ALICE, ADD, now=0) == 0
-    budgets = whose_payments_failed(3)
-    assert budgets.wait_seconds(ALICE, ADD, now=0) == pytest.approx(3 / FAILURES.per_second)
+    budgets = whose_payments_failed(1)
+    assert budgets.wait_seconds(ALICE, ADD, now=0) == pytest.approx(1 / FAILURES.per_second)
     assert budgets.wait_seconds(BOB, ADD, now=0) == 0
-    for _ in range(3):
-        budgets.answered(ALICE, ARRIVED, now=0)
+    budgets.answered(ALICE, ARRIVED, now=0)
     assert budgets.wait_seconds(ALICE, ADD, now=0) == 0
 
 
@@ -214,6 +222,34 @@ def test_whose_payments_keep_failing_still_answers_what_others_pay_to_it(
     """Its channel would hang else, and others' payments with it."""
     budgets = whose_payments_failed(3)
     assert budgets.wait_seconds(ALICE, encode_message(message), now=0) == 0
+
+
+def test_payments_that_failed_all_at_once_do_not_silence_their_payer_for_long() -> None:
+    """What it owes for what others pay to it comes after the next payment that it offers."""
+    clock, heard_at = Clock(), dict[str, float]()
+
+    said = [ADD, encode_message(ARRIVED)]
+
+    class Payer(Line):
+        async def receive(self) -> bytes:
+            if said:
+                return said.pop(0)
+            raise ConnectionLost("that was all")
+
+    def post(event: ev.Event) -> None:
+        if isinstance(event, ev.MessageReceived):
+            heard_at[type(event.message).__name__] = clock.now
+
+    def now() -> float:
+        return clock.now
+
+    budgets = whose_payments_failed(HTLCS_MAX)
+    run(Peers(post, budgets, clock=now, pause=clock.pause).run(Payer(ALICE, 2)))
+    assert 1 / FAILURES.per_second < heard_at["UpdateAddHtlc"] <= FAILURE_WAIT_SECONDS_MAX
+    assert heard_at["UpdateAddHtlc"] < LspPolicy().deadline_seconds
+    assert heard_at["UpdateFulfillHtlc"] == heard_at["UpdateAddHtlc"]
+    left = budgets.wait_seconds(ALICE, ADD, now=clock.now, since=clock.now)
+    assert left == FAILURE_WAIT_SECONDS_MAX, "its debt is not forgiven: the next one waits, too"
 
 
 def test_a_peer_that_waits_for_its_budget_is_let_go_when_we_hang_up() -> None:
@@ -282,6 +318,43 @@ def test_time_in_which_the_daemon_was_busy_with_itself_does_not_count_against_a_
         left = timing.deadlines.seconds_left(due)
         assert left is not None
         assert left > 19.0
+        timing.deadlines.close()
+
+    run(scenario())
+
+
+@of_peers
+def test_nobody_is_late_with_an_answer_to_what_still_waits_for_our_disk(due: Due) -> None:
+    async def scenario() -> None:
+        timing, waiting = Timing(), list[Callable[[], None]]()
+        timing.deadlines = Deadlines(
+            reached=timing._reach,
+            heard=timing.nothing,
+            spawn=lambda work: timing.tasks.append(asyncio.create_task(work)),
+            left=waiting.append,
+        )
+        timing.deadlines.set(due, 0.02)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(timing.reached.wait(), 0.1)
+        assert due in timing.deadlines
+        (leave,) = waiting
+        leave()
+        await asyncio.wait_for(timing.reached.wait(), 5)
+        assert timing.told == [due]
+
+        # One that was moved, or cleared, before it ran.
+        timing.reached.clear()
+        timing.deadlines.set(due, 0.01)
+        timing.deadlines.set(due, 100.0)
+        waiting[1]()
+        waiting[2]()
+        left = timing.deadlines.seconds_left(due)
+        assert left is not None
+        assert left > 90
+        timing.deadlines.set(due, 0.01)
+        timing.deadlines.clear(due)
+        waiting[3]()
+        assert due not in timing.deadlines
         timing.deadlines.close()
 
     run(scenario())

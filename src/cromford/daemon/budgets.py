@@ -41,6 +41,10 @@ STRANGERS_WORK: Final = Rate(burst=1_000, per_second=100)
 # fail waits: whoever has used it up still answers what others pay to it, and gives and takes
 # revocations, or its channel would hang, and others' payments with it.
 FAILURES: Final = Rate(burst=50, per_second=1 / 10)
+# Behind the payment waits what its payer owes others: what they pay to it, and its word in a
+# ceremony. So it waits for less than any deadline, and for longer than one failure costs: whoever
+# is far behind gets no further behind.
+FAILURE_WAIT_SECONDS_MAX: Final = 15.0
 # One that arrives has paid its fee for the room it takes, and for that of a failure before it.
 ARRIVED_COST: Final = -1
 OWNERS_REMEMBERED: Final = 65_536  # Each had a channel: the LSP's own coins limit them before.
@@ -73,12 +77,22 @@ class Budgets:
         self._all_strangers: Allowance | None = None
         self._failures = Allowances(FAILURES, users_max=OWNERS_REMEMBERED)
 
-    def wait_seconds(self, node_id: bytes, data: bytes, *, now: float) -> float:
-        """Return how long a message of a peer has to wait for what the peer has used up."""
+    def wait_seconds(
+        self, node_id: bytes, data: bytes, *, now: float, since: float | None = None
+    ) -> float:
+        """Return how long a message of a peer has to wait for what the peer has used up.
+
+        Args:
+            node_id: The peer's.
+            data: The message.
+            now: What time it is.
+            since: Since when it waits; None for now.
+        """
         is_owner = self.is_owner(node_id)
         due = [one.wait_seconds(now) for one in self._work_of(node_id, now, is_owner=is_owner)]
         if is_owner and _type_of(data) == _ADD_TYPE:
-            due.append(self._failures.of(node_id, now=now).wait_seconds(now))
+            left = FAILURE_WAIT_SECONDS_MAX - (0.0 if since is None else now - since)
+            due.append(min(self._failures.of(node_id, now=now).wait_seconds(now), max(left, 0.0)))
         return max(due)
 
     def charge(self, node_id: bytes, data: bytes, *, now: float) -> None:

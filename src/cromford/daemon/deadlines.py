@@ -1,13 +1,15 @@
 """Deadlines: those of a peer's answer run while the daemon can listen, all others by the clock.
 
 Nobody is late whose message waits in our own queue, or who could not be told for our own business.
-So the time in which the event loop did not come round is not counted, and before the deadline of an
-answer is reached, whatever has arrived by then is heard.
+So the time in which the event loop did not come round is not counted, nor that before our question
+has left, which waits for the disk; and before the deadline of an answer is reached, whatever has
+arrived by then is heard.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from cromford import effects as fx
@@ -38,6 +40,7 @@ class Due(NamedTuple):
 class _Pending:
     handle: asyncio.TimerHandle
     lost_before: float  # Seconds that the loop had lost when this began to run.
+    runs: bool = True  # Not yet, as long as what is to be answered has not left.
 
 
 class Deadlines:
@@ -48,6 +51,7 @@ class Deadlines:
         heard: Returns once everything is handled that has arrived by now.
         spawn: Runs a task of the daemon.
         clock: Seconds; None is the event loop's.
+        left: Calls something once all that was decided by now has left; None if that is at once.
     """
 
     def __init__(
@@ -57,11 +61,13 @@ class Deadlines:
         heard: Callable[[], Awaitable[None]],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         clock: Callable[[], float] | None = None,
+        left: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         self._reached = reached
         self._heard = heard
         self._spawn = spawn
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
+        self._left = left
         self._pending: dict[Due, _Pending] = {}
         self._lost_seconds = 0.0
         self._beat: asyncio.TimerHandle | None = None
@@ -73,7 +79,10 @@ class Deadlines:
     def set(self, due: Due, seconds: float) -> None:
         """Set a deadline, or move one that is set."""
         self.clear(due)
-        self._start(due, seconds)
+        pending = self._start(due, seconds)
+        if self._left is not None and _is_of_answer(due):
+            pending.runs = False
+            self._left(partial(self._run, due, pending, seconds))
 
     def clear(self, due: Due) -> None:
         """Forget a deadline. Harmless if there is none."""
@@ -108,12 +117,19 @@ class Deadlines:
             self._beat_due = now + BEAT_SECONDS
             self._beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self.beat)
 
-    def _start(self, due: Due, seconds: float) -> None:
+    def _run(self, due: Due, pending: _Pending, seconds: float) -> None:
+        """Let a deadline run, unless it was cleared, or moved, before it did."""
+        if self._pending.get(due) is pending:
+            pending.handle.cancel()
+            self._start(due, seconds)
+
+    def _start(self, due: Due, seconds: float) -> _Pending:
         handle = asyncio.get_running_loop().call_later(seconds, self._on_time, due)
         if _is_of_answer(due) and self._beat is None:
             self._beat_due = self._clock() + BEAT_SECONDS
             self._beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self.beat)
-        self._pending[due] = _Pending(handle, self._lost_seconds)
+        self._pending[due] = pending = _Pending(handle, self._lost_seconds)
+        return pending
 
     def _on_time(self, due: Due) -> None:
         if not _is_of_answer(due):
@@ -122,6 +138,8 @@ class Deadlines:
             return
         self.beat()
         pending = self._pending[due]
+        if not pending.runs:
+            return
         lost_seconds = self._lost_seconds - pending.lost_before
         if lost_seconds > 0:
             self._start(due, lost_seconds)

@@ -279,6 +279,13 @@ class Driver(Generic[S]):
             is_awaited = any(not isinstance(asked.effect, _QUIET) for asked in decision.asked)
             commit(entries, archived, follow, is_awaited=is_awaited)
 
+    def afterwards(self, then: Callable[[], None]) -> None:
+        """Do something once all that was decided by now is durable, and done."""
+        if self.commit is None:
+            then()
+        else:
+            self.commit((), (), then, is_awaited=True)
+
     def _doing(
         self, effect: Effect, bound: Callable[[Performed], Callable[[], Iterable[Event]]]
     ) -> Callable[[], Iterable[Event]]:

@@ -154,14 +154,21 @@ class EventLog:
             f"{self.cursor_of(number)!r} are gone"
         )
 
-    def after(self, number: int, *, limit: int = EVENTS_PER_ANSWER_MAX) -> list[EventAnswer]:
+    def after(
+        self, number: int, *, limit: int = EVENTS_PER_ANSWER_MAX, skips_gone: bool = False
+    ) -> list[EventAnswer]:
         """Return the events after a number, oldest first.
 
+        Args:
+            number: Of an event.
+            limit: How many at the most.
+            skips_gone: Whether to begin with the oldest there is, if the next one is gone.
+
         Raises:
-            CursorExpired: If the next one is gone.
+            CursorExpired: If the next one is gone, and none is to be skipped.
         """
         kept = self._store.history(after=number, limit=min(limit, EVENTS_PER_ANSWER_MAX))
-        if kept and kept[0].number != number + 1:
+        if kept and kept[0].number != number + 1 and not skips_gone:
             raise self._expired(number)
         return [
             {"cursor": self.cursor_of(number), **self._shown(decode_dated(record))}
@@ -177,16 +184,18 @@ class EventLog:
                 shown |= called._asdict()
         return shown
 
-    async def wait_after(self, number: int, *, seconds: float) -> list[EventAnswer]:
+    async def wait_after(
+        self, number: int, *, seconds: float, skips_gone: bool = False
+    ) -> list[EventAnswer]:
         """Return the events after a number, waiting for one if there is none yet.
 
         Raises:
-            CursorExpired: If the next one is gone.
+            CursorExpired: If the next one is gone, and none is to be skipped.
         """
         if not await self.wait_beyond(number, seconds=seconds):
             return []
         # The journal may be busy with a commit: the loop does not wait for its turn.
-        return await asyncio.to_thread(self.after, number)
+        return await asyncio.to_thread(self.after, number, skips_gone=skips_gone)
 
     async def wait_beyond(self, number: int, *, seconds: float) -> bool:
         """Wait for an event with a greater number, and say whether there is one."""

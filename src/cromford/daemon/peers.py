@@ -253,7 +253,8 @@ class Peers:
         node_id = peer.connection.node_id
         if self._budgets is not None:
             # Its own doing, so nobody waits for it here.
-            while wait := self._budgets.wait_seconds(node_id, data, now=self._clock()):
+            since = self._clock()
+            while wait := self._budgets.wait_seconds(node_id, data, now=self._clock(), since=since):
                 await self._pause(peer.parting, wait)
                 if peer.parting.is_set():
                     return

@@ -139,6 +139,7 @@ class Daemon(Generic[S]):
             ),
             heard=self.peers.heard,
             spawn=self.spawn,
+            left=self.driver.afterwards,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()

@@ -17,6 +17,7 @@ from cromford.daemon.webhooks import delivering, kept, posting
 from cromford.daemon.webhooks.delivering import BACKOFF_SECONDS_MAX, backoff_seconds
 from cromford.daemon.webhooks.kept import Target
 from cromford.daemon.webhooks.posting import Message
+from cromford.ports import Kept
 
 
 def heights(got: list[Got]) -> list[int]:
@@ -255,6 +256,43 @@ def test_where_events_are_gone_it_goes_on_with_the_oldest_and_says_so(
             later.begin_anew()
             assert (await later.shown())["missed_after"] == "7f-2"
         assert "webhook_missed name=shop" in caplog.text
+
+    play(scenario)
+
+
+class Busy(MemoryJournal):
+    """A journal of three records, to which another comes when it is about to be read first."""
+
+    n_to_come = 1
+
+    @property
+    def oldest(self) -> int:
+        return max(1, self.newest - 2)
+
+    def history(self, *, after: int, limit: int) -> list[Kept]:
+        if self.n_to_come:
+            self.n_to_come -= 1
+            self.append([self.entries[-1]])
+        return super().history(after=after, limit=limit)
+
+
+def test_events_that_go_while_they_are_about_to_be_read_end_no_webhook(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        house = House(tmp_path)
+        async with Receiver().open() as receiver:
+            await house.add(receiver.port)
+            house.happen(1, 2, 3, 4, 5, 6)
+            later = House(tmp_path, store=Busy(entries=house.store.entries))
+            async with later.webhooks:
+                shown = await later.until(lambda one: one["cursor"] == "7f-7")
+                later.happen(8)
+                got = await receiver.until(4)
+        assert ids(got) == ["evt_7f-5", "evt_7f-6", "evt_7f-7", "evt_7f-8"]
+        assert shown["missed_after"] == "7f-0"
+        assert shown["last_error"] is None
+        assert "webhook_ended" not in caplog.text
 
     play(scenario)
 

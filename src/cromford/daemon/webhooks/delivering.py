@@ -177,10 +177,13 @@ class Webhooks:
     async def _deliver(self, delivery: WebhookWork) -> None:
         told = delivery.webhook.told
         while not self._log.is_closed:
+            cursor = delivery.webhook.cursor
             number = self._number(delivery)
-            found = await self._log.wait_after(number, seconds=WAIT_SECONDS)
-            if self._number(delivery) != number:
-                continue  # Some were gone before they were read.
+            found = await self._log.wait_after(number, seconds=WAIT_SECONDS, skips_gone=True)
+            if found and found[0]["cursor"] != self._log.cursor_of(number + 1):
+                # A commit came between, and took the next ones away before they were read.
+                delivery.change(missed_after=cursor)
+                _log.warning("webhook_missed name=%s after=%s", delivery.webhook.name, cursor)
             for event in found:
                 if told.wants(event):
                     await self._until_taken(delivery, event)

@@ -7,7 +7,14 @@ import pytest
 from immutables import Map
 from tests.protocol.exits import POLICY, ExitPump
 from tests.protocol.old_states import told
-from tests.protocol.paying_clients import book, lsp_link, make_invoice, newest_link, pay
+from tests.protocol.paying_clients import (
+    begin_payment,
+    book,
+    lsp_link,
+    make_invoice,
+    newest_link,
+    pay,
+)
 from tests.protocol.pump import PumpNode
 from tests.protocol.sleepers import all_away, lsp_state, sleeping
 from tests.protocol.test_exit_guards import show_blocks
@@ -290,3 +297,30 @@ def test_what_was_paid_for_and_not_revoked_ends_with_a_sweep() -> None:
     assert book(pump.lsp).earned_msat > 0, "it was paid before"
     assert len(told(pump.lsp, cr.HtlcDecided)) == 1, "once"
     restarts_alike(pump)
+
+
+def test_our_commitment_is_taken_for_no_revoked_one_of_a_peer_that_is_further() -> None:
+    """The payer revoked its commitment and signed no new one of ours: ours has a lower number."""
+    pump = world()
+    alice, bob = pump.clients
+    request = replace(make_invoice(pump, bob, SMALL_MSAT), payment_secret=bytes(32))
+    pump.handle(alice, request)
+    pump.run_to(m.UpdateFailHtlc)
+    pump.tamper = lambda sender, _to, message: (
+        () if sender is alice and isinstance(message, m.CommitmentSigned) else (message,)
+    )
+    pump.run()
+    begin_payment(pump, pump.lsp, alice, SMALL_MSAT)
+    link = lsp_link(pump, newest_link(alice))
+    assert link.finished is not None
+    assert link.finished.commitment.content.number < link.state.peer_revoked
+
+    pump.disconnect(alice)
+    pump.handle(pump.lsp, ev.ExitRequested(attempt_id=link.attempt_id, client=link.client))
+    for _ in range(200):
+        pump.mine()
+    assert lsp_state(pump).factory(0).chain.spends[link.present.outpoint].txid == (
+        link.finished.commitment.tx.txid
+    )
+    assert under_way(pump) == []
+    assert is_resolved(lsp_state(pump).factory(0), lsp_link(pump, newest_link(alice)))

@@ -9,8 +9,8 @@ from cromford.protocol.turn import Turn
 # Attempts that a store can have begun since its newest backup: it would need two a minute for a
 # year. On top of it comes a number drawn anew at each start, for one backup may be restored twice.
 ATTEMPTS_SKIPPED: Final = 1 << 20
-# Of the wallet's receive and change scripts each. An attempt uses one, whatever becomes of it: some
-# fifty a day for three weeks.
+# Of the wallet's receive and change scripts each. Older programs handed one out for each attempt,
+# whatever became of it: some fifty a day for three weeks.
 SCRIPTS_WATCHED: Final = 1_000
 BEGIN_ANEW: Final = "begin again: the restored store lost nothing"
 

@@ -57,5 +57,19 @@ def known_breach(link: Link, funding: Funding) -> RevokedCommitment | None:
 
 
 def is_to_be_recalled(link: Link, spender: Tx) -> bool:
-    """Say whether a channel's output went where a revoked commitment says, and what is unknown."""
-    return link.breach is None and revoked_number(link, spender) is not None
+    """Say whether a channel's output went where a revoked commitment says, and what is unknown.
+
+    A commitment says its number, and not whose it is: our latest has the number of a revoked one of
+    the peer's, where the peer has revoked more than it signed for us.
+    """
+    return (
+        link.breach is None
+        and revoked_number(link, spender) is not None
+        and not _is_ours(link, spender)
+    )
+
+
+def _is_ours(link: Link, spender: Tx) -> bool:
+    fundings = (one for one in link.fundings if one.outpoint == spender.inputs[0].outpoint)
+    finished = (link.finished_on(funding) for funding in fundings)
+    return any(ours is not None and ours.commitment.tx.txid == spender.txid for ours in finished)

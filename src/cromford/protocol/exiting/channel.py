@@ -17,7 +17,12 @@ from cromford.factory.vertices import TreeNode
 from cromford.protocol import events as ev
 from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.channels.htlc_rules import give_up_height
-from cromford.protocol.exiting.breach import known_breach, revoked_commitment, revoked_number
+from cromford.protocol.exiting.breach import (
+    is_to_be_recalled,
+    known_breach,
+    revoked_commitment,
+    revoked_number,
+)
 from cromford.protocol.exiting.confirming import of_commitment, of_spend, paid_for, step_of_path
 from cromford.protocol.exiting.in_hand import InHand
 from cromford.protocol.exiting.stake import htlcs_at_stake
@@ -53,6 +58,10 @@ from cromford.watch.sweep import TakingTx
 
 ANY_FEES: Final = OwnFees()
 RESOLVED_DEPTH: Final = 6  # From then on what the chain says of an HTLC is passed on.
+# How an HTLC ended of which nobody said so, for the operator.
+SWEPT_ABOVE: Final = "the factory was swept above its channel"
+OVERTAKEN: Final = "its channel's funding lost its place"
+ELSEWHERE: Final = "its channel ended without a commitment that our store has"
 
 
 def landed_channel(
@@ -84,6 +93,17 @@ def landed_channel(
         payout_script=holding.payout_script,
         fees=fees,
     )
+
+
+def settled_spender(link: Link, chain: KnownChain) -> Tx | None:
+    """Return what spent a channel's output `RESOLVED_DEPTH` ago; None if what it says is unknown.
+
+    That of a revoked commitment still has to be looked up.
+    """
+    spender = chain.spends.get(link.funding_on(chain).outpoint)
+    if spender is None or is_to_be_recalled(link, spender):
+        return None
+    return spender if chain.depth(spender.txid) >= RESOLVED_DEPTH else None
 
 
 def _unknown(link: Link, spender: Tx) -> UnknownSpender | None:

@@ -10,8 +10,14 @@ from typing import Final
 from cromford.channel.content import Htlc
 from cromford.protocol.channels.close_rules import CLOSED_TOGETHER, closed_by
 from cromford.protocol.channels.htlc_rules import give_up_height
-from cromford.protocol.exiting.breach import is_to_be_recalled
-from cromford.protocol.exiting.channel import RESOLVED_DEPTH, landed_channel
+from cromford.protocol.exiting.channel import (
+    ELSEWHERE,
+    OVERTAKEN,
+    RESOLVED_DEPTH,
+    SWEPT_ABOVE,
+    landed_channel,
+    settled_spender,
+)
 from cromford.protocol.exiting.in_hand import InHand
 from cromford.protocol.exiting.superseded import DECIDED_DEPTH
 from cromford.protocol.journal import channel_records as cr
@@ -21,9 +27,6 @@ from cromford.protocol.journal.link import Link
 from cromford.watch.exit import swept_by
 
 # How it ended, for the operator.
-SWEPT: Final = "the factory was swept above its channel"
-OVERTAKEN: Final = "its channel's funding lost its place"
-ELSEWHERE: Final = "its channel ended without a commitment that our store has"
 NO_OUTPUT: Final = "it had no output on chain"
 TAKEN: Final = "its payer took it back on chain"
 PAYERS: Final = "it is on chain, and its payer's to take back"
@@ -83,11 +86,8 @@ def _how_it_ended(
         return CLOSED_TOGETHER if chain.depth(closed) >= RESOLVED_DEPTH else None
     sweep = swept_by(attempt.branch_on(link.client, chain).nodes, chain.spends)
     if sweep is not None:
-        return SWEPT if chain.depth(sweep.txid) >= RESOLVED_DEPTH else None
-    spender = chain.spends.get(link.funding_on(chain).outpoint)
-    if spender is None or is_to_be_recalled(link, spender):
-        return None
-    if chain.depth(spender.txid) < RESOLVED_DEPTH:
+        return SWEPT_ABOVE if chain.depth(sweep.txid) >= RESOLVED_DEPTH else None
+    if settled_spender(link, chain) is None:
         return None
     landed = landed_channel(in_hand(state, link.client), chain).landed
     if landed is None:

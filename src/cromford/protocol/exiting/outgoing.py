@@ -1,22 +1,22 @@
 """HTLCs that a client offered, and of which nothing will ever tell whether they were paid."""
 
 from collections.abc import Callable, Iterator
-from typing import Final
 
 from cromford.protocol.channels.htlc_rules import give_up_height
-from cromford.protocol.exiting.breach import is_to_be_recalled
-from cromford.protocol.exiting.channel import RESOLVED_DEPTH, landed_channel
+from cromford.protocol.exiting.channel import (
+    ELSEWHERE,
+    OVERTAKEN,
+    RESOLVED_DEPTH,
+    SWEPT_ABOVE,
+    landed_channel,
+    settled_spender,
+)
 from cromford.protocol.exiting.in_hand import InHand
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 from cromford.watch.exit import swept_by
-
-# How they ended, for the operator.
-SWEPT: Final = "the factory was swept above its channel"
-OVERTAKEN: Final = "its channel's funding lost its place"
-ELSEWHERE: Final = "its channel ended without a commitment that our store has"
 
 
 def ended_untold(
@@ -62,11 +62,8 @@ def _how_it_ended(
     if isinstance(attempt.stage, Complete):
         sweep = swept_by(attempt.branch_on(chain).nodes, chain.spends)
         if sweep is not None:
-            return SWEPT if chain.depth(sweep.txid) >= RESOLVED_DEPTH else None
-    spender = chain.spends.get(link.funding_on(chain).outpoint)
-    if spender is None or is_to_be_recalled(link, spender):
-        return None
-    if chain.depth(spender.txid) < RESOLVED_DEPTH:
+            return SWEPT_ABOVE if chain.depth(sweep.txid) >= RESOLVED_DEPTH else None
+    if settled_spender(link, chain) is None:
         return None
     is_known = landed_channel(in_hand(state, attempt), chain).landed is not None
     return None if is_known else ELSEWHERE

@@ -197,6 +197,16 @@ def test_a_reorganisation_publishes_both_again() -> None:
     assert lsp_state(pump).wallet.payments == {}
 
 
+def test_what_a_funding_pays_is_not_told_while_a_coin_of_it_is_off_the_chain() -> None:
+    pump = waiting()
+    bump(pump)
+    attempt_id = pump.attempt.attempt_id
+    (coin,) = lsp_state(pump).house.entries[attempt_id].coins
+    while coin in lsp_state(pump).wallet.coins:
+        pump.handle(pump.lsp, ev.BlockRemoved(height=pump.lsp.state.chain.height))
+    assert views.bump_of(lsp_state(pump).house, attempt_id) is None
+
+
 def test_what_paid_for_a_funding_is_forgotten_when_it_is_deep() -> None:
     pump = waiting()
     bump(pump)

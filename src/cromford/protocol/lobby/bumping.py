@@ -146,11 +146,14 @@ def check_is_no_child(house: House, txid: Txid) -> None:
 
 
 def paid_sat_per_kw(house: House, attempt_id: bytes) -> int | None:
-    """Return the feerate that a funding pays together with its child; None without one."""
-    bump = house.bumps.get(attempt_id)
-    if bump is None:
+    """Return the feerate that a funding pays together with its child; None without one.
+
+    Nor is it known while a reorganisation has taken a coin of the funding away.
+    """
+    bump, entry = house.bumps.get(attempt_id), house.entries[attempt_id]
+    if bump is None or any(outpoint not in house.wallet.coins for outpoint in entry.coins):
         return None
-    fee_sat = funding_fee_sat(house, house.entries[attempt_id], bump.funding)
+    fee_sat = funding_fee_sat(house, entry, bump.funding)
     child = FeeAndWeight(bump.fee_sat, _weight(bump.child))
     return _paid_sat_per_kw(FeeAndWeight(fee_sat, bump.funding.weight), child)
 

@@ -168,7 +168,7 @@ def test_an_operator_finds_what_it_paid_and_forwarded(tmp_path: Path) -> None:
                 ("alice", "invoices", "direction", "out", "in"),
                 ("alice", "invoices", "status", "pending", "open, paid, expired"),
                 ("lsp", "payments", "direction", "in", "out"),
-                ("lsp", "payments", "status", "open", "paid, failed, pending"),
+                ("lsp", "payments", "status", "open", "paid, failed, pending, unknown"),
             ):
                 code, message = await refused(t, name, method, **{param: wrong})
                 assert code == "invalid_param"

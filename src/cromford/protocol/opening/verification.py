@@ -133,9 +133,8 @@ def check_ladder(
             raise Refusal(field, expected=refusal.expected, received=refusal.received) from refusal
         seen.add(claim.funding_outpoint)
     check_nonces_of_ladder(claims, branches)
-    if len(claims) > 1:
-        check_rising(claims, coins)
-        check_keys_of_ladder(claims)
+    check_rising(claims, coins)
+    check_keys_of_ladder(claims)
     return tuple(branches)
 
 

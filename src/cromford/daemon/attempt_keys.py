@@ -53,18 +53,12 @@ class AttemptKeys:
             self._post(prepared)
 
     async def _try(self, asked: fx.PrepareAttempt) -> ev.AttemptPrepared | None:
+        """Return what an attempt needs; None if there is no room for it now."""
         try:
-            return await self._made(asked)
+            for prepared in attempt_prepared(self._signer, self._draw, asked):
+                if prepared is not None:
+                    return prepared
+                await asyncio.sleep(0)
         except NoPoolFree as lacking:
             _log.warning("no_room_for_nonces attempt=%d reason=%s", asked.attempt, lacking)
-            return None
-
-    async def _made(self, asked: fx.PrepareAttempt) -> ev.AttemptPrepared:
-        steps = attempt_prepared(self._signer, self._draw, asked)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as made:
-                prepared: ev.AttemptPrepared = made.value
-                return prepared
-            await asyncio.sleep(0)
+        return None

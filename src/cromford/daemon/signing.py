@@ -5,7 +5,7 @@ becomes an event.
 """
 
 import secrets
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from cromford import effects as fx
@@ -161,10 +161,10 @@ def _signed_jointly(signer: Signer, effect: fx.SignJointSweep) -> Tx:
 
 def attempt_prepared(
     signer: Signer, draw: Callable[[], bytes], effect: fx.PrepareAttempt
-) -> Generator[None, None, ev.AttemptPrepared]:
-    """Return the factory's pool, and of each candidate the keys and pools of all channels.
+) -> Iterator[ev.AttemptPrepared | None]:
+    """Yield at last the factory's pool, and of each candidate the keys and pools of all channels.
 
-    It yields between them, where others may have a turn.
+    Before it yields None between them, where others may have a turn.
 
     Raises:
         NoPoolFree: If there is no room for one of them; none is kept then.
@@ -183,7 +183,7 @@ def attempt_prepared(
         for candidate in range(effect.n_candidates):
             channels = []
             for client in range(1, effect.n_clients + 1):
-                yield
+                yield None
                 name = ChannelKey(attempt=attempt, channel=client, candidate=candidate)
                 channels.append(
                     (signer.channel_pubkeys(name), pool_of(name, LSP_CHANNEL_POOL_SIZE))
@@ -194,7 +194,7 @@ def attempt_prepared(
             signer.drop_pool(pool.pool_id)
         raise
     first, *higher = of_candidates
-    return ev.AttemptPrepared(
+    yield ev.AttemptPrepared(
         asked=effect,
         attempt_id=attempt_id,
         factory_pool=factory_pool,
@@ -207,13 +207,7 @@ def _prepare_attempt(
     signer: Signer, draw: Callable[[], bytes], effect: fx.PrepareAttempt
 ) -> ev.AttemptPrepared:
     """Make all of it at once."""
-    steps = attempt_prepared(signer, draw, effect)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as made:
-            prepared: ev.AttemptPrepared = made.value
-            return prepared
+    return next(filter(None, attempt_prepared(signer, draw, effect)))
 
 
 def _prepare_join(signer: Signer, effect: fx.PrepareJoin) -> ev.JoinPrepared:

@@ -29,6 +29,7 @@ from cromford.protocol import (
 from cromford.protocol import events as ev
 from cromford.protocol.advancing import lsp as advancing
 from cromford.protocol.channels import lsp as channels
+from cromford.protocol.channels.forwarding import withdraw_own
 from cromford.protocol.channels.resuming import on_nonce_deadline
 from cromford.protocol.channels.signing import on_revocation_deadline
 from cromford.protocol.closing import lsp as closing
@@ -313,7 +314,7 @@ def _start_anew(turn: Turn[Factory]) -> None:
     if pools:
         turn.ask(fx.DropPools(pool_ids=pools))
     _start(turn)
-    channels.take_up_again(turn)
+    withdraw_own(turn)
 
 
 def _touch(round_: Round, stream: str) -> None:

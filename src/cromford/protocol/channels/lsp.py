@@ -20,7 +20,6 @@ from cromford.protocol.channels.forwarding import (
     on_hold_deadline,
     on_refused,
     take_forward,
-    withdraw_own,
     withdraw_untaken,
 )
 from cromford.protocol.channels.htlc_rules import is_alive, is_in_time
@@ -114,11 +113,6 @@ def on_block(turn: Turn[Factory]) -> None:
     end_late_holds(turn)
     withdraw_untaken(turn)
     finish_channels(turn)
-
-
-def take_up_again(turn: Turn[Factory]) -> None:
-    """Go on in a factory that a bug had stopped."""
-    withdraw_own(turn)
 
 
 def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:

@@ -76,10 +76,8 @@ def on_closed(turn: AnyTurn, link: Link) -> None:
 
 
 def _returned(book: Book, link: Link) -> Iterator[cr.HtlcDecided]:
-    for live in link.state.htlcs:
-        htlc = live.htlc
-        if htlc.offered_by is link.me and (link.channel_id, htlc.htlc_id) in book.owners:
-            yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
+    for htlc in book.undecided(link):
+        yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
 
 
 def tell_closed(turn: AnyTurn, links: Iterable[Link], *, payout_script: bytes) -> None:

@@ -238,10 +238,8 @@ def lost_by_sweep(state: Factory, link: Link) -> Iterator[cr.HtlcDecided]:
     sweep = swept_by(nodes, state.chain.spends)
     if sweep is None or state.chain.depth(sweep.txid) < RESOLVED_DEPTH:
         return
-    for live in link.state.htlcs:
-        htlc = live.htlc
-        if htlc.offered_by is link.me and (link.channel_id, htlc.htlc_id) in state.book.owners:
-            yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
+    for htlc in state.book.undecided(link):
+        yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
 
 
 def _has_something(state: Factory) -> bool:

@@ -36,12 +36,7 @@ def ended_untold(
         link: The channel.
         in_hand: Returns what we hold of it.
     """
-    waiting = [
-        live.htlc
-        for live in link.state.htlcs
-        if live.htlc.offered_by is link.me
-        and (link.channel_id, live.htlc.htlc_id) in state.book.owners
-    ]
+    waiting = list(state.book.undecided(link))
     reason = _how_it_ended(state, attempt, link, in_hand) if waiting else None
     if reason is None:
         return

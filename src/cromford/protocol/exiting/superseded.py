@@ -74,10 +74,8 @@ def decided_by_poison(
     poison = channel_poison_in(attempt, link, chain)
     if poison is None or chain.depth(poison.txid) < DECIDED_DEPTH:
         return
-    for live in link.state.htlcs:
-        htlc = live.htlc
-        if htlc.offered_by is link.me and (link.channel_id, htlc.htlc_id) in book.owners:
-            yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
+    for htlc in book.undecided(link):
+        yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
 
 
 def given_up_with_state(book: Book, link: Link, chain: KnownChain) -> Iterator[cr.HtlcDecided]:
@@ -92,10 +90,8 @@ def given_up_with_state(book: Book, link: Link, chain: KnownChain) -> Iterator[c
         return
     if chain.depth(landed.outpoint.txid) < DECIDED_DEPTH:
         return
-    for live in link.state.htlcs:
-        htlc = live.htlc
-        is_ours = htlc.offered_by is link.me and (link.channel_id, htlc.htlc_id) in book.owners
-        if is_ours and give_up_height(htlc.cltv_expiry) <= chain.height:
+    for htlc in book.undecided(link):
+        if give_up_height(htlc.cltv_expiry) <= chain.height:
             yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
 
 
@@ -105,10 +101,8 @@ def given_up_with_funding(book: Book, link: Link, *, height: int) -> Iterator[cr
     For one that did so six blocks deep: nobody brings that channel on chain. As with a state that a
     poison takes, who paid for an HTLC elsewhere would have to leave its own channel.
     """
-    for live in link.state.htlcs:
-        htlc = live.htlc
-        is_ours = htlc.offered_by is link.me and (link.channel_id, htlc.htlc_id) in book.owners
-        if is_ours and give_up_height(htlc.cltv_expiry) <= height:
+    for htlc in book.undecided(link):
+        if give_up_height(htlc.cltv_expiry) <= height:
             yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
 
 

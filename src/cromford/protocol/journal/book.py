@@ -4,12 +4,13 @@ What still has to be done about an HTLC is part of the value, so that nothing de
 crash came: it is done as soon as its channel can carry the answer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from immutables import Map
 
 from cromford.changed import changed
+from cromford.channel.content import Htlc
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.link_fold import disconnected
 from cromford.protocol.journal.mail import Letter
@@ -237,6 +238,13 @@ class Book:
     def is_awaited(self, key: HtlcKey) -> bool:
         """Say whether an HTLC of a peer waits for an answer of ours, whatever that will be."""
         return key in self.arrived or key in self.held or key in self.forwards
+
+    def undecided(self, link: Link) -> Iterator[Htlc]:
+        """Yield our HTLCs of a channel of which it is not decided what became of them."""
+        for live in link.state.htlcs:
+            is_ours = live.htlc.offered_by is link.me
+            if is_ours and (link.channel_id, live.htlc.htlc_id) in self.owners:
+                yield live.htlc
 
     def with_link(self, link: Link) -> "Book":
         """Return the book with one channel more."""

@@ -11,7 +11,13 @@ from tests.protocol.pump import PumpNode, Tamper
 
 from cromford.factory.allocation import Purchase
 from cromford.protocol import events as ev
-from cromford.protocol.advancing.buying import WRONG_QUOTE, answer_to, most_owned_sat
+from cromford.protocol.advancing.buying import (
+    NOT_BEGUN_BLOCKS,
+    QUOTE_WAIT_BLOCKS,
+    WRONG_QUOTE,
+    answer_to,
+    most_owned_sat,
+)
 from cromford.protocol.advancing.selling import QUOTE_BLOCKS
 from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Rejected
@@ -227,6 +233,30 @@ def test_an_lsp_that_does_not_begin_ends_a_purchase_by_its_quotes_height(market:
     assert not ended(market)
     market.pump.mine(1)
     assert ended(market) == [(quote.quote_id, f"not begun by height {quote.valid_until_height}")]
+
+
+def test_an_lsp_that_names_a_far_height_does_not_keep_a_purchase_waiting_for_it(
+    market: Market,
+) -> None:
+    """How long a client waits is its own to say: nothing is bought months after it was wanted."""
+    far = 1 << 40
+    with market.pump.tampering(lying(valid_until_height=far)):
+        ask = ev.QuoteRequested(attempt_id=market.attempt_id, amount_sat=20_000)
+        market.pump.handle(market.buyer, ask)
+        market.pump.run()
+    quote = heard(market)
+    assert isinstance(quote, m.Quote)
+    assert quote.valid_until_height == far
+    with market.pump.tampering(silent(m.Buy)):
+        buy(market, quote)
+        market.pump.run()
+    height = market.pump.chain.height
+    market.pump.mine(QUOTE_WAIT_BLOCKS + NOT_BEGUN_BLOCKS)
+    assert not ended(market)
+    market.pump.mine(1)
+    assert ended(market) == [
+        (quote.quote_id, f"not begun by height {height + QUOTE_WAIT_BLOCKS}")
+    ]
 
 
 def test_a_client_buys_and_everybody_writes_it_down() -> None:

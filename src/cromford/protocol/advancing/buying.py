@@ -36,6 +36,8 @@ from cromford.wire.messages import decode_message, encode_message
 from cromford.wire.selling import ALL_OF_IT
 
 WRONG_QUOTE: Final = "wrong_quote"
+# Six hours. An LSP may name any height: how long a purchase waits for it is the buyer's to say.
+QUOTE_WAIT_BLOCKS: Final = 36
 NOT_BEGUN_BLOCKS: Final = 1  # After a quote's last height: the LSP may see that block later.
 Advances = Mapping[bytes, ClientAdvance]
 
@@ -270,7 +272,9 @@ def _buy(turn: Turn[ClientState], event: ev.PurchaseRequested) -> None:
             price_msat=quote.price_msat,
             payment_hash=wanted.payment_hash,
             takes_beyond=event.beyond_coverage,
-            valid_until_height=quote.valid_until_height,
+            valid_until_height=min(
+                quote.valid_until_height, turn.known_height + QUOTE_WAIT_BLOCKS
+            ),
         )
     )
     turn.send(

@@ -14,6 +14,8 @@ from cromford.bitcoin.tx import Tx
 from cromford.daemon.views.lsp import locked_sat, status_of
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal.house import House
+from cromford.protocol.lobby import giving_up
 from cromford.protocol.lobby.choosing import lent_sat, room_sat
 from cromford.wire import messages as m
 
@@ -271,3 +273,20 @@ def test_an_attempt_that_is_not_funded_is_not_given_up_but_aborted() -> None:
     pump.build()
     pump.run_to(m.SignRoot)
     assert code_of(pump, request(pump)) == "factory_not_found"
+
+
+def test_what_ends_a_funding_is_signed_once_its_coin_is_on_the_chain() -> None:
+    """A crash came before the signature, and a reorganisation before the next start."""
+    pump = unheard()
+    replacement = abandon(pump)
+    (spent,) = replacement.inputs
+
+    def unsigned() -> House:
+        house: House = pump.lsp.state.house
+        return replace(house, wallet=replace(house.wallet, payments={}))
+
+    (owed,) = giving_up.owed(unsigned())
+    assert (owed.tx, len(owed.prevouts)) == (replacement, 1)
+    while spent.outpoint in unsigned().wallet.coins:
+        pump.handle(pump.lsp, ev.BlockRemoved(height=pump.lsp.state.chain.height))
+    assert not [*giving_up.owed(unsigned())]

@@ -254,9 +254,7 @@ def test_an_lsp_that_names_a_far_height_does_not_keep_a_purchase_waiting_for_it(
     market.pump.mine(QUOTE_WAIT_BLOCKS + NOT_BEGUN_BLOCKS)
     assert not ended(market)
     market.pump.mine(1)
-    assert ended(market) == [
-        (quote.quote_id, f"not begun by height {height + QUOTE_WAIT_BLOCKS}")
-    ]
+    assert ended(market) == [(quote.quote_id, f"not begun by height {height + QUOTE_WAIT_BLOCKS}")]
 
 
 def test_a_client_buys_and_everybody_writes_it_down() -> None:

@@ -4,7 +4,15 @@ from typing import Final
 
 import pytest
 from tests.protocol.forked_world import ForkedPump
-from tests.protocol.ladders import DEPTH, candidates, forked, refused, replace_by
+from tests.protocol.ladders import (
+    DEPTH,
+    ask_build,
+    asked_for_keys,
+    candidates,
+    forked,
+    refused,
+    replace_by,
+)
 from tests.protocol.sleepers import lsp_state
 from tests.protocol.test_forked_fundings import shown
 from tests.protocol.test_ladder_reorgs import bury, live_in
@@ -150,3 +158,27 @@ def test_a_ladder_that_was_given_up_and_confirms_all_the_same_lives() -> None:
     pump.chain.forget_all()
     bury(pump, candidates(pump)[0])
     assert live_in(pump, 0)
+
+
+def test_a_ladder_is_given_up_once_all_of_its_coins_are_on_the_chain() -> None:
+    """What a funding pays, and so what takes its place, is not known without one of them."""
+    pump = ForkedPump(2)
+    for client in pump.clients:
+        wish = ev.JoinRequested(capacity_sat=9_000_000, capacity_least_sat=9_000_000)
+        pump.handle(client, wish)
+    pump.run()
+    asked_for_keys(pump, 3)
+    ask_build(pump)
+    pump.run()
+    entry = lsp_state(pump).house.entries[pump.attempt.attempt_id]
+    assert len(entry.coins) > 1
+    while all(coin in lsp_state(pump).wallet.coins for coin in entry.coins):
+        pump.handle(pump.lsp, ev.BlockRemoved(height=pump.lsp.state.chain.height))
+    error = refused(pump, abandon_request(pump, FAR_MORE))
+    assert (error.code, error.retryable) == ("coins_off_chain", True)
+    pump.sync()
+    pump.handle(pump.lsp, abandon_request(pump, FAR_MORE))
+    pump.run()
+    funded = pump.attempt.funded
+    assert funded is not None
+    assert funded.replacement is not None

@@ -272,9 +272,7 @@ def _buy(turn: Turn[ClientState], event: ev.PurchaseRequested) -> None:
             price_msat=quote.price_msat,
             payment_hash=wanted.payment_hash,
             takes_beyond=event.beyond_coverage,
-            valid_until_height=min(
-                quote.valid_until_height, turn.known_height + QUOTE_WAIT_BLOCKS
-            ),
+            valid_until_height=min(quote.valid_until_height, turn.known_height + QUOTE_WAIT_BLOCKS),
         )
     )
     turn.send(

@@ -212,15 +212,31 @@ def check_waits(house: House, entry: FactoryEntry) -> None:
     """Check that a funding waits for a block, and that one may have it.
 
     Raises:
-        Rejected: If one has it, it was given up, or a coin of it is gone.
+        Rejected: If one has it, it was given up, or a coin of it is gone, or off the chain.
     """
     if house.is_confirmed(entry):
         raise Rejected("factory_funded", "the funding is in a block")
     if entry.replacement is not None:
         raise Rejected("factory_abandoned", "the funding was given up")
     coins = [house.wallet.coins.get(outpoint) for outpoint in entry.coins]
-    if entry.status == DEAD or any(coin is None or coin.spent_height is not None for coin in coins):
+    is_spent = any(coin is not None and coin.spent_height is not None for coin in coins)
+    if entry.status == DEAD or is_spent:
         raise Rejected("factory_dead", "a coin of the funding is spent already")
+    check_coins_are_known(house, entry)
+
+
+def check_coins_are_known(house: House, entry: FactoryEntry) -> None:
+    """Check that all coins of a funding are in blocks: else nobody knows what it pays.
+
+    Raises:
+        Rejected: If a reorganisation has taken one away.
+    """
+    if any(outpoint not in house.wallet.coins for outpoint in entry.coins):
+        raise Rejected(
+            "coins_off_chain",
+            "a coin of the funding is in no block: a reorganisation took it away",
+            retryable=True,
+        )
 
 
 def _check_pays_more(

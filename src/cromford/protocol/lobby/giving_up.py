@@ -15,7 +15,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.house import House
-from cromford.protocol.lobby.bumping import signed_entry
+from cromford.protocol.lobby.bumping import check_coins_are_known, signed_entry
 from cromford.protocol.lobby.replacing import least_sat_above
 from cromford.protocol.turn import Turn
 from cromford.wallet.coins import InsufficientCoins, WalletCoin, wallet_tx_vsize
@@ -43,15 +43,17 @@ def planned(
         fees: What our own node asks for.
 
     Raises:
-        Rejected: If there is no such funding without a block, its coins do not pay for it, or with
-            a fee ladder it pays too little to take the published candidate's place.
+        Rejected: If there is no such funding without a block, its coins do not pay for it or are
+            off the chain, or with a fee ladder it pays too little to take the published candidate's
+            place.
     """
     entry = signed_entry(house, attempt_id)
     if house.is_confirmed(entry):
         raise Rejected("factory_funded", "the funding is in a block")
     coins = _coins(house, entry.coins)
-    if not coins or any(coin.spent_height is not None for coin in coins):
+    if any(coin.spent_height is not None for coin in coins):
         raise Rejected("factory_dead", "a coin of the funding is spent already")
+    check_coins_are_known(house, entry)
     coin = max(coins, key=lambda coin: (coin.txout.amount_sat, coin.outpoint))
     try:
         plan = plan_return(house.wallet, coin, feerate_sat_per_kw=feerate_sat_per_kw)
@@ -117,7 +119,8 @@ def _owed(house: House, replacement: Tx) -> Iterator[fx.SignSpending]:
     wallet = house.wallet
     coins = _coins(house, [tx_in.outpoint for tx_in in replacement.inputs])
     is_signed = replacement.txid in {**wallet.payments, **wallet.ended_payments}
-    if not is_signed and all(coin.spent_height is None for coin in coins):
+    is_there = len(coins) == len(replacement.inputs)
+    if is_there and not is_signed and all(coin.spent_height is None for coin in coins):
         yield fx.SignSpending(
             tx=replacement,
             prevouts=tuple(coin.txout for coin in coins),

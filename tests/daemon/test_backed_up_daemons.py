@@ -280,3 +280,31 @@ def test_an_old_copy_and_an_emptied_place_are_found_out_at_a_start(
             assert len(marks_in(third)) == 2
 
     asyncio.run(scenario())
+
+
+def test_an_old_copy_is_found_out_by_its_replica_where_no_mark_is_kept(
+    tmp_path: Path, places: Path
+) -> None:
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            t.more["alice"] = {"backup_dir": places / "second"}
+            await t.build("alice")
+            await pay(t, "lsp", "alice", AMOUNT_MSAT)
+            await t.stop("alice")
+            home = t.base / "alice" / "regtest"
+            await asyncio.to_thread(shutil.copytree, home, places / "older")
+            await t.start_client("alice")
+            await pay(t, "lsp", "alice", AMOUNT_MSAT)
+            await t.until("alice", "backup_status", lambda s: s["replica"]["behind_records"] == 0)
+            await t.stop("alice")
+
+            await asyncio.to_thread(shutil.rmtree, home)
+            await asyncio.to_thread(shutil.copytree, places / "older", home)
+            await t.start_client("alice")
+            status = await backup_status(t, "alice")
+            assert status["is_restored"]
+            assert "an older copy: the replica in " in status["source"]
+            (link,) = t.running["alice"][0].driver.state.book.links.values()
+            assert link.mark is not None
+
+    asyncio.run(scenario())

@@ -10,8 +10,8 @@ import pytest
 
 from cromford.adapters.memory import MemoryJournal
 from cromford.daemon import committer as committing
+from cromford.daemon.backup.restored import RecordsLost
 from cromford.daemon.committer import Committer
-from cromford.daemon.marks import RecordsLost
 from cromford.ports import Archived, Checkpoint, Entry, StoreFailed
 
 

@@ -20,8 +20,8 @@ from cromford.daemon import clientd, lspd
 from cromford.daemon.api.server import SocketInUse
 from cromford.daemon.api.tokens import BadTokens
 from cromford.daemon.backup.places import PlaceRefused
+from cromford.daemon.backup.restored import RecordsLost
 from cromford.daemon.home import UnreadableFile
-from cromford.daemon.marks import RecordsLost
 from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.daemon.webhooks.kept import BadWebhooks
 from cromford.listening import API, METRICS, PEERS, CannotListen

@@ -17,19 +17,14 @@ from cromford.daemon.backup.asking import Asker
 from cromford.daemon.backup.high_water import LINE_SIZE, HighWater, HighWaterMark, Memo
 from cromford.daemon.backup.mark_file import BadMark, MarkFile, MarkMoved
 from cromford.daemon.backup.mark_place import Judged, MarkPlace, StoreIs, judge
-from cromford.daemon.backup.restored import mark_as_restored
+from cromford.daemon.backup.restored import NOT_NAMED, RecordsLost, mark_as_restored
 from cromford.daemon.backup.said import reason_at
 from cromford.ports import Archived, Entry, Store
 
 ANSWER_SECONDS: Final = 5.0  # That a place may take, until it counts as unreachable.
 RETRY_SECONDS: Final = 5.0
-NOT_NAMED: Final = bytes(16)  # Of a store that no backup file was restored to.
 
 _log = logging.getLogger(__name__)
-
-
-class RecordsLost(Exception):
-    """A mark that came back proves that records are lost: a daemon that runs has to start anew."""
 
 
 class _NeedsWord(Exception):

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from cromford.adapters.sealed import BadFile
 from cromford.adapters.sqlite import Journal
 from cromford.answers.backup import BackupMade, BackupStatus, MarkState
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
@@ -23,10 +24,13 @@ from cromford.daemon.backup.mark_place import MarkPlace
 from cromford.daemon.backup.places import PlaceRefused, shared_devices
 from cromford.daemon.backup.replica import Replica
 from cromford.daemon.backup.replica_files import store_name
+from cromford.daemon.backup.replica_tail import newest_tail
+from cromford.daemon.backup.restored import mark_if_behind
 from cromford.daemon.backup.said import (
     BACKUP_ELSEWHERE,
     CANNOT_WRITE,
     MARK_LEFT_OUT,
+    reason_at,
     reason_of,
     warnings_of,
 )
@@ -77,7 +81,7 @@ PARAMS: Final[Params] = {"backup_create": _CreateParams}
 class Safekeeping:
     """The second and the third place of one daemon's store.
 
-    Made before the store is read: a mark that leads marks it as restored.
+    Made before the store is read: a mark, or a replica, that leads marks it as restored.
 
     Args:
         journal: The store, open.
@@ -110,6 +114,7 @@ class Safekeeping:
             secret=keychain.backup_secret,
         )
         forget_copies(home)
+        self._compare_with_replica()
         self.marks = self._new_marks()
         self.replica = self._new_replica()
         self._said = read_memo(journal)
@@ -119,6 +124,27 @@ class Safekeeping:
             _log.warning("places_share_a_device: %s", warning)
         if self.memo is not None and self.memo.source:
             _log.warning("store_is_restored source=%s", self.memo.source)
+
+    def _compare_with_replica(self) -> None:
+        """Mark the store as restored, if a replica of it has what it lacks, before it is read.
+
+        A place that does not answer in time is compared once it is back.
+        """
+        directory = self._options.backup_dir
+        if directory is None:
+            return
+        held = directory / store_name(self._owner, self._number)
+        asker = Asker("replica tail", seconds=ANSWER_SECONDS)
+        try:
+            tail = asker.ask(lambda: newest_tail(held, self._owner))
+        except (OSError, BadFile) as error:
+            _log.warning("replica_not_compared reason=%s", reason_at(held, error))
+            return
+        finally:
+            asker.close()
+        why = None if tail is None else mark_if_behind(self._journal, tail, held)
+        if why is not None:
+            _log.critical("store_marked reason=%s", why)
 
     def _new_marks(self) -> Marks | None:
         directory = self._options.mark_dir

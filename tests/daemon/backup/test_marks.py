@@ -18,8 +18,8 @@ from cromford.daemon.backup.asking import Asker, NoAnswer
 from cromford.daemon.backup.high_water import HighWater, HighWaterMark, MarkSays, read_memo
 from cromford.daemon.backup.mark_file import MarkFile
 from cromford.daemon.backup.mark_place import MarkPlace
-from cromford.daemon.backup.restored import mark_as_restored
-from cromford.daemon.marks import Marks, RecordsLost
+from cromford.daemon.backup.restored import RecordsLost, mark_as_restored
+from cromford.daemon.marks import Marks
 from cromford.daemon.safekeeping import waits_for_mark
 from cromford.ports import Checkpoint, Entry
 from cromford.protocol.journal.records import StoreRestored, decode_record

@@ -1,5 +1,6 @@
 """The replica: it follows every change, stalls nobody, and removes nothing that may be needed."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,11 @@ from cromford.adapters.sqlite import Journal
 from cromford.daemon.backup import replica as replicas
 from cromford.daemon.backup.reading import FoundBackup, load
 from cromford.daemon.backup.replica import Replica
+from cromford.daemon.backup.replica_files import store_name
+from cromford.daemon.backup.replica_tail import Tail, newest_tail
+from cromford.daemon.backup.restored import RecordsLost, mark_as_restored, mark_if_behind
 from cromford.ports import Checkpoint, Entry
+from cromford.protocol.journal.records import StoreRestored, decode_record
 
 SOON = 0.02
 
@@ -60,6 +65,21 @@ def read(place: Path) -> FoundBackup:
     work = place.parent / f"work-{time.monotonic_ns()}"
     work.mkdir()
     return load(place, OWNER, work)
+
+
+def compared(store: Journal, place: Path) -> str | None:
+    """Compare a store with its replica, as at a start: return why it was marked, or None."""
+    directory = place / store_name(OWNER, NUMBER)
+    tail = newest_tail(directory, OWNER)
+    return None if tail is None else mark_if_behind(store, tail, directory)
+
+
+def marks_of(store: Journal) -> list[str]:
+    """Return what a store was restored from, each time, by the records of its house."""
+    records = (
+        decode_record(data) for data in store.replay("house") if not data.startswith(b"record")
+    )
+    return [record.source for record in records if isinstance(record, StoreRestored)]
 
 
 def files(place: Path) -> list[str]:
@@ -252,8 +272,10 @@ def test_a_store_removes_no_replica_of_what_it_does_not_contain(home: Path, plac
         fill(store)
         caught_up(store, replica)
     older = home.parent / "older"
-    with running(older, place) as (store, replica):  # Another past, of the same journal.
+    with Journal(older) as store:  # Another past, of the same journal.
         store.append([Entry("house", b"elsewhere")])
+        assert compared(store, place) is not None
+    with running(older, place) as (store, replica):
         caught_up(store, replica)
         store.append([Entry("house", b"and on")])
         caught_up(store, replica)
@@ -311,3 +333,97 @@ def test_a_segment_whose_beginning_never_reached_the_disk_costs_nothing_that_cam
         now = content(store)
     assert restored(place) == now
     assert [name for name in files(place) if "base" in name] == [f"base-{begun.name[8:16]}"]
+
+
+def copied(home: Path) -> Path:
+    older = home.parent / f"older-{time.monotonic_ns()}"
+    shutil.copytree(home, older)
+    return older
+
+
+def test_an_older_copy_is_marked_by_what_its_replica_has_and_once(home: Path, place: Path) -> None:
+    """No mark is kept: that the replica may lack records does not make it lack those it has."""
+    with running(home, place) as (store, replica):
+        fill(store)
+        caught_up(store, replica)
+    older = copied(home)
+    with running(home, place) as (store, replica):
+        store.append([Entry("house", b"record that revokes"), Entry("house", b"record of it")])
+        caught_up(store, replica)
+    with Journal(home) as store:
+        assert compared(store, place) is None
+    with Journal(older) as store:
+        why = compared(store, place)
+        assert why is not None
+        assert why.endswith("has record 22, and the store has 20: 2 records are lost")
+        assert marks_of(store) == [f"an older copy: {why}"]
+        assert compared(store, place) is None, "it was marked for that, though nothing was written"
+    with running(older, place) as (store, replica):
+        caught_up(store, replica)
+        store.append([Entry("house", b"record of a new channel")])
+        caught_up(store, replica)
+        assert len(marks_of(store)) == 1
+    with Journal(older) as store:
+        assert compared(store, place) is None
+    assert [name for name in files(place) if "base" in name] == ["base-00000001", "base-00000002"]
+
+
+def test_a_copy_that_went_on_differs_from_its_replica(home: Path, place: Path) -> None:
+    with running(home, place) as (store, replica):
+        fill(store)
+        caught_up(store, replica)
+    older = copied(home)
+    with running(home, place) as (store, replica):
+        store.append([Entry("house", b"record of one")])
+        caught_up(store, replica)
+    with Journal(older) as store:
+        for name in (b"record of another", b"record that follows"):
+            store.append([Entry("house", name)])
+        why = compared(store, place)
+        assert why is not None
+        assert why.startswith("record 21 is not the one that the replica in ")
+
+
+def test_a_replica_that_comes_back_and_leads_ends_the_daemon_and_is_not_covered(
+    home: Path, place: Path
+) -> None:
+    """It was away at the start. The next start finds it, and marks the store."""
+    with running(home, place) as (store, replica):
+        fill(store)
+        caught_up(store, replica)
+    older, away = copied(home), place.parent / "away"
+    with running(home, place) as (store, replica):
+        store.append([Entry("house", b"record that revokes")])
+        caught_up(store, replica)
+    before = files(place)
+    place.rename(away)
+    with running(older, place) as (store, replica):
+        until(lambda: replica.failure)
+        store.append([Entry("house", b"record of no use")])
+        away.rename(place)
+        until(lambda: "is not the one" in (replica.failure or ""))
+        with pytest.raises(RecordsLost, match="record 21 is not the one"):
+            store.append([Entry("house", b"record of no use, either")])
+        time.sleep(5 * SOON)
+    assert files(place) == before
+    with Journal(older) as store:
+        assert compared(store, place) is not None
+
+
+def test_a_store_that_is_restored_from_its_replica_or_forgot_what_that_has_is_not_behind(
+    home: Path, place: Path
+) -> None:
+    with running(home, place) as (store, replica):
+        fill(store)
+        caught_up(store, replica)
+    work = home.parent / "work"
+    work.mkdir()
+    load(place, OWNER, work)
+    with Journal(work) as store:
+        mark_as_restored(store, backup_id=bytes(16), source="the replica")
+        assert compared(store, place) is None
+        tail = newest_tail(place / store_name(OWNER, NUMBER), OWNER)
+        assert tail is not None
+        gone = Tail(number=0, digest=tail.digest)
+        assert mark_if_behind(store, gone, place) is None
+    assert newest_tail(place / "none", OWNER) is None

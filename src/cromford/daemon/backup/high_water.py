@@ -67,6 +67,8 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
         restores: Of each restore after which records may be lost, the number of the first record
             that followed it, and what names of events have from there on: the lost ones had the
             same numbers.
+        heeded: Of the replica that proved last that records were lost, its newest record's number
+            and SHA-256: what it proves is done with.
     """
 
     number: int
@@ -79,6 +81,7 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     was_proven: bool = False
     restores: tuple[tuple[int, bytes], ...] = ()
+    heeded: tuple[int, bytes] = (0, b"")
 
     @property
     def restores_if_proven(self) -> tuple[tuple[int, bytes], ...]:

@@ -6,34 +6,27 @@ replica begins again with a base, once its place takes one.
 """
 
 import contextlib
-import hashlib
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from cromford.adapters.directories import sync_directory
-from cromford.adapters.sealed import BadFile, Reach, SealedWriter, read_sealed
+from cromford.adapters.sealed import BadFile, SealedWriter
 from cromford.adapters.sqlite import Journal
 from cromford.answers.backup import ReplicaState
-from cromford.daemon.backup.contents import (
-    Appended,
-    Frame,
-    Moment,
-    appended,
-    encode_frame,
-    frames,
-    replaced,
-)
-from cromford.daemon.backup.header import SEGMENT, Owner, begin_file, checked_header
+from cromford.daemon.backup.contents import Frame, appended, encode_frame, replaced
+from cromford.daemon.backup.header import SEGMENT, Owner, begin_file
 from cromford.daemon.backup.holding import HeldDirectory
 from cromford.daemon.backup.making import PARTIAL, copied, write_backup
 from cromford.daemon.backup.replica_files import ReplicaFiles, generations_in, store_name
+from cromford.daemon.backup.replica_tail import contains, tail_in, tail_of, why_lost
+from cromford.daemon.backup.restored import RecordsLost, heeded_of
 from cromford.daemon.backup.said import reason_at, reason_of
 from cromford.ports import Archived, Checkpoint, Entry, StoreFailed
 
@@ -43,14 +36,6 @@ RETRY_SECONDS: Final = 10.0
 CLOSING_SECONDS: Final = 3.0
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Tail:
-    """The newest record of a store or a replica: its number and its SHA-256."""
-
-    number: int
-    digest: bytes
 
 
 @dataclass(slots=True)
@@ -100,7 +85,7 @@ class Replica:
         self._retry_seconds = retry_seconds
         self._changed = threading.Condition()
         self._shared = _Shared()
-        self._beginning = _tail_of(store)
+        self._beginning = tail_of(store)
         self._files: ReplicaFiles | None = None
         self._base_id = b""
         self._base_size = 0
@@ -108,6 +93,7 @@ class Replica:
         self._n_segments = 0
         self._writer: SealedWriter | None = None
         self._removable: set[int] = set()
+        self._lost: str | None = None
         self.failure: str | None = None
         self.reached: int | None = None  # The newest record that is there.
         self.reached_at: float | None = None
@@ -118,7 +104,13 @@ class Replica:
     # By whoever changes the journal, which is held meanwhile
 
     def appended(self, number: int, entries: Sequence[Entry], archived: Sequence[Archived]) -> None:
-        """Take note of records."""
+        """Take note of records.
+
+        Raises:
+            RecordsLost: If the place was away at the start, and proves now that records are lost.
+        """
+        if self._lost is not None:
+            raise RecordsLost(self._lost)
         newest = number + len(entries) - 1
         self._take(newest, appended(number, entries, archived))
 
@@ -277,13 +269,15 @@ class Replica:
         for generation in generations:
             files = ReplicaFiles(self._directory, generation)
             try:
-                tail, base_id = self._tail_in(files)
+                tail, base_id = tail_in(files, self._owner)
             except BadFile as bad:
                 _log.warning("replica_unreadable generation=%d reason=%s", generation, bad)
                 continue
-            if self._has(tail):
+            if contains(self._store, tail):
                 self._removable.add(generation)
-            if tail == self._beginning and generation == generations[-1]:
+            if generation != generations[-1]:
+                continue
+            if tail == self._beginning:
                 segments, unbegun = files.begun_segments()
                 if unbegun is not None:
                     unbegun.unlink()  # The next segment takes its place.
@@ -293,37 +287,13 @@ class Replica:
                 self._segments_size = sum(path.stat().st_size for path in segments)
                 self._removable.discard(generation)
                 self._reach(tail.number, None)
+            elif tail != heeded_of(self._store):
+                self._lost = why_lost(self._store, tail, self._directory)
+                if self._lost is not None:
+                    raise BadFile(self._lost)  # No base of ours may come after what it proves.
         if self._files is None:
             with self._changed:
                 self._drop_waiting()
-
-    def _tail_in(self, files: ReplicaFiles) -> tuple[_Tail, bytes]:
-        header, _ = checked_header(files.base, self._owner)
-        moment = next(frames(files.base, read_sealed(files.base, self._owner.secret)), None)
-        if not isinstance(moment, Moment):
-            raise BadFile(f"{files.base} is damaged: it does not begin with its moment")
-        tail = _Tail(moment.newest, moment.newest_hash)
-        segments, _ = files.begun_segments()
-        for index, segment in enumerate(segments, start=1):
-            _, says = checked_header(segment, self._owner, kind=SEGMENT)
-            if (says.base, says.index) != (header.file_id.hex(), index):
-                raise BadFile(f"{segment} does not follow")
-            for frame in self._frames_in(segment):
-                if isinstance(frame, Appended) and frame.entries:
-                    newest = frame.number + len(frame.entries) - 1
-                    tail = _Tail(newest, hashlib.sha256(frame.entries[-1][1]).digest())
-        return tail, header.file_id
-
-    def _frames_in(self, segment: Path) -> Iterator[Frame]:
-        return frames(segment, read_sealed(segment, self._owner.secret, reach=Reach()))
-
-    def _has(self, tail: _Tail) -> bool:
-        """Say whether the store has all that a replica has, as far as its records tell."""
-        kept = self._store.history(after=tail.number - 1, limit=1)
-        return bool(kept) and (kept[0].number, hashlib.sha256(kept[0].record).digest()) == (
-            tail.number,
-            tail.digest,
-        )
 
     # A base
 
@@ -362,9 +332,3 @@ class Replica:
         for generation in sorted(self._removable & set(generations)):
             ReplicaFiles(self._directory, generation).remove()
         _log.info("replica_base generation=%d records=%d", files.generation, made.newest)
-
-
-def _tail_of(store: Journal) -> _Tail:
-    kept = store.history(after=store.newest - 1, limit=1)
-    record = kept[0].record if kept else b""
-    return _Tail(store.newest, hashlib.sha256(record).digest())

@@ -2,15 +2,52 @@
 
 import secrets
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
-from cromford.daemon.backup.high_water import LINE_SIZE, RESTORE_SIZE, HighWater
+from cromford.daemon.backup.high_water import LINE_SIZE, RESTORE_SIZE, HighWater, read_memo
+from cromford.daemon.backup.replica_tail import Tail, why_lost
 from cromford.ports import Entry, Store
 from cromford.protocol.journal.records import StoreRestored, encode_record
 from cromford.protocol.journal.streams import CLIENT, HOUSE, factory_number
 
 SOURCE_SIZE_MAX: Final = 200  # Characters.
 NO_LINE: Final = b""
+NOT_NAMED: Final = bytes(16)  # Of a store that no backup file was restored to.
+
+
+class RecordsLost(Exception):
+    """What came back proves that records are lost: a daemon that runs has to start anew."""
+
+
+def heeded_of(store: Store) -> Tail | None:
+    """Return the tail of the replica for which a store was marked last; None if for none.
+
+    Raises:
+        StoreFailed: If it cannot be read.
+    """
+    memo = read_memo(store)
+    return None if memo is None or not memo.heeded[0] else Tail(*memo.heeded)
+
+
+def mark_if_behind(store: Store, tail: Tail, directory: Path) -> str | None:
+    """Mark a store as restored, if its replica proves that it lacks records; say why, or None.
+
+    Once for each replica that does: what follows goes into another generation of it.
+
+    Args:
+        store: The store; nobody has read it before.
+        tail: The replica's.
+        directory: Where that is.
+
+    Raises:
+        StoreFailed: If the store cannot be read or written.
+    """
+    why = None if tail == heeded_of(store) else why_lost(store, tail, directory)
+    if why is not None:
+        source = f"an older copy: {why}"
+        mark_as_restored(store, backup_id=NOT_NAMED, source=source, is_provable=False, heeded=tail)
+    return why
 
 
 def mark_as_restored(
@@ -20,6 +57,7 @@ def mark_as_restored(
     source: str,
     known: Iterable[bytes] = (),
     is_provable: bool = True,
+    heeded: Tail | None = None,
 ) -> int:
     """Mark a store as restored, in one append; nobody has read it before.
 
@@ -32,6 +70,7 @@ def mark_as_restored(
         source: Where that came from; cut to 200 characters.
         known: Lines whose marks were seen.
         is_provable: Whether a mark may prove that nothing was lost; not where one proves a loss.
+        heeded: The tail of the replica that proves it, if one does.
 
     Returns:
         In how many streams.
@@ -56,6 +95,7 @@ def mark_as_restored(
         noted=(0, b""),
         origins=(*before, origin),
         source=source,
+        heeded=memo.heeded if heeded is None else (*heeded,),
         was_proven=False,
         restores=(*memo.restores, (store.newest + 1, secrets.token_bytes(RESTORE_SIZE))),
     )

@@ -157,6 +157,27 @@ def test_a_crash_in_the_middle_forgets_no_coin_and_no_child(tmp_path: Path) -> N
 
 
 @pytest.mark.sampled(0)
+def test_what_is_published_at_a_start_pays_what_the_node_asks_for_that_day(tmp_path: Path) -> None:
+    """No block comes, and the market rose while the daemon was away."""
+
+    async def main() -> None:
+        async with town(tmp_path) as t:
+            await built(t, with_coin=True)
+            market(t, minimum="0.00003")
+            await t.call("alice", "exit_start")
+            await t.until("alice", "exit_status", waits_for("kickoff_root"))
+            await t.stop("alice")
+            market(t, minimum="0.00020", n144="0.00040")
+            assert t.node.call("getrawmempool") == []
+            await t.start_alone("alice")
+            status = await t.until("alice", "exit_status", waits_for("kickoff_root"))
+            (kickoff,) = status["waiting"]
+            assert 40 <= kickoff["package_sat_per_vb"] < 41
+
+    asyncio.run(main())
+
+
+@pytest.mark.sampled(0)
 def test_an_exit_rests_until_it_is_taken_up_again(tmp_path: Path) -> None:
     async def main() -> None:
         async with town(tmp_path) as t:

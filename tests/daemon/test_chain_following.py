@@ -482,6 +482,24 @@ def test_a_role_decides_about_a_block_by_what_its_node_asks_for_on_that_day() ->
     asyncio.run(scenario())
 
 
+def test_what_a_node_asks_for_is_known_from_the_first_moment_of_a_fresh_chain() -> None:
+    """Terms, and what is published, are judged by it, and the next block may be an hour away."""
+
+    async def scenario() -> None:
+        chain = mined(10)
+        chain.estimates = {2: 5_000}
+        chain.relay = replace(chain.relay, mempool_min_sat_per_kw=750)
+        for recent in ([ref(chain.active[10])], []):
+            async with eyes(chain, recent) as seen:
+                await seen.until(lambda: len(seen.reader.told) == 1)
+                (facts,) = seen.reader.told
+                assert facts.stale is None
+                assert facts.fees.mempool_min_sat_per_kw == 750
+                assert facts.fees.within(2) == 5_000
+
+    asyncio.run(scenario())
+
+
 def test_what_a_mempool_asks_for_is_known_though_its_node_has_not_told_its_estimates() -> None:
     async def scenario() -> None:
         chain = mined(10)

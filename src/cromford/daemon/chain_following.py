@@ -1,6 +1,7 @@
 """A daemon's eyes: it waits for its node, follows it, and judges whether what it sees is fresh."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -155,6 +156,7 @@ class ChainFollowing:
         if self._reader.recent_blocks:
             self.has_block.set()
         await self._patiently(self._check, "check")
+        await self.ask_fees()  # The next block, with which they are asked again, may be far.
         await self._patiently(self._see_first_block, "first block")
         self.has_block.set()
         self._follower = ChainFollower(
@@ -167,9 +169,15 @@ class ChainFollowing:
         )
         await self._follow(self._follower)
 
-    async def ask_fees(self) -> None:
-        """Ask the node what it says of feerates now; what it said before stays, if it does not."""
-        self._fees = await asked_again(self._chain, self._fees)
+    async def ask_fees(self, *, seconds: float | None = None) -> None:
+        """Ask the node what it says of feerates now; what it said before stays, if it does not.
+
+        Args:
+            seconds: How long an answer is waited for; None for as long as the node may take.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                self._fees = await asked_again(self._chain, self._fees)
 
     async def _follow(self, follower: ChainFollower) -> None:
         async for batch in follower.batches():

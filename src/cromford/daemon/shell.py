@@ -315,6 +315,7 @@ class Daemon(Generic[S]):
         self.api = api_server(self, self.driver.role, listen=self._options.api_listen)
         try:
             self._begin_to_commit()
+            await self.following.ask_fees(seconds=FIRST_LOOK_SECONDS)  # For what is owed at once.
             self.driver.facts = self.facts
             self.driver.start(unix_time=int(time.time()), drawn=secrets.randbits(DRAWN_BITS))
             self.spawn(self.following.run())

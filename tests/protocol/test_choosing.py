@@ -208,6 +208,46 @@ def test_a_build_takes_as_many_as_its_capital_reaches_for() -> None:
         plan_build(pump.lsp.state.house, min_clients=3, max_clients=3)
 
 
+@pytest.mark.parametrize("n_greedy", [1, 3])
+def test_whoever_asks_for_more_than_the_coins_reach_for_keeps_nobody_else_waiting(
+    n_greedy: int,
+) -> None:
+    """A name costs nothing, and a wish no more: the limits of capital may be above the coins."""
+    pump = Pump(2 + n_greedy, policy=replace(TWO, capital_per_client_sat=100_000_000))
+    honest, greedy = pump.clients[:2], pump.clients[2:]
+    pump.join(*honest)
+    for client in greedy:
+        wish = ev.JoinRequested(capacity_sat=30_000_000, capacity_least_sat=30_000_000)
+        pump.handle(client, wish)
+    pump.run()
+    assert len(pump.lsp.state.house.members) == 2 + n_greedy
+    pump.build(min_clients=2)
+    pump.run()
+    assert members(pump) == ids(honest)
+    assert pump.is_funded()
+
+
+def test_whoever_fits_beside_another_is_taken_and_without_enough_the_coins_are_named() -> None:
+    pump = Pump(3, policy=TWO)
+    small, large, larger = pump.clients
+    pump.join(small)
+    for client, sat in ((large, 9_000_000), (larger, 10_000_000)):
+        pump.handle(client, ev.JoinRequested(capacity_sat=sat, capacity_least_sat=sat))
+    pump.run()
+    house = pump.lsp.state.house
+    plan = plan_build(house, min_clients=2, max_clients=3)
+    assert plan.terms.n_clients == 3, "the coins reach for all of them"
+    fewer = Pump(3, policy=TWO)
+    for client in fewer.clients:
+        wish = ev.JoinRequested(capacity_sat=10_000_000, capacity_least_sat=10_000_000)
+        fewer.handle(client, wish)
+    fewer.run()
+    assert plan_build(fewer.lsp.state.house, min_clients=1, max_clients=3).terms.n_clients == 1
+    with pytest.raises(Rejected) as refused:
+        plan_build(fewer.lsp.state.house, min_clients=3, max_clients=3)
+    assert (refused.value.code, refused.value.retryable) == ("insufficient_coins", True)
+
+
 def test_all_factories_together_have_a_limit() -> None:
     pump = with_known(2, 1, LspPolicy(min_clients=1, capital_max_sat=WANTED_SAT + LEAST_SAT - 1))
     with pytest.raises(Rejected, match=f"leave {LEAST_SAT - 1} sat"):

@@ -67,6 +67,7 @@ class BuildPlan:
     """What a build would do: who sits where, for how much, out of which coins."""
 
     placed: tuple[Placed, ...]
+    shape: ShapeVertex
     terms: FactoryTerms
     ladder: Ladder
     funding_amount_sat: int
@@ -265,29 +266,84 @@ def plan_build(
             f"{told.counted(min_clients, 'is', 'are')} needed",
             retryable=True,
         )
-    members = chosen(
+    plan = _reached(
         state,
         waiting,
         min_clients=min_clients,
         max_clients=max_clients,
-        floor_sat=capacity_floor_sat(policy),
+        feerates_sat_per_kw=feerates_sat_per_kw,
+        needs_keys=needs_keys,
     )
-    if needs_keys:
-        check_keys(members, n_candidates=max(1, len(feerates_sat_per_kw)))
-    applicants = ranked([_applicant(state, member) for member in members])
     try:
-        shape, inner = shape_by_policy(policy, len(applicants))
-        placed = place(applicants, shape)
-        plan = _affordable(state, placed, shape, inner, feerates_sat_per_kw)
         check_fees(plan.terms, policy.burn_limit, fees)
         check_usual_client_signs(
-            plan.terms, policy, state.config.network, slowest_kinds=shape.slowest_kinds
+            plan.terms, policy, state.config.network, slowest_kinds=plan.shape.slowest_kinds
         )
     except InvalidTerms as error:
         raise Rejected("invalid_terms", str(error)) from error
     except Refusal as refusal:
         raise Rejected("invalid_terms", f"a usual client refuses {refusal}") from refusal
     return plan
+
+
+def _reached(
+    state: House,
+    waiting: Sequence[Member],
+    *,
+    min_clients: int,
+    max_clients: int,
+    feerates_sat_per_kw: Sequence[int],
+    needs_keys: bool,
+) -> BuildPlan:
+    """Return the plan for those whom the coins reach for, besides the limits of capital.
+
+    Whoever asks for more than there is must not keep the others from a factory.
+
+    Raises:
+        Rejected: If coins, or capital, do not reach for `min_clients`.
+    """
+    floor_sat = capacity_floor_sat(state.config.policy)
+    room, failure = room_sat(state), None
+    while True:
+        try:
+            members = chosen(
+                state,
+                waiting,
+                min_clients=min_clients,
+                max_clients=max_clients,
+                floor_sat=floor_sat,
+                room_sat=room,
+            )
+        except Rejected:
+            if failure is None:
+                raise
+            raise Rejected("insufficient_coins", str(failure), retryable=True) from failure
+        if needs_keys:
+            check_keys(members, n_candidates=max(1, len(feerates_sat_per_kw)))
+        try:
+            return _placed(state, members, feerates_sat_per_kw)
+        except InsufficientCoins as error:
+            failure = failure or error
+            least_sat = sum(max(one.join.capacity_least_sat, floor_sat) for one in members)
+            room = min(least_sat - 1, least_sat * error.available_sat // error.needed_sat)
+
+
+def _placed(
+    state: House, members: Sequence[Member], feerates_sat_per_kw: Sequence[int]
+) -> BuildPlan:
+    """Return the plan for these clients.
+
+    Raises:
+        InsufficientCoins: If the coins do not reach for them.
+        Rejected: If no factory can have such terms.
+    """
+    applicants = ranked([_applicant(state, member) for member in members])
+    try:
+        shape, inner = shape_by_policy(state.config.policy, len(applicants))
+        placed = place(applicants, shape)
+        return _affordable(state, placed, shape, inner, feerates_sat_per_kw)
+    except InvalidTerms as error:
+        raise Rejected("invalid_terms", str(error)) from error
 
 
 def _applicant(state: House, member: Member) -> Applicant:
@@ -305,7 +361,12 @@ def _affordable(
     inner: InnerLevels,
     feerates_sat_per_kw: Sequence[int],
 ) -> BuildPlan:
-    """Return the plan with the wanted capacities if the coins reach, else with the least ones."""
+    """Return the plan with the wanted capacities if the coins reach, else with the least ones.
+
+    Raises:
+        InsufficientCoins: If they do not reach for these either.
+        InvalidTerms: If no factory can have such terms.
+    """
     joins = [state.members[seat.applicant.node_id].join for seat in placed]
     least = capacity_floor_sat(state.config.policy)
     wanted = tuple(
@@ -313,7 +374,7 @@ def _affordable(
         for join, seat in zip(joins, placed, strict=True)
     )
     minimum = tuple(max(join.capacity_least_sat, least) for join in joins)
-    failure: InsufficientCoins | None = None
+    failures: list[InsufficientCoins] = []
     for capacities in (wanted, minimum) if sum(wanted) <= room_sat(state) else (minimum,):
         terms = terms_of(
             state,
@@ -328,15 +389,16 @@ def _affordable(
         try:
             ladder = select_ladder(state, funding_amount_sat, feerates_sat_per_kw)
         except InsufficientCoins as error:
-            failure = error
+            failures.append(error)
             continue
         return BuildPlan(
             placed=placed,
+            shape=shape,
             terms=terms,
             ladder=ladder,
             funding_amount_sat=funding_amount_sat,
         )
-    raise Rejected("insufficient_coins", str(failure), retryable=True) from failure
+    raise failures[-1]
 
 
 def check_buildable(terms: FactoryTerms, shape: ShapeVertex, *, pool_size: int) -> None:

@@ -78,11 +78,20 @@ def chosen(
     min_clients: int,
     max_clients: int,
     floor_sat: int,
+    room_sat: int,
 ) -> list[Member]:
     """Return whom a build takes, the most reliable first.
 
     Whoever has just ended a ceremony for everybody is left out where the others are enough; and
     nobody is taken for whom there is no capital left.
+
+    Args:
+        state: What the LSP knows.
+        waiting: Who waits.
+        min_clients: Fewer make no factory.
+        max_clients: At most this many are taken.
+        floor_sat: The smallest channel that there is.
+        room_sat: What all their channels may come to.
 
     Raises:
         Rejected: If the capital does not reach for `min_clients`.
@@ -98,7 +107,7 @@ def chosen(
             member.node_id,
         ),
     )
-    room_left_sat = room_sat(state)
+    room_left_sat = room_sat
     taken: list[Member] = []
     for member in in_order[:max_clients]:
         least_sat = max(member.join.capacity_least_sat, floor_sat)
@@ -108,7 +117,7 @@ def chosen(
     if len(taken) < min_clients:
         raise Rejected(
             "capital_limit",
-            f"the LSP's limits of capital leave {max(0, room_sat(state))} sat for a factory's "
+            f"the LSP's limits of capital leave {max(0, room_sat)} sat for a factory's "
             f"channels: enough for {told.counted(len(taken), 'client')}, "
             f"{told.counted(min_clients, 'is', 'are')} needed",
         )

@@ -149,6 +149,40 @@ def test_what_was_asked_for_is_asked_of_whoever_comes_later_and_after_a_restart(
     assert [one.candidates for one in wanted] == [3], "more keys than that are there"
 
 
+def test_whoever_does_not_join_again_with_more_keys_holds_up_a_ladder_for_one_block() -> None:
+    pump = Pump(3)
+    pump.join()
+    idle = pump.clients[2]
+
+    def keeps_still(sender: PumpNode, _: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        return () if sender is idle and isinstance(message, m.Join | m.Leave) else (message,)
+
+    with pump.tampering(keeps_still):
+        asked_for_keys(pump, 3)
+        assert refused(pump, build_with()).code == "clients_join_again"
+        pump.mine()
+        assert idle.node_id not in pump.lsp.state.house.members
+        assert idle.node_id not in pump.lsp.state.house.connected
+        ask_build(pump)
+        pump.run()
+    assert pump.is_funded()
+    assert idle.node_id not in {seat.node_id for seat in pump.attempt.seats}
+
+
+def test_whoever_joins_with_fewer_keys_than_were_asked_for_is_refused_by_name() -> None:
+    pump = Pump(1)
+    pump.join()
+    client = pump.clients[0]
+    (member,) = pump.lsp.state.house.members.values()
+    asked_for_keys(pump, 3)
+    (again,) = pump.lsp.state.house.members.values()
+    pump.tell(pump.lsp, client, m.Leave(factory_pubkey=again.join.factory_pool.pubkey))
+    pump.tell(pump.lsp, client, member.join)
+    assert not pump.lsp.state.house.members
+    refusal = pump.sent(pump.lsp, m.Refused)[-1]
+    assert refusal.reason == "candidates: expected 3..4, received 1"
+
+
 def test_of_more_keys_than_candidates_the_first_are_used() -> None:
     policy = LspPolicy(min_clients=1, funding_candidates=4)
     pump = Pump(2, policy=policy)

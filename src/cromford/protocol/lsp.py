@@ -394,6 +394,7 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
             round_.try_in(turn, partial(_begin_with_block, turn))
     round_.deliver()
     _begin_sessions_anew(round_, taken_up)
+    lobby.part_from_idle(round_.house)
     lobby.build_if_due(round_.house, at_height=event.height)
     for turn in asked:
         _let_rest(round_, turn)

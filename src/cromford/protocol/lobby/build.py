@@ -150,8 +150,9 @@ def refusal_of(state: House, node_id: bytes, join: m.Join) -> str | None:
     if not is_usual_segwit(join.payout_script):
         received = join.payout_script.hex()
         return f"payout_script: expected P2WPKH, P2WSH or P2TR, received {received}"
-    if not 1 <= len(join.candidates) <= CANDIDATES_MAX:
-        return f"candidates: expected 1..{CANDIDATES_MAX}, received {len(join.candidates)}"
+    least = state.n_candidates
+    if not least <= len(join.candidates) <= CANDIDATES_MAX:
+        return f"candidates: expected {least}..{CANDIDATES_MAX}, received {len(join.candidates)}"
     reason = _pool_refusal("factory_pool", join.factory_pool, policy.pool_size)
     for rung, offer in enumerate(join.candidates):
         if reason is None:

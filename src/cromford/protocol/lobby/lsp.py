@@ -128,6 +128,20 @@ def build_if_due(turn: Turn[House], *, at_height: int | None, joined: bytes | No
     _start_build(turn, plan, policy.min_clients, policy.max_clients, ())
 
 
+def part_from_idle(turn: Turn[House]) -> None:
+    """Part from whoever was asked for more keys and did not join again by this block.
+
+    Who comes back is asked once more. Else one client alone could keep an LSP from every ladder.
+    """
+    state = turn.state
+    if state.under_way is not None or state.build is not None:
+        return
+    for node_id, member in sorted(state.members.items()):
+        if len(member.join.candidates) < state.n_candidates:
+            turn.note(lr.ClientLeft(node_id=node_id))
+            turn.ask(fx.Disconnect(node_id=node_id, reason="it brings too few keys for a ladder"))
+
+
 def on_build_requested(turn: Turn[House], event: ev.BuildRequested) -> None:
     """Build because the operator says so.
 

@@ -90,6 +90,7 @@ def test_words_and_a_passphrase_can_come_from_files(
     assert restored["is_encrypted"] is True
     assert restored["seed_file"] == str(home / "seed")
     assert any("cannot leave a factory" in warning for warning in restored["warnings"])
+    assert any("`rescan --from HEIGHT`" in warning for warning in restored["warnings"])
     assert PHRASE.encode() not in (home / "seed").read_bytes()
 
     def show(*more: str) -> tuple[int, str]:

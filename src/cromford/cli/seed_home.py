@@ -47,8 +47,7 @@ AFTER_RESTORE: Final = (
     ),
     (
         "Begun anew, the wallet sees what it receives from now on. Coins it received earlier are "
-        "still yours (BIP 86), but this version does not look for them: other wallet software "
-        "does, with these words."
+        "still yours (BIP 86): `rescan --from HEIGHT` reads the blocks again that they came in."
     ),
     "Never run two copies: if the old data directory still exists anywhere, use that one instead.",
 )

@@ -347,3 +347,28 @@ def test_of_an_advance_that_a_neighbour_refuses_the_buyer_hears_why(market: Mark
     buy(market, again)
     market.pump.run()
     assert newest_link(market.buyer).state.capacity_sat == quote.capacity_sat
+
+
+@pytest.mark.parametrize("before", [m.AdvanceAgree, m.AdvanceCommit])
+def test_nothing_is_paid_for_what_the_lsp_refused_meanwhile(
+    market: Market, before: type[m.Message]
+) -> None:
+    """An LSP that refuses, and goes on all the same: the operator was told that nothing came."""
+    quote, money = market.quote(20_000), balance(market.buyer)
+    capacity_sat = newest_link(market.buyer).state.capacity_sat
+    buy(market, quote)
+    market.pump.run_to(before)
+    refused = m.QuoteRefused(
+        attempt_id=market.attempt_id,
+        quote_id=quote.quote_id,
+        code="not_for_sale",
+        reason="not any more",
+        missing_msat=0,
+        next_factory=0,
+    )
+    market.pump.lsp_says(market.buyer, refused)
+    assert ended(market) == [(quote.quote_id, "not_for_sale: not any more")]
+    market.pump.run()
+    assert balance(market.buyer) == money
+    assert newest_link(market.buyer).state.capacity_sat == capacity_sat
+    assert not state_of(market).advances

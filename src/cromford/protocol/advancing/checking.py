@@ -90,6 +90,7 @@ def check_still(turn: Turn[ClientState], advance: ClientAdvance) -> Advancing:
     attempt, link = _channel(turn, attempt_id)
     _check_link(turn, attempt, link)
     _check_chain(turn, attempt, link, attempt.leaf)
+    _check_still_bought(turn.state, advance)
     _check_price(link, advance.price_msat)
     after = next_leaf(attempt, advance)
     _check_depth(turn, attempt, after)
@@ -179,6 +180,12 @@ def _check_purchase(state: ClientState, after: Leaf, link: Link, message: m.Adva
     _check("capacity_sat", capacity_sat, purchase.capacity_sat)
     _check("amount_sat", before.lstock_sat - message.lstock_sat, purchase.amount_sat)
     _check("price_msat", message.price_msat, purchase.rebase_price_msat)
+
+
+def _check_still_bought(state: ClientState, advance: ClientAdvance) -> None:
+    """Check that our purchase, if it is ours, did not end meanwhile: its operator was told so."""
+    if advance.quote_id and advance.quote_id not in state.purchases:
+        raise Refusal("quote_id", expected="of a purchase under way", received=advance.quote_id)
 
 
 def _check_price(link: Link, price_msat: int) -> None:

@@ -11,7 +11,7 @@ from tests.scripted_chain import ScriptedChain
 from cromford import effects as fx
 from cromford.answers.chain import RefusedTransaction
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
-from cromford.daemon.chain_effects import ChainEffects
+from cromford.daemon.chain_effects import LAGS_MAX, ChainEffects
 from cromford.daemon.refusals import REFUSALS_MAX, UNTRIED_BLOCKS_MAX, Refusals, RefusedTx
 from cromford.ports import Coin
 from cromford.protocol import events as ev
@@ -95,6 +95,39 @@ def test_a_node_that_does_not_answer_has_not_said_that_a_coin_does_not_exist() -
         daemon.is_waiting = False  # The ceremony's deadline passed.
         await daemon.done()
         assert daemon.events == []
+
+    asyncio.run(scenario())
+
+
+def test_a_coin_of_a_block_that_our_node_sees_a_moment_later_is_found() -> None:
+    """Its LSP proposes as soon as its own node has the block; a wish must not end with that."""
+
+    async def scenario() -> None:
+        chain = ScriptedChain()
+        daemon = Daemon(chain)
+        daemon.effects().look_up(replace(ASKED, outpoints=(FUNDED,)))
+        await chain.until_asked(2)
+        assert daemon.events == []
+        chain.coins[FUNDED] = COIN
+        await daemon.done()
+        (told,) = daemon.events
+        assert isinstance(told, ev.CoinsLookedUp)
+        assert told.coins == ((FUNDED, COIN),)
+
+    asyncio.run(scenario())
+
+
+def test_coins_that_never_come_are_waited_for_together_and_not_for_long() -> None:
+    async def scenario() -> None:
+        chain = ScriptedChain()
+        daemon = Daemon(chain)
+        missing = tuple(replace(MISSING, vout=vout) for vout in range(20))
+        daemon.effects().look_up(replace(ASKED, outpoints=missing))
+        await daemon.done()
+        (told,) = daemon.events
+        assert isinstance(told, ev.CoinsLookedUp)
+        assert told.coins == tuple((outpoint, None) for outpoint in missing)
+        assert chain.n_calls == len(missing) + LAGS_MAX
 
     asyncio.run(scenario())
 

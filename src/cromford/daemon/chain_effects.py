@@ -24,6 +24,8 @@ from cromford.wallet.account import WalletPath
 from cromford.watch.bumping import ChildTx
 
 RETRY_SECONDS: Final = 1.0
+# How often coins are asked for again that our node does not have: of a block that others saw first.
+LAGS_MAX: Final = 5
 TAKEN_KEPT_MAX: Final = 10_000
 PAYS_TOO_LITTLE: Final = "insufficient fee"  # Core's word for less than what it would replace.
 
@@ -124,18 +126,23 @@ class ChainEffects:
 
     async def _look_up(self, asked: fx.LookUpCoins) -> None:
         coins: list[tuple[OutPoint, Coin | None]] = []
+        n_lags = 0
         for outpoint in asked.outpoints:
             while True:
                 try:
-                    coins.append((outpoint, await self._chain.coin(outpoint)))
-                    break
+                    coin = await self._chain.coin(outpoint)
                 except ChainUnavailable as error:
                     _log.warning("coin_lookup_failed outpoint=%s reason=%s", outpoint, error)
-                    await asyncio.sleep(self._retry_seconds)
-                    if not self._is_pending(fx.AttemptDeadline(attempt_id=asked.attempt_id)):
-                        # The attempt is over, and nothing was said about its coins.
-                        _log.warning("coins_unknown attempt=%s", asked.attempt_id.hex())
-                        return
+                else:
+                    if coin is not None or n_lags >= LAGS_MAX:
+                        coins.append((outpoint, coin))
+                        break
+                    n_lags += 1
+                await asyncio.sleep(self._retry_seconds)
+                if not self._is_pending(fx.AttemptDeadline(attempt_id=asked.attempt_id)):
+                    # The attempt is over, and nothing was said about its coins.
+                    _log.warning("coins_unknown attempt=%s", asked.attempt_id.hex())
+                    return
         self._post(ev.CoinsLookedUp(asked=asked, coins=tuple(coins)))
 
     async def _look_up_spenders(self, asked: fx.LookUpSpenders) -> None:

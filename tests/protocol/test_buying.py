@@ -9,6 +9,7 @@ from tests.protocol.markets import Market
 from tests.protocol.paying_clients import balance, newest_link, pay
 from tests.protocol.pump import PumpNode, Tamper
 
+from cromford.daemon.views.market import show_quote
 from cromford.factory.allocation import Purchase
 from cromford.protocol import events as ev
 from cromford.protocol.advancing.buying import (
@@ -372,3 +373,16 @@ def test_nothing_is_paid_for_what_the_lsp_refused_meanwhile(
     assert balance(market.buyer) == money
     assert newest_link(market.buyer).state.capacity_sat == capacity_sat
     assert not state_of(market).advances
+
+
+def test_how_long_a_purchase_is_of_use_is_what_a_client_knows_itself(market: Market) -> None:
+    """An LSP that promises more sells what nobody can use."""
+    quote = market.quote(20_000)
+    with market.pump.tampering(lying(usable_blocks=quote.usable_blocks + 1_000)):
+        ask = ev.QuoteRequested(attempt_id=market.attempt_id, amount_sat=20_000)
+        market.pump.handle(market.buyer, ask)
+        market.pump.run()
+    state, answer = state_of(market), heard(market)
+    assert isinstance(answer, m.Quote)
+    shown = show_quote(state, answer, state.quotes[market.attempt_id])
+    assert shown["usable_blocks"] == quote.usable_blocks

@@ -18,7 +18,7 @@ from cromford.answers.market import (
     SoldLiquidity,
 )
 from cromford.daemon.views.payments import known_time
-from cromford.factory.leaf import Leaf
+from cromford.factory.leaf import Leaf, usable_blocks
 from cromford.protocol.advancing.buying import covered_by, most_owned_sat
 from cromford.protocol.advancing.pricing import price_msat
 from cromford.protocol.channels.balances import balance_of
@@ -169,7 +169,8 @@ def _holdouts(factory: Factory, advance: LspAdvance) -> list[int]:
 def show_quote(state: ClientState, quote: m.Quote, wanted: WantedQuote) -> LiquidityQuote:
     """Return a quote: what is bought, for what, what it takes, and what poisons would cover.
 
-    `most_owned_sat` is the most that the channel could come to hold for us then.
+    `most_owned_sat` is the most that the channel could come to hold for us then. For how long it is
+    of use follows from our own exit deadline, whatever the LSP says.
     """
     attempt = state.attempts[quote.attempt_id]
     link = _link(state, attempt)
@@ -198,7 +199,11 @@ def show_quote(state: ClientState, quote: m.Quote, wanted: WantedQuote) -> Liqui
         "most_owned_sat": most_sat,
         "is_covered": covered_sat >= most_sat,
         "valid_until_height": quote.valid_until_height,
-        "usable_blocks": quote.usable_blocks,
+        "usable_blocks": usable_blocks(
+            height=state.chain.height,
+            exit_deadline_height=link.exit_deadline_height,
+            patience_blocks=attempt.terms.patience_blocks,
+        ),
         "payment_hash": wanted.payment_hash.hex() or None,
     }
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from tests.daemon.town import Town, town
 
 from cromford.daemon import mark_keeping, safekeeping
 from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.backup.replica import Replica
+from cromford.daemon.backup.restored import RecordsLost
 from cromford.daemon.seed_file import read_phrase
 from cromford.wire import messages as m
 
@@ -306,5 +309,41 @@ def test_an_old_copy_is_found_out_by_its_replica_where_no_mark_is_kept(
             assert "an older copy: the replica in " in status["source"]
             (link,) = t.running["alice"][0].driver.state.book.links.values()
             assert link.mark is not None
+
+    asyncio.run(scenario())
+
+
+def test_a_replica_that_comes_back_and_leads_ends_the_daemon_and_its_next_start_is_marked(
+    tmp_path: Path, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safekeeping, "Replica", partial(Replica, retry_seconds=0.1))
+    second, away = places / "second", places / "away"
+
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            t.more["alice"] = {"backup_dir": second}
+            await t.build("alice")
+            await t.stop("alice")
+            home = t.base / "alice" / "regtest"
+            await asyncio.to_thread(shutil.copytree, home, places / "older")
+            await t.start_client("alice")
+            await pay(t, "lsp", "alice", AMOUNT_MSAT)
+            await t.until("alice", "backup_status", lambda s: s["replica"]["behind_records"] == 0)
+            await t.stop("alice")
+            await asyncio.to_thread(shutil.rmtree, home)
+            await asyncio.to_thread(shutil.copytree, places / "older", home)
+            await asyncio.to_thread(second.rename, away)
+            await t.start_alone("alice")
+            assert not (await backup_status(t, "alice"))["is_restored"]
+            _, running = t.running.pop("alice")
+            await asyncio.to_thread(away.rename, second)
+            async with asyncio.timeout(20):
+                while not running.done():
+                    t.node.call("generatetoaddress", 1, t.mining_address)
+                    await asyncio.sleep(0.2)
+            with pytest.raises(RecordsLost, match="the replica in "):
+                await running
+            await t.start_alone("alice")
+            assert (await backup_status(t, "alice"))["is_restored"]
 
     asyncio.run(scenario())

@@ -306,7 +306,8 @@ def test_an_old_copy_is_found_out_by_its_replica_where_no_mark_is_kept(
             await t.start_client("alice")
             status = await backup_status(t, "alice")
             assert status["is_restored"]
-            assert "an older copy: the replica in " in status["source"]
+            assert "an older copy: " in status["source"]
+            assert "in the replica in " in status["source"]
             (link,) = t.running["alice"][0].driver.state.book.links.values()
             assert link.mark is not None
 

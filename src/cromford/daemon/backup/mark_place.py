@@ -154,8 +154,8 @@ def _judge_own(
             n_lost = mark.number - high_water.position.number
             lost = told.counted(n_lost, "record is", "records are")
             why = (
-                f"the mark in {where} is of record {mark.number}, and the store has "
-                f"{high_water.position.number}: {lost} lost"
+                f"{lost} lost: the store has {high_water.position.number}, and record "
+                f"{mark.number} is in the mark in {where}"
             )
             return Judged(StoreIs.LOST, why)
         case MarkSays.DIFFERS:

@@ -98,8 +98,8 @@ def why_lost(store: Store, tail: Tail, directory: Path) -> str | None:
         n_lost = tail.number - store.newest
         lost = told.counted(n_lost, "record is", "records are")
         return (
-            f"the replica in {directory} has record {tail.number}, and the store has "
-            f"{store.newest}: {lost} lost"
+            f"{lost} lost: the store has {store.newest}, and record {tail.number} is in the "
+            f"replica in {directory}"
         )
     kept = _kept_at(store, tail.number)
     if kept is not None and kept != tail:

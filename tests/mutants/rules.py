@@ -107,13 +107,18 @@ def _read(path: Path) -> dict[str, Any]:
 def modules() -> tuple[Module, ...]:
     """Return all modules whose rules are changed, where most money is at risk first."""
     read = _read(ROOMS)
+    first = read.pop("numbers")
     also = {package: [*_files(patterns)] for package, patterns in read.pop("also").items()}
     return tuple(
-        Module(room, name, tuple(dict.fromkeys([*tests, *also.get(name.rpartition(".")[0], ())])))
+        Module(room, name, _unique([first, *tests, *also.get(name.rpartition(".")[0], ())]))
         for room, table in read.items()
         if isinstance(table, dict)
         for name, tests in table.items()
     )
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 def _files(patterns: Iterable[str]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 An edit is a small mistake that somebody could make in a rule: a limit off by one, a guard that is
 not there, half of a condition, a call that is left out. What is only told (docstrings, messages of
-errors, logs, `__repr__`) and what only types need is left alone.
+errors, logs, `__repr__`), what only types need, and how much is kept in memory is left alone.
 """
 
 import ast
@@ -181,6 +181,10 @@ def _is_told(node: ast.AST) -> bool:
             return True
         case ast.Call(func=ast.Attribute(value=ast.Name(id="log"))):
             return True
+        case ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Name(id="super"))), args=[text]):
+            return isinstance(text, ast.JoinedStr)  # What an error says.
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return name.endswith("_CACHED")  # What is not kept in memory is made again.
         case ast.Expr(value=value):
             return _is_told(value)
         case _:

@@ -1,4 +1,4 @@
-"""What was judged before: a mutant is judged again when its module or what judged it is changed.
+"""What was judged before: a mutant is judged again when its function or what judged it is changed.
 
 What a test notices is kept in the repository, so that of a change only its own mutants are judged.
 """
@@ -24,10 +24,10 @@ _HEAD: Final = "# Written by `python -m tests.mutants --keep`: mutants, by who n
 class Ledger:
     """The verdicts that are kept: those of this machine one a line, of which the last one counts.
 
-    A mutant that was noticed stays so while its module, the test that noticed it and what else that
-    file has beside tests are as they were; one that is mistyped, while its module is. Nobody has
-    noticed the others: they are judged again when anything in one of their files of tests is
-    changed.
+    A mutant that was noticed stays so while its function, the test that noticed it and what else
+    that file has beside tests are as they were; one that is mistyped, while its function is. Nobody
+    has noticed the others: they are judged again when anything in their module or in one of their
+    files of tests is changed.
     """
 
     def __init__(self, path: Path = LEDGER, noticed: Path = NOTICED) -> None:
@@ -88,7 +88,13 @@ def _read_noticed(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _digest(judged: Judged) -> str:
-    digest = hashlib.sha256(_rules(judged.mutant.module.path))
+    path = judged.mutant.module.path
+    if judged.verdict in CAUGHT:
+        owner = judged.mutant.owner
+        # What counts as the module is imported is in the mutant's name.
+        digest = hashlib.sha256(b"" if owner is None else _functions(path)[owner.qualname])
+    else:
+        digest = hashlib.sha256(_rules(path))
     if judged.verdict == "mistyped":
         return digest.hexdigest()[:DIGEST_CHARS]
     files = [REPOSITORY / "tests" / name for name in judged.mutant.module.tests]
@@ -105,6 +111,29 @@ def _digest(judged: Judged) -> str:
 def _rules(path: Path) -> bytes:
     """Return a module without its comments and lines."""
     return ast.dump(ast.parse(path.read_bytes())).encode()
+
+
+@cache
+def _functions(path: Path) -> dict[str, bytes]:
+    """Return the functions of a module, and of its classes, without their comments and lines."""
+    found: dict[str, bytes] = {}
+
+    def look(body: Iterable[ast.stmt], names: tuple[str, ...]) -> None:
+        for statement in body:
+            match statement:
+                case ast.ClassDef(name=name, body=inner):
+                    look(inner, (*names, name))
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                    qualname = ".".join((*names, name))
+                    # A property and what sets it have one name.
+                    found[qualname] = found.get(qualname, b"") + ast.dump(statement).encode()
+                case ast.If(body=inner, orelse=other):
+                    look([*inner, *other], names)
+                case _:
+                    pass
+
+    look(ast.parse(path.read_bytes()).body, ())
+    return found
 
 
 @cache

@@ -39,6 +39,12 @@ from tests.mutants.verdicts import Judged, Verdict, decide, judged_by, replaced
 EVERYTHING = '''
 """1 + 1 in a docstring."""
 LIMIT: Final = 3
+KEYS_CACHED: Final = 3
+
+class Refused(Exception):
+    def __init__(self, received: int) -> None:
+        super().__init__(f"{received + 1}")
+        self.received = received
 
 @dataclass(order=True)
 class Rule(Base, tag=4):
@@ -80,6 +86,7 @@ class Rule(Base, tag=4):
 MADE = """
 LIMIT: Final = 3 -> LIMIT: Final = 4
 LIMIT: Final = 3 -> LIMIT: Final = 2
+def __init__: ... -> return
 size: int = 1 -> size: int = 2
 size: int = 1 -> size: int = 0
 5 -> 6
@@ -480,7 +487,7 @@ def test_files_have_their_turns_near_tests_first_until_one_notices(
     assert list(judge(mutants, at_once=1, until=time.monotonic() - 1)) == []
 
 
-def test_a_verdict_is_kept_until_the_rule_or_what_judged_it_is_changed(
+def test_a_verdict_is_kept_until_its_function_or_what_judged_it_is_changed(
     written: Callable[[str], Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tests = tmp_path / "tests" / "near.py"
@@ -493,7 +500,7 @@ def test_a_verdict_is_kept_until_the_rule_or_what_judged_it_is_changed(
         """Return what is still known of two mutants, where these are the rule and its tests."""
         tests.write_text(text, encoding="utf-8")
         module = replace(written(source), tests=("near.py",))
-        for read in (ledger._rules, ledger._content, ledger._one_test):
+        for read in (ledger._rules, ledger._functions, ledger._content, ledger._one_test):
             read.cache_clear()
         local, noticed = tmp_path / "judged.jsonl", tmp_path / "noticed.txt"
         kept = Ledger(local, noticed)
@@ -513,7 +520,8 @@ def test_a_verdict_is_kept_until_the_rule_or_what_judged_it_is_changed(
     assert known(rule, noticing + other) == ["noticed"], "the other test may notice the second"
     assert known(rule, noticing.replace("2", "1")) == []
     assert known(rule, noticing + "LIMIT = 3\n") == [], "what tests share"
-    assert known(rule + "LIMIT = 3\n", noticing) == []
+    assert known(rule + "LIMIT = 3\n", noticing) == ["noticed"], "that is none of this function's"
+    assert known(rule.replace("return", "n = int(n)\n    return"), noticing) == []
 
 
 def test_a_mutant_that_the_type_checker_refuses_is_told_with_the_error(

@@ -113,13 +113,18 @@ def publish_with_child(pump: Pump, root: Tx) -> Tx:
     return child
 
 
-def refusing(pump: Pump, monkeypatch: pytest.MonkeyPatch, is_refused: Callable[[Tx], bool]) -> None:
+def refusing(
+    pump: Pump,
+    monkeypatch: pytest.MonkeyPatch,
+    is_refused: Callable[[Tx], bool],
+    reason: str = "insufficient fee, rejecting replacement",
+) -> None:
     """Let the LSP's node refuse what a miner would."""
     broadcast = pump.chain.broadcast
 
     def picky(tx: Tx) -> None:
         if is_refused(tx):
-            raise SimRefused("insufficient fee, rejecting replacement")
+            raise SimRefused(reason)
         broadcast(tx)
 
     monkeypatch.setattr(pump.chain, "broadcast", picky)
@@ -227,6 +232,33 @@ def test_what_is_refused_together_goes_alone_at_once_and_for_good(
     pump.mine()
     assert statuses(pump) == ["swept"] * N_FACTORIES
     assert len(told(pump, JointSweepWasSigned)) == 1
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "mempool min fee not met, 281 < 1405",
+        "min relay fee not met, 281 < 1405",
+        "mempool full",
+        "non-final",
+        "non-BIP68-final",
+    ],
+)
+def test_what_is_refused_for_what_passes_is_tried_together_again(
+    reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a reason says nothing of one input, and each alone would hear the same."""
+    pump = founded()
+    mine_to(pump, expiry_of(pump) - 1)
+    refusing(pump, monkeypatch, lambda tx: len(tx.inputs) > 1, reason)
+    pump.mine(2)
+    assert takers(pump) == []
+    monkeypatch.undo()
+    pump.mine()
+    assert [len(tx.inputs) for tx in takers(pump)] == [N_FACTORIES]
+    assert told(pump, JointSweepParted) == []
+    pump.mine()
+    assert statuses(pump) == ["swept"] * N_FACTORIES
 
 
 @pytest.mark.sampled(0)

@@ -13,7 +13,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.journal import sweep_records as sw
 from cromford.protocol.journal.house import House
 from cromford.protocol.turn import Turn
-from cromford.watch.joint_sweep import REFUSED, WAITED, plan_sweeps
+from cromford.watch.joint_sweep import REFUSED, WAITED, passes, plan_sweeps
 
 JOINT_SWEEP = "joint_sweep"
 
@@ -64,9 +64,12 @@ def on_signed(turn: Turn[House], event: ev.JointSweepSigned) -> None:
 
 
 def on_refused(turn: Turn[House], event: ev.BroadcastRefused) -> tuple[int, ...]:
-    """Part what our node refuses together; return the factories that are to be asked again."""
+    """Part what our node refuses together; return the factories that are to be asked again.
+
+    What it refuses for a reason that passes is signed again at the next block.
+    """
     joint = turn.state.joint_sweeps.get(event.asked.tx.txid)
-    if joint is None or joint.is_parted:
+    if joint is None or joint.is_parted or passes(event.reason):
         return ()
     turn.remember(sw.JointSweepParted(txid=joint.txid, reason=f"{REFUSED}: {event.reason}"))
     return joint.factories

@@ -3,6 +3,7 @@
 One transaction is smaller than many, and one coin cheaper to spend. But whoever spends one of its
 inputs keeps all of it out of a block. So only what nobody is seen to spend is joined; what a
 transaction of somebody else spends, and what was refused or waited in vain together, goes alone.
+What is refused for a reason that passes stays together, and is tried again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,16 @@ from cromford.watch.sweep import BLANK_SIGNATURE, SWEEP_VERSION
 N_JOINED_MAX: Final = 50  # About 15,000 weight units, of the 400,000 that a node relays.
 REFUSED: Final = "refused"
 WAITED: Final = "it waited for a day"
+
+# A node's words for what says nothing of one input: each alone would hear the same. A full mempool
+# asks for more than a moment ago; where blocks were taken back, a timelock is not over.
+_PASSING: Final = (
+    "mempool full",
+    "mempool min fee not met",
+    "min relay fee not met",
+    "non-final",
+    "non-BIP68-final",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +119,11 @@ class SweepPlan:
     joint: tuple[JointSweep, ...] = ()
     alone: tuple[SweepTx, ...] = ()
     parted: tuple[Txid, ...] = ()
+
+
+def passes(reason: str) -> bool:
+    """Say whether what a node refuses for this reason is to be tried as it is again."""
+    return reason.startswith(_PASSING)
 
 
 def plan_sweeps(
@@ -236,8 +252,11 @@ def _signed_again(
     if len(members) < len(signed.outpoints):
         return []  # Who has a bug to get over says nothing; what waits, waits.
     again = joint_sweep(members, fees=fees, since_height=signed.since_height)
-    is_known = again.tx.txid in known
-    return [] if is_known or again.fee_sat < _replacing_sat(signed, again.weight, fees) else [again]
+    refused = known.get(again.tx.txid)
+    is_refused = refused is not None and refused.is_parted
+    return (
+        [] if is_refused or again.fee_sat < _replacing_sat(signed, again.weight, fees) else [again]
+    )
 
 
 def _in_the_place_of(

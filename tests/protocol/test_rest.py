@@ -37,6 +37,7 @@ from cromford.bitcoin.tx import Tx, Txid
 from cromford.daemon.views.lsp import status_of
 from cromford.factory.lifetime import Period
 from cromford.protocol import events as ev
+from cromford.protocol.exiting.lsp import arriving_total_sat
 from cromford.protocol.exiting.rest import NEVER, at_rest_until, wakes_at
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Errand, Forward, Held
@@ -355,6 +356,34 @@ def test_it_wakes_at_its_expiry_and_sleeps_for_good_once_it_is_swept_six_deep() 
     pump.lsp.checkpoint()
     asleep = lsp_state(pump).asleep[0]
     assert (asleep.wake_height, asleep.status, asleep.locked_sat) == (NEVER, "swept", 0)
+
+
+@pytest.mark.parametrize("leavers", ["the clients", "the operator"])
+def test_one_that_went_into_its_channels_is_over_and_sleeps_for_good(leavers: str) -> None:
+    """Nothing of it was swept, and no close spent it: the channels alone took all of it."""
+    pump = live_factory(2, policy=QUICK, watches_folds=True)
+    for client in pump.clients:
+        pay(pump, pump.lsp, client, FIRST_MSAT)
+    for seat, client in enumerate(pump.clients, start=1):
+        attempt_id = newest_link(client).attempt_id
+        if leavers == "the clients":
+            pump.handle(client, ev.ExitRequested(attempt_id=attempt_id))
+        else:
+            pump.handle(pump.lsp, ev.ExitRequested(attempt_id=attempt_id, client=seat))
+    pump.run()
+    n_blocks = max(newest_link(client).exit_blocks for client in pump.clients)
+    assert status_of(lsp_state(pump).factory(0)) == "live"
+    pump.mine(n_blocks)
+    link = newest_link(pump.clients[0])
+    assert link.setting.funding.outpoint.txid in pump.chain.confirmed
+    for _ in range(link.setting.terms.to_self_delay_accepter + 20):
+        factory = lsp_state(pump).factory(0)
+        assert not (wakes_at(factory) == NEVER and arriving_total_sat(factory)), "it is to be taken"
+        pump.mine()
+    assert status_of(lsp_state(pump).factory(0)) == "on_chain"
+    all_away(pump)
+    asleep = lsp_state(pump).asleep[0]
+    assert (asleep.wake_height, asleep.status, asleep.locked_sat) == (NEVER, "on_chain", 0)
 
 
 def test_an_operator_leaves_with_a_factory_that_sleeps() -> None:

@@ -122,12 +122,13 @@ class FundingChild(TypedDict):
 class LspFactorySummary(FactoryPeriod):
     """An LSP's factory in one line.
 
-    `closing` of the statuses: all of it was closed together, and waits for a block; `swept`: its
-    output, or all that was left of the tree, went elsewhere than into channels; `abandoned`: its
-    funding was given up, and another transaction is to spend a coin of it; `dead`: that one is deep
-    enough; `displaced`: another candidate of the fee ladder confirmed than the one that channels
-    are in. `channels_failed` says why, by the client's place. `holdouts`, `leaving` and `moved_out`
-    are clients; `published` are the names of what of the tree is on chain.
+    `closing` of the statuses: all of it was closed together, and waits for a block; `on_chain`: all
+    of it went into its channels, and each of those was spent; `swept`: its output, or all that was
+    left of the tree, went elsewhere than into channels; `abandoned`: its funding was given up, and
+    another transaction is to spend a coin of it; `dead`: that one is deep enough; `displaced`:
+    another candidate of the fee ladder confirmed than the one that channels are in.
+    `channels_failed` says why, by the client's place. `holdouts`, `leaving` and `moved_out` are
+    clients; `published` are the names of what of the tree is on chain.
     """
 
     factory_id: HexId

@@ -9,6 +9,7 @@ LspFactoryStatus: TypeAlias = Literal[
     "closing",
     "closed",
     "expired",
+    "on_chain",
     "swept",
     "aborted",
     "abandoned",

@@ -36,7 +36,13 @@ from cromford.protocol.channels.lsp import is_usable
 from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.exiting.lsp import is_over as leads_nowhere
 from cromford.protocol.exiting.lsp import is_swept, was_closed
-from cromford.protocol.exiting.lsp_sweep import awaited_outputs, is_closed, is_over, left_outputs
+from cromford.protocol.exiting.lsp_sweep import (
+    awaited_outputs,
+    is_closed,
+    is_in_channels,
+    is_over,
+    left_outputs,
+)
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.entries import DEAD, FUNDED, FactoryEntry
@@ -55,6 +61,7 @@ from cromford.protocol.opening.funding import is_too_late
 from cromford.watch.feerates import OwnFees
 
 SWEPT: Final = "swept"
+ON_CHAIN: Final = "on_chain"
 CLOSED: Final = "closed"
 # Coins of ours are in it.
 DISPLACED: Final = "displaced"
@@ -66,9 +73,10 @@ LOCKING: Final[frozenset[str]] = frozenset(
 def status_of(factory: Factory) -> LspFactoryStatus:
     """Return a factory's status in one word.
 
-    Building, funding, live, closing, closed, expired, swept, aborted, abandoned or dead. `closing`:
-    all of it was closed together, and waits for a block; `closed`: a block has that. `swept`: its
-    output, or all that was left of the tree, went elsewhere than into channels. `abandoned`: its
+    Building, funding, live, closing, closed, expired, on_chain, swept, aborted, abandoned or dead.
+    `closing`: all of it was closed together, and waits for a block; `closed`: a block has that.
+    `on_chain`: all of it went into its channels, and each of those was spent. `swept`: its output,
+    or all that was left of the tree, went elsewhere than into channels. `abandoned`: its
     funding was given up, and another transaction is to spend a coin of it; `dead`: that one is deep
     enough. What the chain shows of the funding outweighs both. `displaced`: another candidate of
     the fee ladder confirmed so deep than the one that channels are in, and only we have anything in
@@ -82,7 +90,7 @@ def status_of(factory: Factory) -> LspFactoryStatus:
     landed = factory.landed
     if landed is not factory and attempt.overtaken_depth(chain) >= attempt.terms.min_depth:
         if is_over(landed):
-            return CLOSED if is_closed(landed) else SWEPT
+            return _over(landed)
         return DISPLACED
     if factory.is_dead:
         return "dead"
@@ -92,11 +100,18 @@ def status_of(factory: Factory) -> LspFactoryStatus:
     if depth < attempt.terms.min_depth:
         return "funding"
     if is_over(factory):
-        return CLOSED if is_closed(factory) else SWEPT
+        return _over(factory)
     closing = {close.outpoint for close in factory.closed.values()}
     if attempt.funding_outpoint in closing and attempt.funding_outpoint not in chain.spends:
         return "closing"
     return "live" if chain.height < attempt.terms.expiry_height else "expired"
+
+
+def _over(factory: Factory) -> LspFactoryStatus:
+    """Return where all of a factory went of which nothing is left."""
+    if is_in_channels(factory):
+        return ON_CHAIN
+    return CLOSED if is_closed(factory) else SWEPT
 
 
 def summary(factory: Factory) -> LspFactorySummary:

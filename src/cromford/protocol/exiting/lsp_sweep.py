@@ -164,16 +164,15 @@ def watched_outputs(state: Factory) -> frozenset[OutPoint]:
 
 
 def is_over(state: Factory) -> bool:
-    """Say whether the tree was taken or closed, and has nothing left, neither ours nor a channel's.
+    """Say whether the tree has nothing left, neither ours nor a channel's.
 
-    A factory all of which went into its channels is not over by this: nothing of it was swept.
+    It was taken, closed, or went into its channels, which were spent in their turn.
     """
     if not _is_funding_spent(state):
         return False
     spends = state.chain.spends
     on_chain = factory_on_chain(state)
-    is_taken = any(output.is_expiring for output, _ in taken(on_chain)) or bool(closes_in(state))
-    if not is_taken or any(output.outpoint not in spends for output in lsp_outputs(on_chain)):
+    if any(output.outpoint not in spends for output in lsp_outputs(on_chain)):
         return False
     channels = (
         state.funding_on_chain(client).outpoint for client in range(1, len(state.attempt.seats) + 1)
@@ -189,6 +188,13 @@ def is_swept_for_good(state: Factory) -> bool:
         return False
     sweep = swept_by((state.attempt.tree.root_node,), state.chain.spends)
     return sweep is not None and state.chain.depth(sweep.txid) >= RESOLVED_DEPTH
+
+
+def is_in_channels(state: Factory) -> bool:
+    """Say whether nothing was taken in place of the tree."""
+    return not closes_in(state) and not any(
+        output.is_expiring for output, _ in taken(factory_on_chain(state))
+    )
 
 
 def is_closed(state: Factory) -> bool:

@@ -20,6 +20,7 @@ from tests.simulation.sim_chain import SimRefused
 
 from cromford import effects as fx
 from cromford.bitcoin.block import BlockRef
+from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.channel.terms import Party
 from cromford.protocol.exiting.confirming import (
@@ -30,7 +31,7 @@ from cromford.protocol.exiting.confirming import (
 from cromford.protocol.exiting.in_hand import Risk, Stake, stake_of
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.purses import Purses
+from cromford.protocol.journal.purses import Purses, filled, with_settled
 from cromford.wallet.account import WalletPath
 from cromford.wallet.coins import Purse, SpentCoin
 
@@ -135,7 +136,6 @@ def _refuse(_tx: Tx) -> None:
 # What children have cost
 
 PARENT_OUT: Final = OutPoint(txid=Txid(b"\x0a" * 32), vout=0)
-PARENT: Final = spend_of(PARENT_OUT, 240)
 CHANGE: Final = b"\x51\x20" + b"\x0c" * 32
 ELSEWHERE: Final = b"\x51\x20" + b"\x0e" * 32
 
@@ -158,6 +158,9 @@ def tx_of(outpoints: list[OutPoint], *outputs: tuple[int, bytes]) -> Tx:
         inputs=tuple(TxIn(outpoint=one, nsequence=0xFFFFFFFD) for one in outpoints),
         outputs=tuple(TxOut(amount_sat=sat, script_pubkey=script) for sat, script in outputs),
     )
+
+
+PARENT: Final = tx_of([PARENT_OUT], (240, ANCHOR_SCRIPT))
 
 
 def chain_of(*txs: Tx) -> KnownChain:
@@ -185,13 +188,26 @@ def test_a_parent_that_a_coin_pays_itself_cost_what_it_held() -> None:
     assert cost_sat(parent) == 200
 
 
-def test_two_children_of_one_parent_cost_both_and_a_coin_that_went_elsewhere_nothing() -> None:
-    parent = tx_of([PARENT_OUT], (240, ELSEWHERE), (500, ELSEWHERE))
-    first = tx_of([parent.outpoint(0), COINS[0].outpoint], (4_000, CHANGE))
-    second = tx_of([parent.outpoint(1), COINS[1].outpoint], (2_500, CHANGE))
-    assert cost_sat(parent, first, second) == 1_000 + 500
+def test_what_takes_another_output_of_the_parent_or_goes_elsewhere_cost_its_purse_nothing() -> None:
+    parent = tx_of([PARENT_OUT], (240, ANCHOR_SCRIPT), (500, ELSEWHERE))
+    child = tx_of([parent.outpoint(0), COINS[0].outpoint], (4_000, CHANGE))
+    htlc_tx = tx_of([parent.outpoint(1), COINS[1].outpoint], (2_500, ELSEWHERE))
+    assert cost_sat(parent, child, htlc_tx) == 1_000, "that one has a purse of its own"
     stranger = tx_of([COINS[1].outpoint], (1, ELSEWHERE))
-    assert cost_sat(parent, first, stranger) == 1_000
+    assert cost_sat(parent, child, stranger) == 1_000
+
+
+def test_coins_that_went_back_cost_what_a_child_in_a_block_spent_of_them() -> None:
+    child = tx_of([PARENT.outpoint(0), COINS[0].outpoint], (4_100, CHANGE))
+    given_back = with_settled(Purses({PARENT_OUT: PURSE}), PARENT_OUT, cost_sat=0)
+    assert given_back[PARENT_OUT].coins == ()
+    assert children_cost_sat(given_back, chain_of(PARENT)) == 0
+    assert children_cost_sat(given_back, chain_of(PARENT, child)) == 900
+    again = filled(given_back[PARENT_OUT], COINS[:1], change_script=CHANGE)
+    assert cost_sat(PARENT, child, purse=again) == 900, "a coin counts once"
+    twice = with_settled(Purses({PARENT_OUT: again}), PARENT_OUT, cost_sat=900)
+    assert twice[PARENT_OUT].returned == COINS
+    assert children_cost_sat(twice, chain_of(PARENT, child)) == 900
 
 
 def test_children_cost_what_is_settled_or_in_blocks_and_nothing_that_was_undone() -> None:

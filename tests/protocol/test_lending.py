@@ -24,6 +24,7 @@ from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.changed import changed
 from cromford.protocol import events as ev
 from cromford.protocol.channels.htlc_rules import publish_height
+from cromford.protocol.exiting.confirming import children_cost_sat
 from cromford.protocol.exiting.lending import given_up_for
 from cromford.protocol.exiting.stake import HTLC_EXPIRES
 from cromford.protocol.facts import FRESH, Lacking
@@ -35,7 +36,7 @@ from cromford.protocol.journal.streams import HOUSE
 from cromford.protocol.lobby.lending import lend
 from cromford.protocol.turn import Turn
 from cromford.wallet.account import RECEIVE
-from cromford.watch.bumping import Bumping
+from cromford.watch.bumping import Bumping, Family, PublishWith, next_move
 from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.wire import messages as m
 
@@ -346,8 +347,11 @@ def test_what_can_wait_gives_its_coin_to_what_cannot(restarts: bool) -> None:  #
     assert OutPoint.parse(lazy.outpoint) not in pump.lsp.state.house.coins_wanted
 
 
-def test_a_clients_coin_goes_to_what_hurries_more_too() -> None:
-    """It leaves one channel because it wishes to, and another because an HTLC expires."""
+def recalled_coin() -> tuple[Pump, PumpNode]:
+    """Let a client leave one channel because it wishes to, and another as an HTLC expires.
+
+    There is one coin: it goes to what hurries more.
+    """
     pump = Pump(2, policy=QUICK)
     alice, bob = pump.clients
     for clients in ((alice,), (alice, bob)):
@@ -374,9 +378,43 @@ def test_a_clients_coin_goes_to_what_hurries_more_too() -> None:
     _, urgent = records(alice, xr.CoinsLent)
     assert urgent.coins == lazy.coins
     assert urgent.outpoint != lazy.outpoint
+    return pump, alice
+
+
+def test_a_clients_coin_goes_to_what_hurries_more_too() -> None:
+    pump, alice = recalled_coin()
     pass_blocks_in_vain(pump, 10)
     assert len(records(alice, xr.CoinsLent)) == 2, "and is not handed to and fro"
     assert durable(alice.durable_state()) == durable(alice.state)
+
+
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_a_child_that_confirms_with_a_coin_that_was_taken_back_has_cost_its_way_out(
+    is_at_once: bool,  # noqa: FBT001 - a case
+) -> None:
+    """It waits in mempools on, and may be mined with its parent, or after it."""
+    pump, alice = recalled_coin()
+    lazy = OutPoint.parse(records(alice, xr.CoinsLent)[0].outpoint)
+    asked = next(
+        one
+        for one in pump.wishes(alice, fx.Broadcast)
+        if one.tx.inputs[0].outpoint == lazy and one.bumping is not None and one.bumping.purse
+    )
+    assert asked.bumping is not None
+    move = next_move(asked.tx, asked.bumping, Family())
+    assert isinstance(move, PublishWith)
+    assert move.child is not None
+    assert children_cost_sat(alice.state.purses, alice.state.chain) == 0
+    for txs in [(asked.tx, move.child.tx)] if is_at_once else [(asked.tx,), (move.child.tx,)]:
+        pump.chain._connect(txs)
+        pump.sync()
+    before_sat = asked.tx.outputs[move.child.tx.inputs[0].outpoint.vout].amount_sat
+    fee_sat = move.child.fee_sat
+    cost_sat = children_cost_sat(alice.state.purses, alice.state.chain)
+    assert fee_sat - before_sat <= cost_sat <= fee_sat
+    assert cost_sat > 0
+    pump.restart(alice)
+    assert children_cost_sat(alice.state.purses, alice.state.chain) == cost_sat
 
 
 def test_only_what_hurries_much_more_is_given_coins_that_help_it() -> None:

@@ -65,12 +65,19 @@ class SpentCoin:
 class Purse:
     """Coins that are set aside for the children of one transaction, and where change goes.
 
-    `cost_sat` is what children have cost that are settled; then no coin is left in it.
+    `cost_sat` is what children have cost that are settled; then no coin is left in it. `returned`
+    are those that were in it: a child that waits in mempools may still spend them.
     """
 
     coins: tuple[SpentCoin, ...]
     change_script: bytes
     cost_sat: int = 0
+    returned: tuple[SpentCoin, ...] = ()
+
+    @property
+    def ever_held(self) -> tuple[SpentCoin, ...]:
+        """The coins that are in it or were, each once."""
+        return tuple({coin.outpoint: coin for coin in (*self.returned, *self.coins)}.values())
 
     @property
     def amount_sat(self) -> int:

@@ -142,7 +142,9 @@ def children_cost_sat(purses: Purses, chain: KnownChain) -> int:
 def cost_in_blocks_sat(outpoint: OutPoint, purse: Purse, chain: KnownChain) -> int:
     """Return what the children that spend coins of a purse, and are in blocks, have cost it.
 
-    A coin that went elsewhere was no part of what the way out costs.
+    Also coins that went back to the wallet: what was published with them may confirm all the same.
+    A coin that went elsewhere was no part of what the way out costs: an HTLC transaction, say,
+    which spends what a commitment pays and not its anchor, has a purse of its own.
 
     Args:
         outpoint: What the purse is for.
@@ -152,16 +154,16 @@ def cost_in_blocks_sat(outpoint: OutPoint, purse: Purse, chain: KnownChain) -> i
     parent = chain.spends.get(outpoint)
     if parent is None:
         return 0
+    anchor = anchor_of(parent)
     spent = {
         coin.outpoint: spender
-        for coin in purse.coins
+        for coin in purse.ever_held
         if (spender := chain.spends.get(coin.outpoint)) is not None
         and (
-            spender.txid == parent.txid
-            or any(tx_in.outpoint.txid == parent.txid for tx_in in spender.inputs)
+            spender.txid == parent.txid or any(tx_in.outpoint == anchor for tx_in in spender.inputs)
         )
     }
-    spent_sat = sum(coin.txout.amount_sat for coin in purse.coins if coin.outpoint in spent)
+    spent_sat = sum(coin.txout.amount_sat for coin in purse.ever_held if coin.outpoint in spent)
     children = {spender.txid: spender for spender in spent.values()}
     kept_sat = sum(
         txout.amount_sat

@@ -61,14 +61,17 @@ def with_lent(wallet: Wallet, purses: Purses, record: xr.CoinsLent) -> tuple[Wal
 
 
 def with_settled(purses: Purses, outpoint: OutPoint, *, cost_sat: int) -> Purses:
-    """Return purses after what spends an outpoint was settled: of its coins only their cost stays.
+    """Return purses after the coins of one are free again: their cost stays, and which they were.
 
     A reorganisation may fill it again. An outpoint is spent once, so its costs do not add up.
     """
     known = purses.get(outpoint)
     if known is None:
         return purses
-    return purses.set(outpoint, replace(known, coins=(), cost_sat=max(known.cost_sat, cost_sat)))
+    settled = replace(
+        known, coins=(), returned=known.ever_held, cost_sat=max(known.cost_sat, cost_sat)
+    )
+    return purses.set(outpoint, settled)
 
 
 def change_script_of(wallet: Wallet, purses: Purses, outpoint: OutPoint) -> bytes:

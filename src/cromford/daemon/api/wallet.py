@@ -263,6 +263,25 @@ async def _abandon(owner: WalletOwner, wanted: _AbandonParams) -> AbandonedPayme
         txid = Txid.from_hex(wanted.txid)
     except ValueError as error:
         raise InvalidParam("txid", str(error)) from error
+    reason = await refusal_of(owner.chain, _payment(owner, txid))
+    # Blocks may have come and gone meanwhile: with the payment, or without a coin of it.
+    tx, coins = _payment(owner, txid), owner.wallet.coins
+    freed_sat = sum(
+        coin.txout.amount_sat
+        for tx_in in tx.inputs
+        if (coin := coins.get(tx_in.outpoint)) is not None
+    )
+    if not wanted.dry_run:
+        owner.request(ev.AbandonRequested(txid=txid, reason=reason))
+    return {
+        "abandoned": not wanted.dry_run,
+        "txid": str(txid),
+        "reason": reason,
+        "freed_sat": freed_sat,
+    }
+
+
+def _payment(owner: WalletOwner, txid: Txid) -> Tx:
     tx = owner.wallet.payments.get(txid)
     if tx is None:
         raise ApiFailure(
@@ -271,16 +290,7 @@ async def _abandon(owner: WalletOwner, wanted: _AbandonParams) -> AbandonedPayme
             remediation="`wallet balance` shows the payments that the node refuses.",
             exit_code=EXIT_NOT_FOUND,
         )
-    reason = await refusal_of(owner.chain, tx)
-    if not wanted.dry_run:
-        owner.request(ev.AbandonRequested(txid=txid, reason=reason))
-    coins = [owner.wallet.coins[tx_in.outpoint] for tx_in in tx.inputs]
-    return {
-        "abandoned": not wanted.dry_run,
-        "txid": str(txid),
-        "reason": reason,
-        "freed_sat": sum(coin.txout.amount_sat for coin in coins),
-    }
+    return tx
 
 
 async def refusal_of(chain: BitcoindChain, tx: Tx) -> str:

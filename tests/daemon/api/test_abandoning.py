@@ -1,0 +1,82 @@
+"""`wallet abandon` over the API, while blocks come and go."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.wallet.payments import payment, script, spend, wallet_with
+
+from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.api.wallet import wallet_methods
+from cromford.ports import TxRefused
+from cromford.protocol import events as ev
+from cromford.wallet.coins import Wallet
+
+PAID_SAT = 40_000
+
+
+class Owner:
+    """A daemon with one payment that its node refuses, and what happens while it is asked."""
+
+    def __init__(self, meanwhile: Callable[["Owner"], None]) -> None:
+        wallet = wallet_with(PAID_SAT).with_tx(payment((script(1), PAID_SAT)), 2)
+        self.tx = spend(*wallet.unspent)
+        self.wallet: Wallet = wallet.with_spending(self.tx)
+        self.requested: list[ev.Event] = []
+        self.chain = self
+        self._meanwhile = meanwhile
+
+    async def coin(self, outpoint: OutPoint) -> OutPoint:
+        return outpoint
+
+    async def broadcast(self, _tx: Tx) -> None:
+        self._meanwhile(self)
+        raise TxRefused("mempool min fee not met")
+
+    def request(self, event: ev.Event) -> None:
+        self.requested.append(event)
+
+    def abandon(self, *, dry_run: bool) -> Any:
+        method = wallet_methods(self)["wallet_abandon"]  # type: ignore[arg-type]  # as far as asked
+        return asyncio.run(method({"txid": str(self.tx.txid), "dry_run": dry_run}))  # type: ignore[arg-type]  # a coroutine
+
+
+def nothing(_owner: Owner) -> None:
+    pass
+
+
+def coin_vanishes(owner: Owner) -> None:
+    owner.wallet = owner.wallet.without_block(2)
+
+
+def payment_confirms(owner: Owner) -> None:
+    owner.wallet = owner.wallet.with_tx(owner.tx, 3)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize(
+    ("meanwhile", "freed_sat"), [(nothing, 2 * PAID_SAT), (coin_vanishes, PAID_SAT)]
+)
+def test_what_is_freed_are_the_coins_that_are_there(
+    meanwhile: Callable[[Owner], None],
+    freed_sat: int,
+    dry_run: bool,  # noqa: FBT001 - a case
+) -> None:
+    owner = Owner(meanwhile)
+    answer = owner.abandon(dry_run=dry_run)
+    assert (answer["abandoned"], answer["freed_sat"]) == (not dry_run, freed_sat)
+    asked = ev.AbandonRequested(txid=owner.tx.txid, reason="mempool min fee not met")
+    assert owner.requested == ([] if dry_run else [asked])
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_payment_that_confirms_meanwhile_is_not_given_up(
+    dry_run: bool,  # noqa: FBT001 - a case
+) -> None:
+    owner = Owner(payment_confirms)
+    with pytest.raises(ApiFailure) as failure:
+        owner.abandon(dry_run=dry_run)
+    assert failure.value.code == "payment_not_found"
+    assert owner.requested == []

@@ -1,14 +1,19 @@
 """Events are asked for by name and by what they are about; nothing else is told, nothing missed."""
 
 import asyncio
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+from tests.daemon.webhooks.receiver import House
 
 from cromford.cli import build_waiting, invoices
 from cromford.daemon.api import events as events_api
 from cromford.daemon.api.failures import InvalidParam
-from cromford.daemon.event_filter import KNOWN_EVENTS, BadFilter, EventFilter
+from cromford.daemon.api.webhooks import webhook_methods
+from cromford.daemon.event_filter import EVENTS_OF, KNOWN_EVENTS, BadFilter, EventFilter
+from cromford.protocol.journal.mail import AnyMail
+from cromford.protocol.journal.records import AnyRecord
 
 FACTORY, OTHER = "ab" * 32, "cd" * 32
 PAGE = 2
@@ -82,8 +87,44 @@ def test_what_would_let_nothing_through_is_refused(asked: dict[str, object], sai
     assert refused.value.message.startswith(said)
 
 
+@pytest.mark.parametrize(("role", "name"), [("client", "fee_earned"), ("lsp", "invoice_issued")])
+def test_an_event_that_only_the_other_role_tells_is_refused_with_those_there_are(
+    role: str, name: str, tmp_path: Path
+) -> None:
+    """It would let nothing through for ever: of whoever asks, follows, or has it posted."""
+    known = EVENTS_OF[role]
+    house = House(tmp_path)
+    add = webhook_methods(house.webhooks, known=known)["webhook_add"]
+    ask = events_api.events_method(Kept(), known=known)  # type: ignore[arg-type]  # Not asked.
+    follow = events_api.events_stream(Kept(), known=known)  # type: ignore[arg-type]  # Nor here.
+    asked = {"only": [name, "block_connected"]}
+    expected = f"only: {name!r} is never told here; expected one of {', '.join(sorted(known))}"
+
+    async def first_of(told: Any) -> object:
+        async for one in told:
+            return one
+        return None
+
+    for attempt in (
+        add({"name": "shop", "url": "https://shop.example/paid", **asked}),
+        ask(asked),
+        first_of(follow(asked, "")),
+    ):
+        with pytest.raises(InvalidParam) as refused:
+            asyncio.run(attempt)  # type: ignore[arg-type]  # Each is a coroutine.
+        assert (refused.value.message, refused.value.param) == (expected, "only")
+    assert house.webhooks.deliveries == ()
+
+
+def test_each_event_is_one_of_a_roles() -> None:
+    told = {str(kind.__struct_config__.tag) for kind in (*get_args(AnyRecord), *get_args(AnyMail))}
+    assert EVENTS_OF["client"] | EVENTS_OF["lsp"] == KNOWN_EVENTS == told - {"mail_taken"}
+    assert "mail_taken" not in KNOWN_EVENTS
+
+
 def test_the_commands_that_wait_for_events_know_their_names() -> None:
-    assert {*build_waiting.TOLD, invoices.PAID, invoices.EXPIRED} <= KNOWN_EVENTS
+    assert {*build_waiting.TOLD} <= EVENTS_OF["lsp"]
+    assert {invoices.PAID, invoices.EXPIRED} <= EVENTS_OF["client"]
 
 
 def test_a_bad_filter_says_which_half_of_it_is() -> None:

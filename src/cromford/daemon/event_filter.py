@@ -2,12 +2,13 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any, Final, get_args
 
+from cromford.protocol.journal.channel_records import ClientPaymentRecord, LspPaymentRecord
 from cromford.protocol.journal.mail import AnyMail
 from cromford.protocol.journal.mail_records import MailTaken
-from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.journal.records import ClientOnly, LspOnly, SharedRecord
 
 ABOUT_SIZE_MIN: Final = 4  # Digits; with fewer, too much begins so.
 _NOT_AN_ID: Final = frozenset({"event", "cursor", "reason"})
@@ -25,9 +26,17 @@ class BadFilter(ValueError):
         self.field = field
 
 
-# Mail that was taken is told by what it says.
-_TOLD: Final = {*get_args(AnyRecord), *get_args(AnyMail)} - {MailTaken}
-KNOWN_EVENTS: Final = frozenset(str(kind.__struct_config__.tag) for kind in _TOLD)
+def _names(*kinds: object) -> frozenset[str]:
+    told = {kind for union in kinds for kind in get_args(union) or (union,)}
+    return frozenset(str(kind.__struct_config__.tag) for kind in told)
+
+
+EVENTS_OF: Final[Mapping[str, frozenset[str]]] = {
+    "client": _names(SharedRecord, ClientOnly) - _names(LspPaymentRecord),
+    # Mail that was taken is told by what it says.
+    "lsp": _names(SharedRecord, LspOnly, AnyMail) - _names(ClientPaymentRecord, MailTaken),
+}
+KNOWN_EVENTS: Final = frozenset().union(*EVENTS_OF.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +47,22 @@ class EventFilter:
         names: Of the events; empty for all.
         about: The beginning of an id, in hex, that an event names: of a factory, a channel, a
             payment, a node; empty for whatever it is about.
+        known: The names that there are, for whoever asks.
 
     Raises:
-        BadFilter: If a name is none of an event, or an id is none.
+        BadFilter: If a name is none of an event, or of none that is told here, or an id is none.
     """
 
     names: frozenset[str] = frozenset()
     about: str = ""
+    known: InitVar[frozenset[str]] = KNOWN_EVENTS
 
-    def __post_init__(self) -> None:
-        for name in sorted(self.names - KNOWN_EVENTS):
-            near = difflib.get_close_matches(name, KNOWN_EVENTS, n=1)
+    def __post_init__(self, known: frozenset[str]) -> None:
+        for name in sorted(self.names - known):
+            if name in KNOWN_EVENTS:
+                expected = f"expected one of {', '.join(sorted(known))}"
+                raise BadFilter("only", f"{name!r} is never told here; {expected}")
+            near = difflib.get_close_matches(name, known, n=1)
             meant = f"; did you mean {near[0]}?" if near else ""
             raise BadFilter("only", f"there is no event {name!r}{meant}")
         is_hex = set(self.about) <= set("0123456789abcdef")

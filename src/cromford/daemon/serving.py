@@ -22,6 +22,7 @@ from cromford.daemon.api.page_files import page_files
 from cromford.daemon.api.server import ApiServer, TcpListener
 from cromford.daemon.api.sessions import Sessions
 from cromford.daemon.api.tokens import Tokens
+from cromford.daemon.event_filter import EVENTS_OF
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.webhooks.delivering import Webhooks
 
@@ -59,6 +60,7 @@ class Served(rescan.RescanOwner, wallet.WalletOwner, Protocol):
 
 def shared_methods(
     daemon: Served,
+    role: str,
     *,
     stop: Callable[[], None],
     settled: Callable[[], Awaitable[None]],
@@ -68,6 +70,7 @@ def shared_methods(
 
     Args:
         daemon: The daemon.
+        role: What it is.
         stop: Lets it stop.
         settled: Returns once all that was decided by now is durable.
         cover: Tries to write the mark, and returns.
@@ -80,12 +83,12 @@ def shared_methods(
 
     return {
         "stop": without_params(stopped),
-        "events": events.events_method(daemon.events),
+        "events": events.events_method(daemon.events, known=EVENTS_OF[role]),
         "rescan": rescan.rescan_method(daemon),
         **daemon.safe.methods(settled=settled, cover=cover),
         **daemon.tokens.methods(),
         **wallet.wallet_methods(daemon),
-        **webhook_api.webhook_methods(daemon.webhooks),
+        **webhook_api.webhook_methods(daemon.webhooks, known=EVENTS_OF[role]),
     }
 
 
@@ -128,5 +131,5 @@ def api_server(daemon: Served, role: str, *, listen: tuple[str, int] | None) -> 
         role=role,
         tcp=tcp,
         document=document_of(role, served),
-        streams={"events": events.events_stream(daemon.events)},
+        streams={"events": events.events_stream(daemon.events, known=EVENTS_OF[role])},
     )

@@ -371,9 +371,8 @@ class Daemon(Generic[S]):
 
     def served_methods(self) -> dict[str, Handler]:
         """Return every method of the API, as it is served."""
-        shared = shared_methods(
-            self, stop=self._stopping.set, settled=self._settled, cover=self._cover
-        )
+        role, stop = self.driver.role, self._stopping.set
+        shared = shared_methods(self, role, stop=stop, settled=self._settled, cover=self._cover)
         methods = {**shared, **self.methods()}
         return {name: self._durably(method) for name, method in methods.items()}
 

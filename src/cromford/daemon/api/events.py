@@ -13,7 +13,7 @@ from cromford.daemon.api.application import Stream
 from cromford.daemon.api.caller import OPERATOR, caller
 from cromford.daemon.api.failures import TOO_MANY_REQUESTS, ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params
-from cromford.daemon.event_filter import BadFilter, EventFilter
+from cromford.daemon.event_filter import KNOWN_EVENTS, BadFilter, EventFilter
 from cromford.daemon.event_log import CursorExpired, CursorUnknown, EventLog
 
 EVENTS_WAIT_SECONDS_MAX: Final = 60.0
@@ -35,8 +35,13 @@ class EventsParams(msgspec.Struct, forbid_unknown_fields=True):
 PARAMS: Final[Params] = {"events": EventsParams}
 
 
-def events_method(log: EventLog) -> Handler:
-    """Return the method `events`."""
+def events_method(log: EventLog, *, known: frozenset[str] = KNOWN_EVENTS) -> Handler:
+    """Return the method `events`.
+
+    Args:
+        log: The events.
+        known: The names of those that the log may tell.
+    """
     followers = Followers()
 
     async def events(params: dict[str, Any]) -> EventsAnswer:
@@ -46,7 +51,7 @@ def events_method(log: EventLog) -> Handler:
                 "wait_seconds",
                 f"expected 0..{EVENTS_WAIT_SECONDS_MAX}, received {wanted.wait_seconds}",
             )
-        told = _filter_of(wanted)
+        told = _filter_of(wanted, known)
         number = _number_of(log, wanted.after)
         with followers.one_more() if wanted.wait_seconds else contextlib.nullcontext():
             try:
@@ -59,7 +64,12 @@ def events_method(log: EventLog) -> Handler:
     return events
 
 
-def events_stream(log: EventLog, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> Stream:
+def events_stream(
+    log: EventLog,
+    *,
+    known: frozenset[str] = KNOWN_EVENTS,
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+) -> Stream:
     """Return what gives events as they happen, as server-sent events (HTML, section 9.2).
 
     The id of each is its cursor, so that a browser's `EventSource`, which names the last one in
@@ -76,7 +86,7 @@ def events_stream(log: EventLog, *, heartbeat_seconds: float = HEARTBEAT_SECONDS
                 "wait_seconds",
                 f"expected none of a stream, which goes on; received {wanted.wait_seconds}",
             )
-        told, number = _filter_of(wanted), _number_of(log, last_id or wanted.after)
+        told, number = _filter_of(wanted, known), _number_of(log, last_id or wanted.after)
         with followers.one_more():
             yield b": the id of an event is its cursor\n\n"
             while not log.is_closed:
@@ -156,9 +166,9 @@ async def _told_after(
             return found, number
 
 
-def _filter_of(wanted: EventsParams) -> EventFilter:
+def _filter_of(wanted: EventsParams, known: frozenset[str]) -> EventFilter:
     try:
-        return EventFilter(names=frozenset(wanted.only), about=wanted.about.lower())
+        return EventFilter(names=frozenset(wanted.only), about=wanted.about.lower(), known=known)
     except BadFilter as error:
         raise InvalidParam(error.field, str(error)) from error
 

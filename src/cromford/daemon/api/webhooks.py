@@ -16,7 +16,7 @@ from cromford.daemon.api.handlers import (
     read_params,
     without_params,
 )
-from cromford.daemon.event_filter import BadFilter, EventFilter
+from cromford.daemon.event_filter import KNOWN_EVENTS, BadFilter, EventFilter
 from cromford.daemon.webhooks import delivering, kept, posting
 
 WEBHOOKS_MAX: Final = 16  # Each has a thread while it posts.
@@ -37,18 +37,22 @@ PARAMS: Final[Params] = {"webhook_add": _WebhookParams, "webhook_remove": _Webho
 
 
 def webhook_methods(
-    webhooks: delivering.Webhooks, *, look_up: LookUp = posting.look_up
+    webhooks: delivering.Webhooks,
+    *,
+    known: frozenset[str] = KNOWN_EVENTS,
+    look_up: LookUp = posting.look_up,
 ) -> dict[str, Handler]:
     """Return the operations, by name.
 
     Args:
         webhooks: Those there are.
+        known: The names of the events that may happen here.
         look_up: Says why a host is not known now; None if it is.
     """
     changing = asyncio.Lock()  # One name is not given twice, nor one webhook removed twice.
 
     async def add(params: dict[str, Any]) -> NewWebhook:
-        wanted, target = _checked(read_params(params, _WebhookParams))
+        wanted, target = _checked(read_params(params, _WebhookParams), known)
         # Whoever is away now may be here with the first event, so this is no refusal; a name that
         # is misspelt would be noticed with the first event that nobody hears of.
         unknown = await look_up(target)
@@ -96,14 +100,14 @@ def webhook_methods(
     }
 
 
-def _checked(wanted: _WebhookParams) -> tuple[_WebhookParams, kept.Target]:
+def _checked(wanted: _WebhookParams, known: frozenset[str]) -> tuple[_WebhookParams, kept.Target]:
     check_name(wanted.name)
     try:
         target = kept.new_target_of(wanted.url)
     except kept.BadUrl as error:
         raise InvalidParam("url", str(error)) from error
     try:
-        EventFilter(names=frozenset(wanted.only))
+        EventFilter(names=frozenset(wanted.only), known=known)
     except BadFilter as error:
         raise InvalidParam(error.field, str(error)) from error
     return wanted, target

@@ -360,16 +360,12 @@ StepRecord = (
 )
 ChannelRecord = UpdateRecord | StepRecord
 
-PaymentRecord = (
-    HtlcDecided
-    | InvoiceIssued
-    | HoldAgreed
-    | InvoiceExpired
-    | InvoicePaid
-    | PaymentStarted
-    | PayDeclined
+ClientPaymentRecord = (
+    InvoiceIssued | HoldAgreed | InvoiceExpired | InvoicePaid | HtlcRefused | OutgoingEnded
+)
+LspPaymentRecord = (
+    PayDeclined
     | HtlcHeld
-    | HtlcRefused
     | HoldEnded
     | HtlcForwarded
     | ForwardOffered
@@ -377,7 +373,7 @@ PaymentRecord = (
     | ForwardWithdrawn
     | FeeEarned
     | IncomingEnded
-    | OutgoingEnded
 )
+PaymentRecord = HtlcDecided | PaymentStarted | ClientPaymentRecord | LspPaymentRecord
 
 BookRecord = ChannelRecord | PaymentRecord

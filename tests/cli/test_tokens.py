@@ -6,11 +6,12 @@ import pytest
 from tests.cli.conftest import CommandLine
 
 from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.api.tokens import NOT_ASKED
 
 SHOP = {"name": "shop", "scopes": ["read", "receive"], "made_at": 1_790_000_000}
 TOKEN = "cromford_drawn"
 ANSWERS = {
-    "token_add": {**SHOP, "token": TOKEN},
+    "token_add": {**SHOP, "token": TOKEN, "warnings": []},
     "tokens": {"tokens": [SHOP]},
     "token_revoke": SHOP,
 }
@@ -29,8 +30,18 @@ def test_a_token_is_made_for_what_was_said_and_shown_to_people_and_programs(
     assert told.splitlines()[0] == TOKEN
     assert "read, receive" in told
     assert "this once" in told
+    assert "WARNING" not in told
     asked = {"name": "shop", "scopes": ["read", "receive"]}
     assert daemon.calls == [("token_add", asked)] * 2
+
+
+def test_a_token_for_which_nobody_is_asked_comes_with_a_warning(fake: Any) -> None:
+    answers = {"token_add": {**SHOP, "token": TOKEN, "warnings": [NOT_ASKED]}}
+    line = CommandLine(fake(answers).datadir)
+    words = ("lsp", "token", "add", "--name", "shop", "--scope", "read")
+    first, *rest = line.run(*words).stdout.splitlines()
+    assert first == TOKEN
+    assert rest[-1] == f"WARNING: {NOT_ASKED}"
 
 
 @ROLES

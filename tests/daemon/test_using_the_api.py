@@ -26,6 +26,7 @@ from cromford.cli.api_reference import document_of_role
 from cromford.daemon.api.calling import SOCKET_NAME, ApiClient
 from cromford.daemon.api.operations import BY_ROLE
 from cromford.daemon.api.page_files import page_files
+from cromford.daemon.api.tokens import NOT_ASKED
 from cromford.invoice.qr import svg_qr
 from cromford.picture.factories import factories_picture
 from cromford.picture.factory import factory_picture
@@ -174,6 +175,7 @@ async def is_asked_by_tcp(t: Town) -> None:
     assert port is not None
     operator = ApiClient(t.base / "alice" / "regtest" / SOCKET_NAME)
     made = await asyncio.to_thread(operator.call, "token_add", name="shop", scopes=["receive"])
+    assert made["warnings"] == []
     status, told = await by_tcp(port, "GET /v1/status", made["token"])
     assert (status, told["node_id"]) == (200, (await t.call("alice", "status"))["node_id"])
     status, told = await by_tcp(port, "POST /v1/stop", made["token"])
@@ -265,5 +267,9 @@ def test_the_receiver_of_the_documentation_is_told_what_happens(tmp_path: Path) 
         async with town(tmp_path) as t:
             await t.start_client("alice")
             await posts_events_to_a_receiver(t, tmp_path)
+            operator = ApiClient(t.base / "alice" / "regtest" / SOCKET_NAME)
+            asked = {"name": "shop", "scopes": ["read"]}
+            made = await asyncio.to_thread(operator.call, "token_add", **asked)
+            assert made["warnings"] == [NOT_ASKED], "she is on her unix socket alone"
 
     asyncio.run(main())

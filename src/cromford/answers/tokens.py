@@ -16,9 +16,13 @@ class BearerToken(TypedDict):
 
 
 class NewBearerToken(BearerToken):
-    """A token that was just made: only a hash of it is kept, so it is shown this once."""
+    """A token that was just made: only a hash of it is kept, so it is shown this once.
+
+    `warnings` says that nobody is asked for it, where the API is not served by TCP.
+    """
 
     token: str
+    warnings: list[str]
 
 
 class BearerTokens(TypedDict):

@@ -100,7 +100,7 @@ class Daemon(Generic[S]):
         network = self.network = options.network
         self.home = open_home(options.datadir, network)
         self.handed_over_keys = KeyFile(self.home)
-        self.tokens = Tokens(self.home)
+        self.tokens = Tokens(self.home, are_asked=options.api_listen is not None)
         self.chain_url = options.chain.url
         passphrase = read_passphrase(options.seed_passphrase_file)
         self.failed_decisions = FailedDecisions()

@@ -19,7 +19,7 @@ from cromford.daemon.api.gate import TokenGate
 from cromford.daemon.api.handlers import Handler
 from cromford.daemon.api.operations import INCLUDED, OPERATIONS, Scope
 from cromford.daemon.api.server import ApiServer, TcpListener
-from cromford.daemon.api.tokens import FILE_NAME, TOKENS_MAX, BadTokens, Tokens
+from cromford.daemon.api.tokens import FILE_NAME, NOT_ASKED, TOKENS_MAX, BadTokens, Tokens
 from cromford.listening import CannotListen
 
 STREAM = "Accept: text/event-stream"
@@ -92,6 +92,19 @@ def test_a_token_is_kept_as_a_hash_in_a_file_of_its_owner(tmp_path: Path) -> Non
     assert (shown["name"], shown["scopes"]) == ("shop", ["read", "receive"])
     assert set(shown) == {"name", "scopes", "made_at"}
     assert allowed(Tokens(tmp_path), token) == {Scope.READ, Scope.RECEIVE}
+
+
+@pytest.mark.parametrize("are_asked", [True, False])
+def test_a_token_that_nobody_is_asked_for_is_made_and_says_so(
+    are_asked: bool,  # noqa: FBT001 - a case
+    tmp_path: Path,
+) -> None:
+    """An API that is served by TCP later asks for the tokens that were made before."""
+    tokens = Tokens(tmp_path, are_asked=are_asked)
+    asked = tokens.methods()["token_add"]({"name": "shop", "scopes": ["read"]})
+    made: Any = asyncio.run(_result(asked))
+    assert made["warnings"] == ([] if are_asked else [NOT_ASKED])
+    assert allowed(Tokens(tmp_path), made["token"]) == {Scope.READ}
 
 
 def test_no_two_tokens_are_alike_and_a_revoked_one_is_none(tmp_path: Path) -> None:

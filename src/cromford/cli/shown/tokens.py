@@ -12,6 +12,8 @@ def made(console: Console, token: NewBearerToken) -> None:
     """Print a new token: the one time that it is shown."""
     console.print(cell(token["token"]), soft_wrap=True)
     console.print(f"for {', '.join(token['scopes'])}; it is shown this once", soft_wrap=True)
+    for warning in token["warnings"]:
+        console.print(cell(f"WARNING: {warning}"), soft_wrap=True)
 
 
 def listed(console: Console, answer: BearerTokens) -> None:

@@ -37,6 +37,10 @@ from cromford.daemon.home_file import read_home_file
 FILE_NAME: Final = "tokens.json"
 FILE_VERSION: Final = 1
 TOKENS_MAX: Final = 100
+NOT_ASKED: Final = (
+    "the daemon serves its API on its unix socket alone, where nobody is asked for a token; "
+    "`--api-listen` serves it by TCP, too"
+)
 TOKEN_SIZE: Final = 32
 # So that a search for leaked secrets finds it.
 TOKEN_PREFIX: Final = "cromford_"  # noqa: S105 - it begins every token, and is none
@@ -85,14 +89,16 @@ class Tokens:
 
     Args:
         home: Its directory.
+        are_asked: Whether it serves its API by TCP, where alone anybody is asked for one.
 
     Raises:
         BadTokens: If the file cannot be understood.
         OSError: If it cannot be read.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, are_asked: bool = True) -> None:
         self._path = home / FILE_NAME
+        self._warnings = [] if are_asked else [NOT_ASKED]
         read = read_home_file(self._path, _DECODER, version=FILE_VERSION, unreadable=BadTokens)
         self._tokens = () if read is None else read.tokens
 
@@ -157,7 +163,7 @@ class Tokens:
             made_at=int(time.time()),
         )
         self._keep((*self._tokens, token))
-        return {**_shown(token), "token": text}
+        return {**_shown(token), "token": text, "warnings": self._warnings}
 
     async def _list(self) -> BearerTokens:
         return {"tokens": [_shown(token) for token in self._tokens]}

@@ -8,6 +8,7 @@ from tests.protocol.attacks import nothing, only_from, only_to
 from tests.protocol.movers import BALANCE_MSAT, World, dying_world, spent_world
 from tests.protocol.paying_clients import book, make_invoice, pay
 from tests.protocol.pump import PumpNode
+from tests.simulation.sim_node import durable
 
 from cromford import effects as fx
 from cromford.channel.stage import Edition
@@ -253,6 +254,8 @@ def test_a_refusal_is_remembered_once_and_what_is_not_asked_means_nothing() -> N
         world.pump.mine()
     for refusal in ("not now", "not now", "never"):
         answer = m.KeyTaken(attempt_id=world.old_id, refusal=refusal)
+        with world.pump.tampering(only_from(mover, nothing, m.KeyHandover)):
+            world.pump.mine()
         world.pump.lsp_says(mover, answer)
         world.pump.lsp_says(stayer, answer)
     answers = [r for r in mover.store.remembered if isinstance(r, hr.HandoverAnswered)]
@@ -262,6 +265,25 @@ def test_a_refusal_is_remembered_once_and_what_is_not_asked_means_nothing() -> N
     unknown = m.KeyTaken(attempt_id=bytes(32), refusal="")
     world.pump.lsp_says(mover, unknown)
     assert not world.attempt(mover).keys_taken
+
+
+def test_an_lsp_that_changes_its_mind_fills_no_clients_journal() -> None:
+    world, mover = gone()
+
+    def n_answers() -> int:
+        return sum(isinstance(r, hr.HandoverAnswered) for r in mover.store.remembered)
+
+    for n_blocks in range(1, 4):
+        world.pump.mine()
+        assert world.attempt(mover).keys_taken
+        for number in range(20):
+            refused = m.KeyTaken(attempt_id=world.old_id, refusal=f"refused {number}")
+            world.pump.lsp_says(mover, refused)
+            world.pump.lsp_says(mover, channel_ready(world.attempt(mover)))
+            world.pump.lsp_says(mover, m.KeyTaken(attempt_id=world.old_id, refusal=""))
+        assert n_answers() == 1 + 2 * n_blocks, "refused and taken, once a block"
+    assert world.attempt(mover).keys_taken
+    assert durable(mover.durable_state()) == durable(mover.state)
 
 
 def test_an_lsp_that_hands_keys_to_a_client_is_parted_from() -> None:

@@ -43,18 +43,25 @@ def on_ready_again(turn: Turn[ClientState], message: m.ChannelReady) -> None:
     So speaks one whose store was put back from a backup. The seat would need us for ever.
     """
     attempt = turn.state.attempt_with(turn.state.lsp_node_id, message.attempt_id)
-    if attempt is not None and attempt.is_retired and attempt.keys_taken:
+    if attempt is None or not (attempt.is_retired and attempt.keys_taken):
+        return
+    if attempt.refused_height != turn.height:
         turn.remember(hr.HandoverAnswered(attempt_id=attempt.attempt_id, refusal=FORGOTTEN))
         _send_if_owed(turn, turn.state.attempts[attempt.attempt_id])
 
 
 def on_key_taken(turn: Turn[ClientState], message: m.KeyTaken) -> None:
-    """Take the LSP's word that it keeps our keys, or does not; what was not asked means nothing."""
+    """Take the LSP's word that it keeps our keys, or does not; what was not asked means nothing.
+
+    Of refusals one a block is remembered: an LSP that changes its mind must not fill our journal.
+    """
     attempt = turn.state.attempt_with(turn.state.lsp_node_id, message.attempt_id)
     if attempt is None or not attempt.is_retired:
         return
     was_taken, refusal = attempt.keys_taken, message.refusal
     if was_taken == (not refusal) and attempt.keys_refused == refusal:
+        return
+    if refusal and attempt.refused_height == turn.height:
         return
     turn.remember(hr.HandoverAnswered(attempt_id=attempt.attempt_id, refusal=refusal))
     if was_taken:

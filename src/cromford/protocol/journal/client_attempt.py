@@ -170,6 +170,7 @@ class ClientAttempt:
     retired_height: int | None = None  # from when on its keys are not ours alone
     keys_taken: bool = False  # by the LSP, which says that it keeps them
     keys_refused: str = ""  # why not, when it last said so
+    refused_height: int | None = None  # the tip's, then
     period: Period = Period.WAITING  # the newest that was told, from dying on
     leaf_states: AgreedStates = ()  # those of our leaf that replaced that of the opening
     is_marked: bool = False  # the store was restored before it had a channel

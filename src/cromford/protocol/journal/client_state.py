@@ -488,8 +488,11 @@ def _with_handover(state: ClientState, record: hr.ClientHandoverRecord) -> Clien
     match record:
         case hr.KeyRetired(attempt_id=attempt_id, height=height):
             return _changed(state, attempt_id, retired_height=height)
+        case hr.HandoverAnswered(attempt_id=attempt_id, refusal=""):
+            return _changed(state, attempt_id, keys_taken=True, keys_refused="")
         case hr.HandoverAnswered(attempt_id=attempt_id, refusal=refusal):
-            return _changed(state, attempt_id, keys_taken=not refusal, keys_refused=refusal)
+            refused = {"keys_refused": refusal, "refused_height": state.chain.height}
+            return _changed(state, attempt_id, keys_taken=False, **refused)
         case _:
             assert_never(record)
 

@@ -355,7 +355,14 @@ def test_nobody_is_late_with_an_answer_to_what_still_waits_for_our_disk(due: Due
         timing.deadlines.clear(due)
         waiting[3]()
         assert due not in timing.deadlines
+
+        # What does not run yet has all its time before it.
+        timing.deadlines.set(due, 5.0)
+        await asyncio.sleep(0.15)
+        assert timing.deadlines.seconds_left(due) == 5.0
         timing.deadlines.close()
+        waiting[4]()
+        assert due not in timing.deadlines
 
     run(scenario())
 

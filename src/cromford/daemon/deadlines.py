@@ -38,9 +38,9 @@ class Due(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class _Pending:
-    handle: asyncio.TimerHandle
-    lost_before: float  # Seconds that the loop had lost when this began to run.
-    runs: bool = True  # Not yet, as long as what is to be answered has not left.
+    seconds: float
+    handle: asyncio.TimerHandle | None = None  # None until what is to be answered has left.
+    lost_before: float = 0.0  # Seconds that the loop had lost when this began to run.
 
 
 class Deadlines:
@@ -79,15 +79,16 @@ class Deadlines:
     def set(self, due: Due, seconds: float) -> None:
         """Set a deadline, or move one that is set."""
         self.clear(due)
-        pending = self._start(due, seconds)
+        pending = self._pending[due] = _Pending(seconds)
         if self._left is not None and _is_of_answer(due):
-            pending.runs = False
-            self._left(partial(self._run, due, pending, seconds))
+            self._left(partial(self._begin, due, pending))
+        else:
+            self._run(due, pending, seconds)
 
     def clear(self, due: Due) -> None:
         """Forget a deadline. Harmless if there is none."""
         pending = self._pending.pop(due, None)
-        if pending is not None:
+        if pending is not None and pending.handle is not None:
             pending.handle.cancel()
 
     def seconds_left(self, due: Due) -> float | None:
@@ -95,6 +96,8 @@ class Deadlines:
         pending = self._pending.get(due)
         if pending is None:
             return None
+        if pending.handle is None:
+            return pending.seconds
         return max(0.0, round(pending.handle.when() - asyncio.get_running_loop().time(), 1))
 
     def close(self) -> None:
@@ -117,19 +120,18 @@ class Deadlines:
             self._beat_due = now + BEAT_SECONDS
             self._beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self.beat)
 
-    def _run(self, due: Due, pending: _Pending, seconds: float) -> None:
+    def _begin(self, due: Due, pending: _Pending) -> None:
         """Let a deadline run, unless it was cleared, or moved, before it did."""
         if self._pending.get(due) is pending:
-            pending.handle.cancel()
-            self._start(due, seconds)
+            self._run(due, pending, pending.seconds)
 
-    def _start(self, due: Due, seconds: float) -> _Pending:
-        handle = asyncio.get_running_loop().call_later(seconds, self._on_time, due)
+    def _run(self, due: Due, pending: _Pending, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        pending.handle = loop.call_later(seconds, self._on_time, due)
+        pending.lost_before = self._lost_seconds
         if _is_of_answer(due) and self._beat is None:
             self._beat_due = self._clock() + BEAT_SECONDS
-            self._beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self.beat)
-        self._pending[due] = pending = _Pending(handle, self._lost_seconds)
-        return pending
+            self._beat = loop.call_later(BEAT_SECONDS, self.beat)
 
     def _on_time(self, due: Due) -> None:
         if not _is_of_answer(due):
@@ -138,11 +140,9 @@ class Deadlines:
             return
         self.beat()
         pending = self._pending[due]
-        if not pending.runs:
-            return
         lost_seconds = self._lost_seconds - pending.lost_before
         if lost_seconds > 0:
-            self._start(due, lost_seconds)
+            self._run(due, pending, lost_seconds)
         else:
             self._spawn(self._reach(due, pending))
 

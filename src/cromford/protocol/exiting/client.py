@@ -31,7 +31,6 @@ from cromford.protocol.exiting.closes import (
     on_closed,
     tell_closed,
 )
-from cromford.protocol.exiting.confirming import cost_in_blocks_sat
 from cromford.protocol.exiting.forgotten import recall_as_client
 from cromford.protocol.exiting.in_hand import InHand, stake_of
 from cromford.protocol.exiting.lending import (
@@ -39,6 +38,7 @@ from cromford.protocol.exiting.lending import (
     first_published,
     given_up_for,
     needs_of,
+    returned,
     settled_coins,
 )
 from cromford.protocol.exiting.outgoing import ended_untold
@@ -244,8 +244,7 @@ def lend(turn: Turn[ClientState]) -> tuple[fx.Effect, ...]:
     )
     if lazy is None:
         return effects
-    cost_sat = cost_in_blocks_sat(lazy, purses[lazy], turn.chain)
-    turn.remember(xr.CoinsReturned(outpoint=lazy.serialize(), cost_sat=cost_sat))
+    turn.remember(returned(lazy, purses[lazy], turn.chain))
     return _lend_to_all(turn, _all_effects(turn))
 
 

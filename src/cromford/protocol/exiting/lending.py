@@ -13,7 +13,7 @@ from cromford.protocol.facts import Lacking
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.purses import N_COINS_MAX, Purses
-from cromford.wallet.coins import SpentCoin
+from cromford.wallet.coins import Purse, SpentCoin
 from cromford.watch.bumping import ONE_COIN_WEIGHT, Bumping, coin_needed_sat
 from cromford.watch.sweep import without_coins
 
@@ -159,8 +159,13 @@ def settled_coins(
         coins = () if purse is None else purse.coins
         is_over = outpoint in chain.spends or outpoint.txid not in chain.confirmed or is_dead
         if is_over or not are_there([coin.outpoint for coin in coins]):
-            cost_sat = 0 if purse is None else cost_in_blocks_sat(outpoint, purse, chain)
-            yield xr.CoinsReturned(outpoint=outpoint.serialize(), cost_sat=cost_sat)
+            yield returned(outpoint, purse, chain)
+
+
+def returned(outpoint: OutPoint, purse: Purse | None, chain: KnownChain) -> xr.CoinsReturned:
+    """Return that coins for what spends an outpoint are free again, and what they have cost."""
+    cost_sat = 0 if purse is None else cost_in_blocks_sat(outpoint, purse, chain)
+    return xr.CoinsReturned(outpoint=outpoint.serialize(), cost_sat=cost_sat)
 
 
 def _need(tx: Tx, bumping: Bumping) -> Iterator[Need]:

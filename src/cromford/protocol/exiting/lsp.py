@@ -35,7 +35,6 @@ from cromford.protocol.exiting.closes import (
     tell_closed,
     tell_closed_for_good,
 )
-from cromford.protocol.exiting.confirming import cost_in_blocks_sat
 from cromford.protocol.exiting.forgotten import recall_as_lsp
 from cromford.protocol.exiting.in_hand import InHand, stake_of
 from cromford.protocol.exiting.incoming import ended_with_channel
@@ -44,6 +43,7 @@ from cromford.protocol.exiting.lending import (
     given_up_for,
     is_much_more,
     needs_of,
+    returned,
     settled_coins,
 )
 from cromford.protocol.exiting.lsp_sweep import (
@@ -237,8 +237,7 @@ def ask_for_coins(turn: Turn[Factory]) -> tuple[fx.Effect, ...]:
         turn.state.purses, effects, waiting, has_some=turn.facts.directory.is_lent_to
     )
     if lazy is not None:
-        cost_sat = cost_in_blocks_sat(lazy, turn.state.purses[lazy], turn.chain)
-        turn.remember(xr.CoinsReturned(outpoint=lazy.serialize(), cost_sat=cost_sat))
+        turn.remember(returned(lazy, turn.state.purses[lazy], turn.chain))
         effects = owed(turn.state, turn.facts.fees)
     for need in sorted(needs_of(effects), key=lambda need: -need.feerate_sat_per_kw):
         asked_sat = turn.state.coins_asked.get(need.outpoint, 0)

@@ -1,6 +1,8 @@
 """Output descriptors with their checksum (BIP 380): other software derives our scripts."""
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import xor
 from typing import Final
 
 from cromford.bitcoin.address import CHARSET
@@ -12,6 +14,12 @@ INPUT_CHARSET: Final = (
 )
 GENERATOR: Final = (0xF5DEE51989, 0xA9FDCA3312, 0x1BAB10E32D, 0x3706B1677A, 0x644D626FFD)
 CHECKSUM_LENGTH: Final = 8
+_POSITIONS: Final = {char: position for position, char in enumerate(INPUT_CHARSET)}
+# By the five bits that leave the checksum: what they add to it.
+_ADDED: Final = tuple(
+    reduce(xor, (generator for i, generator in enumerate(GENERATOR) if top >> i & 1), 0)
+    for top in range(32)
+)
 
 
 def with_checksum(descriptor: str) -> str:
@@ -23,8 +31,8 @@ def with_checksum(descriptor: str) -> str:
     symbols: list[int] = []
     groups: list[int] = []
     for char in descriptor:
-        position = INPUT_CHARSET.find(char)
-        if position < 0:
+        position = _POSITIONS.get(char)
+        if position is None:
             raise ValueError(f"a descriptor cannot hold {char!r}")
         symbols.append(position & 31)
         groups.append(position >> 5)
@@ -54,8 +62,5 @@ def tr_descriptor(internal: str, tapleaf: str | None = None) -> str:
 def _polymod(symbols: list[int]) -> int:
     checksum = 1
     for symbol in symbols:
-        top = checksum >> 35
-        checksum = (checksum & 0x7FFFFFFFF) << 5 ^ symbol
-        for i, generator in enumerate(GENERATOR):
-            checksum ^= generator if (top >> i) & 1 else 0
+        checksum = (checksum & 0x7FFFFFFFF) << 5 ^ symbol ^ _ADDED[checksum >> 35]
     return checksum

@@ -117,6 +117,14 @@ def test_a_status_says_whose_turn_it_is(code: str, exit_code: int, status: int) 
         ({"amount_sat": "5"}, "amount_sat", "Expected `int`, got `str`"),
         ({"amount_sat": 5, "leaf": 7}, "leaf", "Expected `str`, got `int`"),
         ({"amount_sat": 5, "lief": "x"}, "lief", "unknown field"),
+        # What no record can hold would end the daemon as it is remembered.
+        (
+            {"amount_sat": 2**63},
+            "amount_sat",
+            f"expected {-(2**63)}..{2**63 - 1}, received 64 bits",
+        ),
+        ({"amount_sat": -(2**63) - 1}, "amount_sat", "expected -.* received 64 bits"),
+        ({"amount_sat": 10**4000}, "amount_sat", "expected -.* received 13288 bits"),
     ],
 )
 def test_a_wrong_parameter_is_named(
@@ -139,6 +147,7 @@ def test_a_wrong_parameter_is_named(
     ("query", "param"),
     [
         ("limit=many", "limit"),
+        (f"limit={2**63}", "limit"),
         ("is_deep=perhaps", "is_deep"),
         ("limit=1&limit=2", "limit"),
         ("lemit=1", "lemit"),

@@ -21,6 +21,9 @@ _PARAM_PATTERNS: Final = (
     re.compile(r"contains unknown field `(?P<param>[^`]+)`"),
     re.compile(r"at `\$\.(?P<param>[^`]+)`"),
 )
+# What a record, or a number on the wire, can hold: beyond it no amount, height or time is anything.
+NUMBER_MIN: Final = -(2**63)
+NUMBER_MAX: Final = 2**63 - 1
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
@@ -31,9 +34,18 @@ def read_params(params: dict[str, Any], kind: type[_Params]) -> _Params:
         InvalidParam: Naming the first parameter that does not fit.
     """
     try:
-        return msgspec.convert(params, kind)
+        read = msgspec.convert(params, kind)
     except msgspec.ValidationError as error:
         raise complaint_of(error) from error
+    for param, value in params.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, int) and not NUMBER_MIN <= one <= NUMBER_MAX:
+                # Not written out: it may have a million digits.
+                raise InvalidParam(
+                    param,
+                    f"expected {NUMBER_MIN}..{NUMBER_MAX}, received {one.bit_length()} bits",
+                )
+    return read
 
 
 def complaint_of(error: msgspec.ValidationError) -> InvalidParam:

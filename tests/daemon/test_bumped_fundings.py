@@ -30,9 +30,9 @@ async def stuck(t: Town, *, is_in_mempool: bool = False) -> dict[str, Any]:
     return line
 
 
-async def code_of(t: Town, **params: object) -> str:
+async def code_of(t: Town, method: str = "factory_bump", **params: object) -> str:
     with pytest.raises(ApiFailure) as refused:
-        await t.call("lsp", "factory_bump", **params)
+        await t.call("lsp", method, **params)
     return refused.value.code
 
 
@@ -77,6 +77,7 @@ def test_a_funding_that_the_mempool_refuses_gets_in_with_its_child(tmp_path: Pat
             await t.mine(1, mempool=2)
             assert t.node.call("getrawmempool") == []
             assert await code_of(t, **wanted, feerate_sat_per_vb="24") == "factory_funded"
+            assert await code_of(t, "factory_abandon", **wanted) == "factory_funded"
             after = await t.call("lsp", "wallet_balance")
             assert (after["paying_sat"], after["refused"]) == (0, [])
             coins = (await t.call("lsp", "wallet_coins"))["coins"]

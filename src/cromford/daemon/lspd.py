@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any, Final
 
@@ -432,17 +433,18 @@ class LspDaemon(Daemon[LspState]):
             wanted.feerate_sat_per_vb,
             fallback_sat_per_kw=self.fallback_sat_per_kw,
         )
-        funded = attempt.funded
-        reason = ""
+        asked = ev.FactoryAbandonRequested(
+            attempt_id=attempt.attempt_id, reason="", feerate_sat_per_kw=feerate_sat_per_kw
+        )
+        self.foresee(asked)  # The node would say of a funding in a block that it takes it.
+        funded, reason = attempt.funded, ""
         if funded is not None and is_too_late(factory):
             reason = why_too_late(factory)
         elif funded is not None and attempt.others:
             reason = OUTBID  # Replaced where it waits: the node need not refuse it.
         elif funded is not None:
             reason = await refusal_of(self.chain, funded.funding_tx)
-        asked = ev.FactoryAbandonRequested(
-            attempt_id=attempt.attempt_id, reason=reason, feerate_sat_per_kw=feerate_sat_per_kw
-        )
+        asked = replace(asked, reason=reason)
         self.foresee(asked)
         plan = planned(
             self.driver.state.house,

@@ -4,6 +4,7 @@ Everything is computed from the transactions on the chain and the terms: amounts
 What the roles remember of their payments is compared with it afterwards.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -261,9 +262,21 @@ class Books:
             assert {one.nsequence for one in sweep.inputs} == {attempt.terms.lstock_csv_blocks}
             fee_sat = fee_sat_of(vsize=sweep.vsize, feerate_sat_per_kw=FEERATE_SAT_PER_KW)
             taken_sat = sum(lstocks[one.outpoint] for one in sweep.inputs)
-            assert coin.amount_sat == taken_sat - fee_sat
+            assert taken_sat - coin.amount_sat in {fee_sat, *self._in_the_place_of_joint_sat(sweep)}
             got_sat += coin.amount_sat
         return got_sat
+
+    def _in_the_place_of_joint_sat(self, sweep: Tx) -> Iterator[int]:
+        """Yield what a sweep pays for the place of a joint one that waited in vain.
+
+        A reorganisation took a member of that off the chain, and the other waited with it.
+        """
+        lsp = self.pump.lsp
+        incremental = lsp.fees.incremental_sat_per_kw
+        relay_sat = fee_sat_of(vsize=sweep.vsize, feerate_sat_per_kw=incremental)
+        for joint in lsp.state.house.joint_sweeps.values():
+            if joint.is_parted and sweep.inputs[0].outpoint in joint.outpoints:
+                yield joint.fee_sat + relay_sat
 
     def _check_payments(self) -> None:
         """What the payee has, the payer knows to be paid, and nothing waits any more."""

@@ -185,17 +185,48 @@ def test_paying_again_never_pays_twice_and_tells_the_outcome(
             *(t.call("alice", "pay", invoice=text) for text in (invoice, f"lightning:{invoice} "))
         )
         assert first == second
-        # What is known is told even when the invoice is over, and whatever the caller allows.
+        # What is known is told even when the invoice is over.
         late = SimpleNamespace(time=lambda: parse_invoice(invoice, REGTEST).expires_at)
         monkeypatch.setattr(payments_api, "time", late)
         unpaid = await invoice_of(t, "bob", 1_000_000)
         old = replace(parse_invoice(unpaid, REGTEST), expiry_seconds=1)
         refused = await refusal(t, "alice", "pay", invoice=signed_by(t, "bob", old))
         assert refused.code == "invoice_expired", "its time has come"
-        for asked in ({}, {"fee_max_msat": 0}, {"dry_run": True}):
+        same = {"fee_max_msat": first["fee_msat"], "factory_id": first["factory_id"]}
+        for asked in ({}, same, {"dry_run": True}, {"label": ""}):
             assert await t.call("alice", "pay", invoice=invoice, **asked) == first
         events = [one["event"] for one in await t.told("alice")]
         assert events.count("payment_started") == 1
+
+    in_town(scenario)
+
+
+@pytest.mark.parametrize("payer", ["alice", "lsp"])
+def test_what_is_asked_of_a_payment_that_is_not_made_again_is_refused_by_name_where_it_differs(
+    in_town: Run, payer: str
+) -> None:
+    async def scenario(t: Town) -> None:
+        await with_money(t)
+        invoice = await invoice_of(t, "bob", 1_000_000)
+        paid = await t.call(payer, "pay", invoice=invoice, label="rent")
+        assert paid["status"] == "paid"
+        for again in ({"label": "rent"}, {}):
+            assert await t.call(payer, "pay", invoice=invoice, **again) == paid
+        named = replace(parse_invoice(invoice, REGTEST), amount_msat=1_500_000)
+        differs: list[tuple[str, Document]] = [
+            ("label", {"label": "food"}),
+            ("label", {"label": "food", "dry_run": True}),
+            ("invoice", {"invoice": signed_by(t, "bob", named)}),
+        ]
+        if payer == "alice":
+            assert paid["fee_msat"] == 2_000
+            differs.append(("fee_max_msat", {"fee_max_msat": 1_999}))
+        for field, asked in differs:
+            told = await refusal(t, payer, "pay", **{"invoice": invoice, **asked})
+            assert (told.code, told.param, told.status) == ("payment_differs", field, 409)
+            assert told.message.startswith(f"{field}: the payment with this hash is paid, and")
+        told = await refusal(t, payer, "pay", invoice=invoice, label="food")
+        assert told.message.endswith("expected 'rent', received 'food'")
 
     in_town(scenario)
 

@@ -160,8 +160,10 @@ def client_pay_command(role: str) -> click.Command:
     ) -> None:
         """Pay an invoice, and wait for the proof. Never twice: a second time it tells the outcome.
 
-        A payment that failed before is tried again. One whose outcome nobody knows yet is neither
-        paid nor failed: it is told how much may be lost, and is not tried again.
+        A second time another --label or --from is refused, and a --max-fee below what it costs:
+        what is paid or on its way stays as it is. A payment that failed before is tried again. One
+        whose outcome nobody knows yet is neither paid nor failed: it is told how much may be lost,
+        and is not tried again.
         """
         asked = {"fee_max_msat": max_fee, "factory_id": factory_id, "label": label or None}
         _pay(invocation, role, invoice, wait_seconds=wait_seconds, dry_run=dry_run, **asked)
@@ -190,7 +192,7 @@ def lsp_pay_command(role: str) -> click.Command:
     ) -> None:
         """Pay a client's invoice out of the LSP's side of its channel. Never twice.
 
-        A payment that failed before is tried again.
+        A second time another --label is refused. A payment that failed before is tried again.
         """
         asked = {"label": label or None}
         _pay(invocation, role, invoice, wait_seconds=wait_seconds, dry_run=dry_run, **asked)

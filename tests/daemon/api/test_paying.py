@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cromford.daemon.api.client_payments import ClientPayments
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
-from cromford.daemon.api.payments import Means, pay
+from cromford.daemon.api.payments import Kept, Means, check_same, pay
 from cromford.protocol import events as ev
 from cromford.protocol.journal.book import Book
 
@@ -43,25 +44,35 @@ class Unexpired:
     expires_at = time.time() + 3600
 
 
+ASKED = ev.PayRequested(
+    text="invoice",
+    payment_hash=bytes(32),
+    payment_secret=bytes(32),
+    payee=bytes(33),
+    amount_msat=1_000,
+    description="",
+    min_final_cltv_expiry_delta=18,
+)
+KEPT = Kept(
+    status="pending",
+    payee=bytes(33),
+    amount_msat=1_000,
+    fee_msat=10,
+    factory_id=bytes(32).hex(),
+    label="rent",
+)
+
+
 @pytest.mark.parametrize("wait_seconds", [0.0, 5.0])
 def test_a_payment_that_waits_for_a_stopped_factory_is_told_by_its_name(
     wait_seconds: float,
 ) -> None:
-    asked = ev.PayRequested(
-        text="invoice",
-        payment_hash=bytes(32),
-        payment_secret=bytes(32),
-        payee=bytes(33),
-        amount_msat=1_000,
-        description="",
-        min_final_cltv_expiry_delta=18,
-    )
     payer: Any = Stuck()
     invoice: Any = Unexpired()
     paying = pay(
         payer,
         invoice,
-        asked,
+        ASKED,
         means=lambda: Means(cost_msat=0, sendable_msat=0),
         wait_seconds=wait_seconds,
         dry_run=False,
@@ -69,6 +80,50 @@ def test_a_payment_that_waits_for_a_stopped_factory_is_told_by_its_name(
     with pytest.raises(ApiFailure) as caught:
         asyncio.run(paying)
     assert (caught.value.code, caught.value.retryable) == ("payment_waits", True)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {"label": "rent"},
+        {"fee_max_msat": 10},
+        {"fee_max_msat": 11},
+        {"attempt_id": bytes(32)},
+        {"description": "told otherwise"},
+    ],
+)
+def test_what_is_asked_for_again_may_say_less_and_allow_more(wanted: dict[str, Any]) -> None:
+    check_same(replace(ASKED, **wanted), KEPT)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "field", "told"),
+    [
+        ({"label": "food"}, "label", "expected 'rent', received 'food'"),
+        ({"fee_max_msat": 9}, "fee_max_msat", "expected at least 10 msat, received 9 msat"),
+        ({"attempt_id": b"1" * 32}, "factory_id", f"expected {'00' * 32}, received {'31' * 32}"),
+        (
+            {"amount_msat": 1_001},
+            "invoice",
+            f"expected one of {'00' * 33} over 1 sat, received one of {'00' * 33} over 1,001 msat",
+        ),
+        (
+            {"payee": b"1" * 33},
+            "invoice",
+            f"expected one of {'00' * 33} over 1 sat, received one of {'31' * 33} over 1 sat",
+        ),
+    ],
+)
+def test_another_payment_with_the_hash_of_one_that_is_under_way_is_refused_by_its_field(
+    wanted: dict[str, Any], field: str, told: str
+) -> None:
+    with pytest.raises(ApiFailure) as caught:
+        check_same(replace(ASKED, **wanted), KEPT)
+    assert (caught.value.code, caught.value.param) == ("payment_differs", field)
+    assert caught.value.message == (
+        f"{field}: the payment with this hash is pending, and is not made again: {told}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,11 @@ from cromford.daemon.api.payment_limits import (
 from cromford.daemon.api.payments import (
     INVOICE_STATUSES,
     HashParams,
+    Kept,
     Means,
     Payer,
     PaymentsParams,
+    check_same,
     check_wanted,
     check_words,
     nothing_found,
@@ -294,6 +296,7 @@ class ClientPayments:
             label=wanted.label,
         )
         self._check_reach(invoice)
+        self._check_same_payment(asked)
         return await pay(
             self._owner,
             invoice,
@@ -302,6 +305,26 @@ class ClientPayments:
             wait_seconds=wanted.wait_seconds,
             dry_run=wanted.dry_run,
         )
+
+    def _check_same_payment(self, asked: ev.PayRequested) -> None:
+        """Refuse another payment with the hash of one that is not made again.
+
+        Raises:
+            ApiFailure: If what is asked for differs from what is kept; it names the field.
+        """
+        book = self._owner.book
+        known = book.payments.get(asked.payment_hash)
+        if known is None or known.status == "failed":
+            return
+        kept = Kept(
+            status=known.status,
+            payee=known.payee,
+            amount_msat=known.amount_msat,
+            fee_msat=known.fee_msat,
+            factory_id=book.links[known.htlc[0]].attempt_id.hex(),
+            label=known.label,
+        )
+        check_same(asked, kept)
 
     def _check_reach(self, invoice: Invoice) -> None:
         """Refuse what our LSP cannot deliver, before an HTLC is locked in for it.

@@ -29,9 +29,11 @@ from cromford.daemon.api.payment_limits import LIMIT_MAX, WAIT_SECONDS
 from cromford.daemon.api.payments import (
     PAYMENT_STATUSES,
     HashParams,
+    Kept,
     Means,
     Payer,
     PaymentsParams,
+    check_same,
     check_wanted,
     nothing_found,
     pay,
@@ -98,6 +100,17 @@ PARAMS: Final[Params] = {
 }
 
 
+def _kept(payment: HousePayment) -> Kept:
+    return Kept(
+        status=payment.status,
+        payee=payment.asked.payee,
+        amount_msat=payment.asked.amount_msat,
+        fee_msat=0,
+        factory_id="",
+        label=payment.label,
+    )
+
+
 class LspPayments:
     """The methods `pay`, `payments`, `forwards`, `balances`, and two that look one up."""
 
@@ -132,6 +145,8 @@ class LspPayments:
         known = self._owner.state.house.payments.get(asked.payment_hash)
         if known is not None:
             self._owner.driver.wake(known.to)
+            if known.status != "failed":
+                check_same(asked, _kept(known))
         return await pay(
             self._owner,
             invoice,

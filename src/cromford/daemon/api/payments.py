@@ -183,6 +183,60 @@ def read_invoice(text: str, network: Network) -> Invoice:
         ) from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What is kept of a payment that is paid, on its way, or stays unknown.
+
+    Attributes:
+        status: How it stands.
+        payee: Whom it pays.
+        amount_msat: What the payee gets.
+        fee_msat: What that costs.
+        factory_id: Out of which factory, in hex; empty where that has no choice.
+        label: What the operator called it.
+    """
+
+    status: str
+    payee: bytes
+    amount_msat: int
+    fee_msat: int
+    factory_id: str
+    label: str
+
+
+def check_same(asked: ev.PayRequested, kept: Kept) -> None:
+    """Check that a payment that is not made again is the one that is asked for.
+
+    What is not asked for, a label, a highest fee or a factory, is as it is.
+
+    Raises:
+        ApiFailure: If it is another; it names the first field that differs.
+    """
+    fee_max_msat = kept.fee_msat if asked.fee_max_msat is None else asked.fee_max_msat
+    factory_id = kept.factory_id if asked.attempt_id is None else asked.attempt_id.hex()
+    if (asked.payee, asked.amount_msat) != (kept.payee, kept.amount_msat):
+        field = "invoice"
+        expected = f"one of {kept.payee.hex()} over {told.msat(kept.amount_msat)}"
+        received = f"one of {asked.payee.hex()} over {told.msat(asked.amount_msat)}"
+    elif fee_max_msat < kept.fee_msat:
+        field, expected = "fee_max_msat", f"at least {told.msat(kept.fee_msat)}"
+        received = told.msat(fee_max_msat)
+    elif factory_id != kept.factory_id:
+        field, expected, received = "factory_id", kept.factory_id, factory_id
+    elif asked.label not in {"", kept.label}:
+        field, expected, received = "label", repr(kept.label), repr(asked.label)
+    else:
+        return
+    raise ApiFailure(
+        "payment_differs",
+        f"{field}: the payment with this hash is {kept.status}, and is not made again: "
+        f"expected {expected}, received {received}",
+        remediation="Ask with the same, or with the invoice alone; `payments show HASH` tells of "
+        "it.",
+        param=field,
+    )
+
+
 def pay_request(
     invoice: Invoice,
     text: str,

@@ -287,6 +287,82 @@ def told_its_preimage(pump: ExitPump) -> None:
     assert errand.preimage is not None
 
 
+def told_in_vain(pump: ExitPump, amount_msat: int, *, hears: bool) -> None:
+    """Let a payer be told the preimage, and not answer: its commitment has the HTLC still.
+
+    Args:
+        pump: The world.
+        amount_msat: What it pays.
+        hears: Whether it is given the commitment without the HTLC.
+    """
+    alice, bob = pump.clients
+
+    def tamper(sender: PumpNode, to: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        is_told = bool(book(pump.lsp).finished)
+        is_lost = to is alice if not hears else sender is alice
+        return () if is_told and is_lost else (message,)
+
+    pump.tamper = tamper
+    pump.handle(alice, make_invoice(pump, bob, amount_msat))
+    pump.run()
+    assert under_way(pump) == []
+    assert shown(pump) == ("paid", None)
+    assert book(pump.lsp).earned_msat > 0
+    pump.disconnect(alice)
+
+
+def test_what_a_payer_was_told_and_never_gave_is_not_earned() -> None:
+    """Its HTLC has no output in the commitment that it published: the LSP bears what it paid on."""
+    pump = world()
+    told_in_vain(pump, SMALL_MSAT, hears=False)
+    leave(pump, pump.clients[0])
+    pump.mine(RESOLVED_DEPTH - 2)
+    assert shown(pump) == ("paid", None)
+    pump.mine()
+    assert shown(pump) == ("unsettled", "it had no output on chain")
+    assert book(pump.lsp).earned_msat == 0
+    pump.mine(RESOLVED_DEPTH)
+    (ended,) = told(pump.lsp, cr.IncomingEnded)
+    assert ended.paid_msat == SMALL_MSAT
+    restarts_alike(pump)
+
+
+def test_what_a_payer_was_told_and_took_back_by_its_expiry_is_not_earned() -> None:
+    pump = world()
+    told_in_vain(pump, WORTH_MSAT, hears=False)
+    alice = pump.clients[0]
+    (live,) = lsp_link(pump, newest_link(alice)).state.htlcs
+    pump.stop(pump.lsp)
+    leave(pump, alice)
+    pump.mine(live.htlc.cltv_expiry + 1 - pump.chain.height)
+    pump.lsp.start()
+    pump.sync()
+    pump.run()
+    assert shown(pump) == ("paid", None)
+    pump.mine(RESOLVED_DEPTH)
+    assert shown(pump) == ("unsettled", "its payer took it back on chain")
+    assert book(pump.lsp).earned_msat == 0
+    assert len(told(pump.lsp, cr.IncomingEnded)) == 1
+    restarts_alike(pump)
+
+
+@pytest.mark.parametrize(
+    ("amount_msat", "hears"), [(WORTH_MSAT, False), (WORTH_MSAT, True), (SMALL_MSAT, True)]
+)
+def test_what_a_payer_was_told_is_earned_by_its_output_or_by_the_commitment_without_it(
+    amount_msat: int, *, hears: bool
+) -> None:
+    pump = world()
+    told_in_vain(pump, amount_msat, hears=hears)
+    earned_msat = book(pump.lsp).earned_msat
+    leave(pump, pump.clients[0])
+    pump.mine(200)
+    assert shown(pump) == ("paid", None)
+    assert book(pump.lsp).earned_msat == earned_msat
+    assert told(pump.lsp, cr.IncomingEnded) == []
+    restarts_alike(pump)
+
+
 def test_what_was_paid_for_and_not_revoked_ends_with_a_sweep() -> None:
     pump = world(SHORT)
     told_its_preimage(pump)

@@ -7,6 +7,8 @@ be paid, nothing of it is over: its preimage may claim it yet.
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from cromford.bitcoin.tx import OutPoint
+from cromford.channel.commitment import Commitment
 from cromford.channel.content import Htlc
 from cromford.protocol.channels.close_rules import CLOSED_TOGETHER, closed_by
 from cromford.protocol.channels.htlc_rules import give_up_height
@@ -24,7 +26,9 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book, HtlcKey
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
+from cromford.watch.channel_exit import preimages_in
 from cromford.watch.exit import swept_by
+from cromford.watch.landed import RevokedCommitment
 
 # How it ended, for the operator.
 NO_OUTPUT: Final = "it had no output on chain"
@@ -38,7 +42,9 @@ def ended_with_channel(
     """Yield the HTLCs of a client that ended with its channel, and of which we have nothing.
 
     One that we can take with a preimage is ours until somebody took its output, however little it
-    is worth at today's feerates. Of any other nothing will ever be ours.
+    is worth at today's feerates. Of any other nothing will ever be ours. One whose preimage its
+    payer was told counts as paid until then: it is in the commitment all the same where that payer
+    signed no other.
 
     Args:
         state: The factory.
@@ -47,17 +53,19 @@ def ended_with_channel(
     """
     for live in link.state.htlcs:
         key = (link.channel_id, live.htlc.htlc_id)
-        if live.htlc.offered_by is link.me or not is_decided(state.book, key):
+        if live.htlc.offered_by is link.me:
             continue
-        reason = _how_it_ended(state, link, live.htlc, in_hand)
-        if reason is None:
+        if is_decided(state.book, key):
+            reason = _how_it_ended(state, link, live.htlc, in_hand)
+        elif live.removal is not None and live.removal.preimage is not None:
+            reason = _how_it_was_lost(state, link, live.htlc, in_hand)
+        else:
             continue
-        yield cr.IncomingEnded(
-            channel_id=key[0],
-            htlc_id=key[1],
-            reason=reason,
-            paid_msat=_paid_msat(state.book, key),
-        )
+        if reason is not None:
+            paid_msat = _paid_msat(state.book, key)
+            yield cr.IncomingEnded(
+                channel_id=key[0], htlc_id=key[1], reason=reason, paid_msat=paid_msat
+            )
 
 
 def is_decided(book: Book, key: HtlcKey) -> bool:
@@ -70,7 +78,9 @@ def is_decided(book: Book, key: HtlcKey) -> bool:
 
 def _paid_msat(book: Book, key: HtlcKey) -> int:
     """Return what was paid on for an HTLC of a client, in msat; 0 if nothing was."""
-    forward = book.forwards.get(key)
+    forward, place = book.forwards.get(key), book.place_of_paid(key)
+    if forward is None and place is not None:
+        forward = book.finished[place]
     return 0 if forward is None or forward.preimage is None else forward.amount_msat
 
 
@@ -92,14 +102,41 @@ def _how_it_ended(
     landed = landed_channel(in_hand(state, link.client), chain).landed
     if landed is None:
         return ELSEWHERE
-    outputs = zip(landed.commitment.tx.outpoints, landed.commitment.outputs, strict=True)
-    outpoint = next((where for where, output in outputs if _is(output.htlc, htlc)), None)
+    outpoint = _outpoint_of(landed.commitment, htlc)
     if outpoint is None:
         return NO_OUTPUT
     if not _paid_msat(state.book, (link.channel_id, htlc.htlc_id)):
         return PAYERS
     taken = chain.spends.get(outpoint)
     return TAKEN if taken is not None and chain.depth(taken.txid) >= RESOLVED_DEPTH else None
+
+
+def _how_it_was_lost(
+    state: Factory, link: Link, htlc: Htlc, in_hand: Callable[[Factory, int], InHand]
+) -> str | None:
+    """Say how an HTLC ended that its payer had to give us, and did not; None if it is not lost."""
+    chain, key = state.chain, (link.channel_id, htlc.htlc_id)
+    if settled_spender(link, chain) is None or state.book.place_of_paid(key) is None:
+        return None
+    landed = landed_channel(in_hand(state, link.client), chain).landed
+    if landed is None or isinstance(landed, RevokedCommitment):
+        return None
+    if htlc not in landed.commitment.content.htlcs:
+        return None  # Its amount is in our balance.
+    outpoint = _outpoint_of(landed.commitment, htlc)
+    if outpoint is None:
+        return NO_OUTPUT
+    taken = chain.spends.get(outpoint)
+    is_ours = taken is not None and htlc.payment_hash in preimages_in(taken)
+    if taken is None or is_ours or chain.depth(taken.txid) < RESOLVED_DEPTH:
+        return None
+    return TAKEN
+
+
+def _outpoint_of(commitment: Commitment, htlc: Htlc) -> OutPoint | None:
+    """Return an HTLC's output of a commitment; None if it has none there."""
+    outputs = zip(commitment.tx.outpoints, commitment.outputs, strict=True)
+    return next((where for where, output in outputs if _is(output.htlc, htlc)), None)
 
 
 def _is(found: Htlc | None, htlc: Htlc) -> bool:

@@ -239,6 +239,13 @@ class Book:
         """Say whether an HTLC of a peer waits for an answer of ours, whatever that will be."""
         return key in self.arrived or key in self.held or key in self.forwards
 
+    def place_of_paid(self, key: HtlcKey) -> int | None:
+        """Return where a forward is among the finished ones, by its HTLC, if it counts as paid."""
+        newest = range(self.n_finished - 1, self.n_finished - len(self.finished) - 1, -1)
+        found = (place for place in newest if self.finished[place].incoming == key)
+        place = next(found, None)
+        return None if place is None or self.finished[place].status != "paid" else place
+
     def undecided(self, link: Link) -> Iterator[Htlc]:
         """Yield our HTLCs of a channel of which it is not decided what became of them."""
         for live in link.state.htlcs:

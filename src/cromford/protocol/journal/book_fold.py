@@ -170,7 +170,19 @@ def _with_ended(book: Book, record: cr.IncomingEnded, at: int) -> Book:
     if forward is not None:
         ended = changed(forward, ended=record.reason)
         book = changed(book, forwards=book.forwards.set(key, ended))
+    elif (place := book.place_of_paid(key)) is not None:
+        return _with_lost(book, place, record.reason)
     return _finished(_decided(book, key), key, at)
+
+
+def _with_lost(book: Book, place: int, reason: str) -> Book:
+    """Return the book after what a payer was told the preimage of was not ours: nor is its fee."""
+    lost = changed(book.finished[place], ended=reason)
+    return changed(
+        book,
+        finished=book.finished.set(place, lost),
+        earned_msat=book.earned_msat - lost.fee_msat,
+    )
 
 
 def _with_untold(book: Book, record: cr.OutgoingEnded, at: int) -> Book:

@@ -310,7 +310,11 @@ class ForwardWithdrawn(Record, frozen=True, kw_only=True, tag="forward_withdrawn
 
 
 class FeeEarned(Record, frozen=True, kw_only=True, tag="fee_earned"):
-    """A forwarded HTLC was paid: the ledger's entry for its fee."""
+    """A forwarded HTLC was paid: the ledger's entry for its fee.
+
+    Of one whose payer was told the preimage, and lost to us on chain all the same, `IncomingEnded`
+    takes it back.
+    """
 
     channel_id: bytes
     htlc_id: int
@@ -321,6 +325,7 @@ class FeeEarned(Record, frozen=True, kw_only=True, tag="fee_earned"):
 class IncomingEnded(Record, frozen=True, kw_only=True, tag="incoming_ended"):
     """An HTLC of the peer's ended with its channel: we neither took it nor gave it back.
 
+    Or the peer was told its preimage, and did not let us have it: then it was not earned.
     `paid_msat` is what we paid on for it, and bear; 0 if nothing. `reason` is for the operator.
     """
 

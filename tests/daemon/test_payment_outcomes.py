@@ -11,7 +11,13 @@ from cromford.daemon.logs import JsonFormatter
 from cromford.daemon.lookups import PaymentEnd
 from cromford.daemon.payment_outcomes import PaymentOutcomes
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import mail
+from cromford.protocol.journal.book import HtlcKey
+from cromford.protocol.journal.encoding import journalled
+from cromford.protocol.journal.failures import Failure
+from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.records import AnyRecord, BlockConnected
+from cromford.wire import messages as m
 
 FIRST, SECOND, CHANNEL, FACTORY = (bytes((n,)) * 32 for n in range(1, 5))
 BLOCK = BlockConnected(height=1, block_hash=bytes(32), txs=())
@@ -36,6 +42,7 @@ class Ends:
 
     def __init__(self) -> None:
         self.ends: dict[bytes, PaymentEnd] = {}
+        self.under_way: dict[HtlcKey, bytes | None] = {}
 
     def factory_of(self, channel_id: bytes) -> bytes:
         return FACTORY if channel_id == CHANNEL else b""
@@ -48,6 +55,20 @@ class Ends:
 
     def payment(self, payment_hash: bytes) -> PaymentEnd:
         return self.ends[payment_hash]
+
+    def forwards(self) -> Iterable[tuple[HtlcKey, bytes | None]]:
+        return self.under_way.items()
+
+
+def forwarded(htlc_id: int) -> AnyRecord:
+    return cr.HtlcForwarded(
+        channel_id=CHANNEL, htlc_id=htlc_id, to="factory:1", fee_msat=3, cltv_expiry=9
+    )
+
+
+def given_back(htlc_id: int) -> AnyRecord:
+    message = m.UpdateFailHtlc(channel_id=CHANNEL, htlc_id=htlc_id, reason=b"\x10\x07")
+    return cr.UpdateProposed(channel_id=CHANNEL, message=journalled(message))
 
 
 def numbers(outcomes: PaymentOutcomes) -> dict[tuple[str, str], float]:
@@ -93,16 +114,54 @@ def test_what_was_on_its_way_at_the_start_ends_in_the_log_too() -> None:
     assert numbers(outcomes) == {("out", "paid"): 1}, "the other one ended before"
 
 
-def test_an_htlc_that_is_given_back_is_a_forward_at_an_lsp_only() -> None:
-    refused = cr.HtlcRefused(channel_id=CHANNEL, htlc_id=1, reason="full")
-    paid = cr.FeeEarned(channel_id=CHANNEL, htlc_id=2, payment_hash=FIRST, fee_msat=3)
-    lsp, client = (PaymentOutcomes(Ends(), is_lsp=is_lsp) for is_lsp in (True, False))
-    for record in (refused, paid, started(FIRST, asker="house")):
-        lsp.observe(record)
-    client.observe(refused)
-    client.observe(cr.InvoiceExpired(payment_hash=FIRST))
-    assert numbers(lsp) == {("forwarded", "failed"): 1, ("forwarded", "paid"): 1}
-    assert numbers(client) == {("in", "expired"): 1}
+def test_an_htlc_that_went_on_and_is_given_back_is_a_forward_that_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ends = Ends()
+    ends.under_way = {(CHANNEL, 1): None, (CHANNEL, 2): Failure.EXPIRY_TOO_SOON.reason}
+    outcomes = PaymentOutcomes(ends, is_lsp=True)
+    refused = mail.ForwardRefused(channel_id=CHANNEL, htlc_id=4, reason="away")
+    answered = mail.ForwardAnswered(
+        channel_id=CHANNEL,
+        htlc_id=5,
+        out_channel_id=bytes(32),
+        failure=Failure.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS.reason,
+    )
+    paid = cr.FeeEarned(channel_id=CHANNEL, htlc_id=6, payment_hash=FIRST, fee_msat=3)
+    taken = cr.UpdateProposed(
+        channel_id=CHANNEL,
+        message=journalled(
+            m.UpdateFulfillHtlc(channel_id=CHANNEL, htlc_id=6, payment_preimage=bytes(32))
+        ),
+    )
+    with caplog.at_level(logging.INFO, logger="cromford"):
+        for record in (
+            *(forwarded(htlc_id) for htlc_id in (4, 5, 6, 7)),
+            MailTaken(sender="factory:1", number=1, mail=refused),
+            MailTaken(sender="factory:1", number=2, mail=answered),
+            cr.ForwardWithdrawn(channel_id=CHANNEL, htlc_id=7),
+            paid,
+            taken,
+            *(given_back(htlc_id) for htlc_id in range(1, 8)),
+        ):
+            outcomes.observe(record)
+    assert [(line["htlc"], line["reason"]) for line in lines(caplog)] == [
+        (1, "no reason given"),
+        (2, "expiry_too_soon"),
+        (5, "incorrect_or_unknown_payment_details"),
+        (7, "temporary_channel_failure"),
+    ], "3 and 4 were held, 6 was paid"
+    assert {(line["event"], line["factory"]) for line in lines(caplog)} == {
+        ("forward_failed", FACTORY.hex())
+    }
+    assert numbers(outcomes) == {("forwarded", "failed"): 4, ("forwarded", "paid"): 1}
+
+
+def test_a_client_forwards_nothing() -> None:
+    outcomes = PaymentOutcomes(Ends(), is_lsp=False)
+    outcomes.observe(given_back(1))
+    outcomes.observe(cr.InvoiceExpired(payment_hash=FIRST))
+    assert numbers(outcomes) == {("in", "expired"): 1}
 
 
 @pytest.mark.parametrize(("paid_msat", "outcome"), [(0, "failed"), (7_000, "unsettled")])
@@ -111,12 +170,27 @@ def test_what_ended_with_its_payers_channel_is_told(
 ) -> None:
     outcomes = PaymentOutcomes(Ends(), is_lsp=True)
     ended = cr.IncomingEnded(channel_id=CHANNEL, htlc_id=3, reason="why", paid_msat=paid_msat)
+    outcomes.observe(forwarded(3))
     with caplog.at_level(logging.INFO, logger="cromford"):
         outcomes.observe(ended)
+        outcomes.observe(given_back(3))
     (line,) = lines(caplog)
     assert (line["event"], line["factory"], line["htlc"]) == ("forward_ended", FACTORY.hex(), 3)
     assert (line["paid_msat"], line["reason"]) == (paid_msat, "why")
     assert numbers(outcomes) == {("forwarded", outcome): 1}
+
+
+@pytest.mark.parametrize(
+    ("paid_msat", "expected"), [(0, {}), (7_000, {("forwarded", "unsettled"): 1})]
+)
+def test_what_ended_is_a_forward_if_it_went_on(
+    paid_msat: int, expected: dict[tuple[str, str], float]
+) -> None:
+    """One that its payer was told of and kept on chain ended before, as paid."""
+    outcomes = PaymentOutcomes(Ends(), is_lsp=True)
+    ended = cr.IncomingEnded(channel_id=CHANNEL, htlc_id=3, reason="why", paid_msat=paid_msat)
+    outcomes.observe(ended)
+    assert numbers(outcomes) == expected
 
 
 def test_a_payment_of_which_nothing_will_tell_ends_as_that(

@@ -1,5 +1,6 @@
 """HTLCs of clients that end with their channel on chain, and not by an answer of the LSP's."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Final
 
@@ -22,6 +23,8 @@ from tests.protocol.test_swept_factories import see, sweep_of
 from tests.protocol.unanswered import FIRST_MSAT, SMALL_MSAT, WORTH_MSAT
 from tests.simulation.sim_node import durable
 
+from cromford.daemon.lookups import LspLookup
+from cromford.daemon.payment_outcomes import FORWARDED, PaymentOutcomes
 from cromford.daemon.views.payments import show_forward
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.channel import RESOLVED_DEPTH
@@ -285,6 +288,34 @@ def told_its_preimage(pump: ExitPump) -> None:
     (errand,) = book(pump.lsp).owners.values()
     assert isinstance(errand, Errand)
     assert errand.preimage is not None
+
+
+def test_the_numbers_of_an_lsp_say_what_its_list_does() -> None:
+    pump = world()
+    alice, bob = pump.clients
+    assert pay(pump, alice, bob, WORTH_MSAT).status == "paid"
+    pump.handle(alice, replace(make_invoice(pump, bob, WORTH_MSAT), payment_secret=bytes(32)))
+    pump.run()
+    pump.pass_holds()
+    held_on(pump, WORTH_MSAT)
+    pump.pass_holds()
+    pump.connect(bob)
+    pump.connect(alice)
+    pump.run()
+    paid_on(pump, SMALL_MSAT)
+    leave(pump, alice)
+    pump.mine(RESOLVED_DEPTH)
+    listed = Counter(one.status for one in book(pump.lsp).finished.values())
+    assert listed == {"paid": 1, "failed": 1, "unsettled": 1}
+    outcomes = PaymentOutcomes(LspLookup(lambda: lsp_state(pump)), is_lsp=True)
+    for record in pump.lsp.store.remembered:
+        outcomes.observe(record)
+    counted = {
+        labels["outcome"]: number
+        for _, labels, number in outcomes.samples()
+        if labels["direction"] == FORWARDED
+    }
+    assert counted == listed
 
 
 def told_in_vain(pump: ExitPump, amount_msat: int, *, hears: bool) -> None:

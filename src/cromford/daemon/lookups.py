@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from cromford.protocol.journal.book import HtlcKey
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.failures import describe_failure
 from cromford.protocol.journal.lsp_attempt import Funded
@@ -34,6 +35,9 @@ class Lookup(Protocol):
 
     def payment(self, payment_hash: bytes) -> PaymentEnd:
         """Return what became of one of our own payments."""
+
+    def forwards(self) -> Iterable[tuple[HtlcKey, bytes | None]]:
+        """Yield the HTLCs that went on and have not ended, and why each failed if it did."""
 
 
 def _end_of(status: str, failure: bytes | None, refused: str | None = None) -> PaymentEnd:
@@ -74,6 +78,10 @@ class ClientLookup:
         if payment.status == "unknown":
             return PaymentEnd(status=payment.status, reason=payment.ended)
         return _end_of(payment.status, payment.failure)
+
+    def forwards(self) -> Iterable[tuple[HtlcKey, bytes | None]]:
+        """Yield nothing: a client forwards nothing."""
+        return ()
 
 
 class LspLookup:
@@ -116,3 +124,8 @@ class LspLookup:
         """Return what became of a payment that the operator ordered."""
         payment = self._state().house.payments[payment_hash]
         return _end_of(payment.status, payment.failure, payment.refused)
+
+    def forwards(self) -> Iterable[tuple[HtlcKey, bytes | None]]:
+        """Yield the HTLCs that went on and have not ended; a factory with one does not sleep."""
+        for key, forward in self._state().book.forwards.items():
+            yield key, forward.failure

@@ -6,10 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from cromford.channel.messages import UpdateFail
 from cromford.daemon.lookups import PENDING, Lookup
 from cromford.daemon.metrics import Sample
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import mail
+from cromford.protocol.journal.encoding import journalled_update
+from cromford.protocol.journal.failures import Failure, describe_failure
 from cromford.protocol.journal.lobby_records import PaymentOrdered
+from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.records import AnyRecord
 
 PAID: Final = "paid"
@@ -37,7 +42,7 @@ class PaymentOutcomes:
 
     Args:
         lookup: The role's state.
-        is_lsp: Whether it forwards what others pay: then an HTLC that it gives back is a forward.
+        is_lsp: Whether it forwards what others pay.
         clock: Seconds that only rise.
     """
 
@@ -50,6 +55,8 @@ class PaymentOutcomes:
         self._ended: Counter[tuple[str, str]] = Counter()
         # Since when; what was on its way already when the daemon started counts from there.
         self._pending = dict.fromkeys(lookup.pending(), clock())
+        # What went on and has not ended, by its HTLC, and why it failed if it did.
+        self._forwards = dict(lookup.forwards())
 
     def observe(self, record: AnyRecord) -> None:
         """Take note of what is durable now."""
@@ -80,28 +87,66 @@ class PaymentOutcomes:
                 )
             case cr.InvoiceExpired():
                 self._ended[IN, EXPIRED] += 1
+            case _:
+                if self._is_lsp:
+                    self._observe_forward(record)
+        self._look()
+
+    def _observe_forward(self, record: AnyRecord) -> None:
+        """Take note of what went on to somebody: each ends once, as an LSP's list has it.
+
+        What was held, and never went on, is no forward.
+        """
+        match record:
+            case cr.HtlcForwarded():
+                self._forwards[record.channel_id, record.htlc_id] = None
+            case MailTaken(mail=mail.ForwardRefused() as refused):
+                self._forwards.pop((refused.channel_id, refused.htlc_id), None)
+            case MailTaken(mail=mail.ForwardAnswered() as answered):
+                if (key := (answered.channel_id, answered.htlc_id)) in self._forwards:
+                    self._forwards[key] = answered.failure
+            case cr.ForwardWithdrawn():
+                reason = Failure.TEMPORARY_CHANNEL_FAILURE.reason
+                self._forwards[record.channel_id, record.htlc_id] = reason
             case cr.FeeEarned():
+                self._forwards.pop((record.channel_id, record.htlc_id), None)
                 self._ended[FORWARDED, PAID] += 1
-            case cr.IncomingEnded(paid_msat=paid_msat):
-                self._ended[FORWARDED, UNSETTLED if paid_msat else FAILED] += 1
-                _log.warning(
-                    "forward_ended factory=%s htlc=%d paid_msat=%d reason=%r",
-                    self._lookup.factory_of(record.channel_id).hex(),
-                    record.htlc_id,
-                    paid_msat,
-                    record.reason,
-                )
-            case cr.HtlcRefused() if self._is_lsp:
-                self._ended[FORWARDED, FAILED] += 1
-                _log.info(
-                    "forward_failed factory=%s htlc=%d reason=%r",
-                    self._lookup.factory_of(record.channel_id).hex(),
-                    record.htlc_id,
-                    record.reason,
-                )
+            case cr.UpdateProposed():
+                self._given_back(record)
+            case cr.IncomingEnded():
+                self._ended_on_chain(record)
             case _:
                 pass
-        self._look()
+
+    def _given_back(self, proposed: cr.UpdateProposed) -> None:
+        update = journalled_update(proposed.message)
+        if not isinstance(update, UpdateFail):
+            return
+        key = (proposed.channel_id, update.htlc_id)
+        if key not in self._forwards:
+            return
+        reason = self._forwards.pop(key)
+        self._ended[FORWARDED, FAILED] += 1
+        _log.info(
+            "forward_failed factory=%s htlc=%d reason=%r",
+            self._lookup.factory_of(key[0]).hex(),
+            key[1],
+            describe_failure(reason or b""),
+        )
+
+    def _ended_on_chain(self, ended: cr.IncomingEnded) -> None:
+        key = (ended.channel_id, ended.htlc_id)
+        # One that was paid on may have counted as paid, until its payer kept it on chain.
+        if key in self._forwards or ended.paid_msat:
+            self._ended[FORWARDED, UNSETTLED if ended.paid_msat else FAILED] += 1
+        self._forwards.pop(key, None)
+        _log.warning(
+            "forward_ended factory=%s htlc=%d paid_msat=%d reason=%r",
+            self._lookup.factory_of(key[0]).hex(),
+            key[1],
+            ended.paid_msat,
+            ended.reason,
+        )
 
     def samples(self) -> Iterator[Sample]:
         """Yield the numbers for Prometheus."""

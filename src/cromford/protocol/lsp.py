@@ -272,6 +272,7 @@ def _on_start(round_: Round) -> None:
     for delivery in pending(round_.before):
         _touch(round_, delivery.sender)
     round_.deliver()
+    paying.withdraw_untaken(round_)
     for turn in round_.factories():
         if turn.stream not in known and turn.state.begun is not None:
             round_.try_in(turn, partial(opening.on_start, turn))
@@ -393,6 +394,7 @@ def _on_block(round_: Round, event: ev.BlockAdded) -> None:
             turn.amend(turn.state.at(tip_of(turn.state, round_.scan.state)))
             round_.try_in(turn, partial(_begin_with_block, turn))
     round_.deliver()
+    paying.withdraw_untaken(round_)
     _begin_sessions_anew(round_, taken_up)
     lobby.part_from_idle(round_.house)
     lobby.build_if_due(round_.house, at_height=event.height)

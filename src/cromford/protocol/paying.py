@@ -1,6 +1,7 @@
 """An LSP pays a client's invoice: its house says so once, and a factory of the client does it."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from cromford.protocol import addressing
 from cromford.protocol import events as ev
@@ -10,6 +11,10 @@ from cromford.protocol.delivery import Round
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
+
+FACTORY_STOPPED: Final = "factory_stopped"
+# Why a payment failed, for the operator.
+STOPPED: Final = "the payee's factory was stopped by a bug"
 
 
 def on_pay_requested(round_: Round, event: ev.PayRequested) -> None:
@@ -32,11 +37,27 @@ def on_pay_requested(round_: Round, event: ev.PayRequested) -> None:
             continue
         house.remember(_ordered(turn.stream, event))
         round_.deliver()
+        withdraw_untaken(round_)
         refused = house.state.payments[event.payment_hash].refused
-        if refused is None:
-            return
+        if refused is None or not round_.goes_on(turn.stream):
+            return  # A bug that was met just now is not undone, as what is rejected is.
         refusals.append(("not_payable", refused))
+    if any(not round_.goes_on(one.stream) for one in house.state.entries_of(event.payee)):
+        refusals.append((FACTORY_STOPPED, STOPPED))
     raise _unpayable(refusals)
+
+
+def withdraw_untaken(round_: Round) -> None:
+    """Let payments fail that a factory did not take because a bug has stopped it.
+
+    Nobody knows for how long, and taken once more, the letter might stop it once more. What it took
+    is not withdrawn: its payee may be paid.
+    """
+    house = round_.house
+    for stream, asked in tuple(house.state.post.asked_to_pay()):
+        if not round_.goes_on(stream):
+            withdrawn = lr.PaymentWithdrawn(payment_hash=asked.payment_hash, reason=STOPPED)
+            house.remember(withdrawn)
 
 
 def _ordered(stream: str, event: ev.PayRequested) -> lr.PaymentOrdered:
@@ -54,7 +75,7 @@ def _ordered(stream: str, event: ev.PayRequested) -> lr.PaymentOrdered:
 
 def _unpayable(refusals: Sequence[tuple[str, str]]) -> Rejected:
     """Return the refusal that says most: of the factory that came nearest to paying."""
-    for code in ("not_payable", "payee_offline", NOT_DEEP):
+    for code in ("not_payable", FACTORY_STOPPED, "payee_offline", NOT_DEEP):
         for refusal in refusals:
             if refusal[0] == code:
                 return Rejected(*refusal, retryable=True)

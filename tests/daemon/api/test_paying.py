@@ -13,6 +13,7 @@ from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.payments import Kept, Means, check_same, pay
 from cromford.protocol import events as ev
 from cromford.protocol.journal.book import Book
+from cromford.protocol.turn import Decision
 
 
 class Events:
@@ -25,7 +26,7 @@ class Events:
 
 
 class Stuck:
-    """An LSP whose house ordered a payment of a factory in which a bug was met."""
+    """An LSP whose house ordered a payment of a factory that cannot be asked."""
 
     book = Book()
     height = 7
@@ -36,6 +37,9 @@ class Stuck:
 
     def request(self, _event: ev.Event) -> None:
         return
+
+    def foresee(self, _event: ev.Event) -> Decision[Any]:
+        return Decision(state=None)
 
 
 class Unexpired:
@@ -64,7 +68,7 @@ KEPT = Kept(
 
 
 @pytest.mark.parametrize("wait_seconds", [0.0, 5.0])
-def test_a_payment_that_waits_for_a_stopped_factory_is_told_by_its_name(
+def test_a_payment_of_which_its_factory_cannot_be_asked_is_told_by_its_name(
     wait_seconds: float,
 ) -> None:
     payer: Any = Stuck()
@@ -74,12 +78,31 @@ def test_a_payment_that_waits_for_a_stopped_factory_is_told_by_its_name(
         invoice,
         ASKED,
         means=lambda: Means(cost_msat=0, sendable_msat=0),
+        shown=lambda: None,
         wait_seconds=wait_seconds,
         dry_run=False,
     )
     with pytest.raises(ApiFailure) as caught:
         asyncio.run(paying)
     assert (caught.value.code, caught.value.retryable) == ("payment_waits", True)
+
+
+def test_a_payment_that_would_stop_its_factory_cannot_be_planned() -> None:
+    payer: Any = Stuck()
+    invoice: Any = Unexpired()
+    paying = pay(
+        payer,
+        invoice,
+        ASKED,
+        means=lambda: Means(cost_msat=0, sendable_msat=0),
+        shown=lambda: None,
+        wait_seconds=0.0,
+        dry_run=True,
+    )
+    with pytest.raises(ApiFailure) as caught:
+        asyncio.run(paying)
+    assert (caught.value.code, caught.value.retryable) == ("factory_stopped", True)
+    assert "next block" in caught.value.remediation
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,13 @@ from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.client import standing_of
 from cromford.daemon.views.market import liquidity_of
 from cromford.daemon.views.pages import Spot, page_of
-from cromford.daemon.views.payments import direction_of, own_spots, show_invoice, show_own
+from cromford.daemon.views.payments import (
+    direction_of,
+    own_spots,
+    show_invoice,
+    show_own,
+    show_payment,
+)
 from cromford.invoice.bolt11 import sign_invoice
 from cromford.invoice.invoice import (
     EXPIRY_SECONDS_MAX,
@@ -302,9 +308,14 @@ class ClientPayments:
             invoice,
             asked,
             means=lambda: self._means(asked),
+            shown=lambda: self._shown(asked.payment_hash),
             wait_seconds=wanted.wait_seconds,
             dry_run=wanted.dry_run,
         )
+
+    def _shown(self, payment_hash: bytes) -> PaymentAnswer:
+        book = self._owner.book
+        return show_payment(book, book.payments[payment_hash], height=self._owner.height)
 
     def _check_same_payment(self, asked: ev.PayRequested) -> None:
         """Refuse another payment with the hash of one that is not made again.

@@ -51,6 +51,7 @@ from cromford.daemon.views.payments import (
     show_forward,
     show_ordered,
     show_own,
+    show_payment,
 )
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_now
@@ -152,9 +153,19 @@ class LspPayments:
             invoice,
             asked,
             means=lambda: self._means(asked),
+            shown=lambda: self._outcome(asked.payment_hash),
             wait_seconds=wanted.wait_seconds,
             dry_run=wanted.dry_run,
         )
+
+    def _outcome(self, payment_hash: bytes) -> PaymentAnswer | None:
+        """Return how a payment stands; None while a factory that cannot be asked may know more."""
+        house, book = self._owner.state.house, self._owner.book
+        ordered = house.payments[payment_hash]
+        if ordered.refused is not None:
+            return show_ordered(house, ordered)
+        started = book.payments.get(payment_hash)
+        return None if started is None else show_payment(book, started, height=self._owner.height)
 
     def _means(self, asked: ev.PayRequested) -> Means:
         state = self._owner.state
@@ -195,7 +206,7 @@ class LspPayments:
         """Return what the operator paid; of a factory that sleeps, as the house knows it."""
         state = self._owner.state
         started = self._owner.book.payments.get(one.asked.payment_hash)
-        if started is None:
+        if started is None or one.refused is not None:
             return show_ordered(state.house, one) | {"number": one.number}
         return show_own(self._owner.book, started, height=self._owner.height)
 

@@ -17,7 +17,6 @@ from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.paging import PageParams, check_choice, check_page
 from cromford.daemon.api.payment_limits import LABEL_SIZE_MAX, WAIT_SECONDS_MAX
 from cromford.daemon.event_log import EventLog
-from cromford.daemon.views.payments import show_payment
 from cromford.invoice.bolt11 import parse_invoice
 from cromford.invoice.invoice import InvalidInvoice, Invoice
 from cromford.protocol import events as ev
@@ -25,6 +24,7 @@ from cromford.protocol.facts import Facts
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.encoding import journalled_update
+from cromford.protocol.paying import FACTORY_STOPPED, STOPPED
 from cromford.protocol.turn import Decision
 
 EXIT_INVALID: Final = 2
@@ -42,6 +42,7 @@ _REMEDIES: Final = {
     "fee_too_high": "Allow more with `--max-fee`, or look at the price with `--dry-run`.",
     "payee_unknown": "Ask the payee for an invoice made at this LSP.",
     "payee_offline": "Try again when the payee is connected; `balances` shows when it is.",
+    FACTORY_STOPPED: "It goes on with the next block: try again then. The log says what it met.",
 }
 
 
@@ -280,6 +281,7 @@ async def pay(
     asked: ev.PayRequested,
     *,
     means: Callable[[], Means],
+    shown: Callable[[], PaymentAnswer | None],
     wait_seconds: float,
     dry_run: bool,
 ) -> PaymentAnswer:
@@ -290,6 +292,7 @@ async def pay(
         invoice: As it was read.
         asked: The request for it.
         means: Returns what it takes and what there is; asked where it cannot be paid.
+        shown: Returns how the payment stands; None where that cannot be told yet.
         wait_seconds: How long to wait for the outcome; 0 answers at once.
         dry_run: Only say what paying would take.
 
@@ -312,8 +315,8 @@ async def pay(
             raise _explained(failure, means()) from failure
     if not dry_run:
         await _outcome(payer, asked.payment_hash, seconds=wait_seconds)
-    found = payer.book.payments.get(asked.payment_hash)
-    if found is None:
+    answer = shown()
+    if answer is None:
         raise ApiFailure(
             "payment_waits",
             "the payment is ordered, and the payee's factory has not taken it yet: `status` tells "
@@ -321,7 +324,7 @@ async def pay(
             retryable=True,
             remediation="Ask again after the next block: it is not paid twice.",
         )
-    return show_payment(payer.book, found, height=payer.height)
+    return answer
 
 
 def _check_time(invoice: Invoice) -> None:
@@ -336,8 +339,14 @@ def _check_time(invoice: Invoice) -> None:
 
 
 def _planned(payer: Payer, invoice: Invoice, decision: Decision[Any]) -> PaymentAnswer:
-    """Return what paying would take, from the decision that paying would make."""
-    started = next(one for one in decision.records if isinstance(one, cr.PaymentStarted))
+    """Return what paying would take, from the decision that paying would make.
+
+    Raises:
+        ApiFailure: If the payee's factory meets a bug in it.
+    """
+    started = next((one for one in decision.records if isinstance(one, cr.PaymentStarted)), None)
+    if started is None:
+        raise ApiFailure(FACTORY_STOPPED, STOPPED, retryable=True)
     proposed = next(one for one in decision.records if isinstance(one, cr.UpdateProposed))
     update = journalled_update(proposed.message)
     if not isinstance(update, UpdateAdd):

@@ -132,6 +132,10 @@ def _applied(house: House, record: HouseRecord, at: int) -> House:
             return replace(house, expected=house.expected.with_payment(record))
         case lr.PaymentOrdered():
             return _with_payment(house, record, at)
+        case lr.PaymentWithdrawn(payment_hash=payment_hash, reason=reason):
+            withdrawn = replace(house, post=house.post.without_payment(payment_hash))
+            refused = mail.PayAnswered(payment_hash=payment_hash, refused=reason)
+            return _with_answer(withdrawn, refused, at)
         case lr.FundingAbandoned() | lr.FundingReplaced() | lr.FundingBumped():
             return _with_other_funding(house, record)
         case lr.LadderWanted(candidates=candidates):
@@ -163,6 +167,17 @@ def _with_payment(house: House, record: lr.PaymentOrdered, at: int) -> House:
         numbers=house.numbers.with_one(number, asked.payment_hash, before=before),
     )
     return _telling(ordered, record.to, asked)
+
+
+def _with_answer(house: House, answered: mail.PayAnswered, at: int) -> House:
+    payment = replace(
+        house.payments[answered.payment_hash],
+        preimage=answered.preimage,
+        failure=answered.failure,
+        refused=answered.refused,
+        settled_at=at,
+    )
+    return replace(house, payments=house.payments.set(answered.payment_hash, payment))
 
 
 def _with_mail(house: House, sender: str, content: mail.AnyMail, at: int) -> House:
@@ -199,15 +214,8 @@ def _with_mail(house: House, sender: str, content: mail.AnyMail, at: int) -> Hou
                 wallet=wallet.released(attempt_id),
                 given_up=house.given_up - {attempt_id},
             )
-        case mail.PayAnswered(payment_hash=payment_hash):
-            payment = replace(
-                house.payments[payment_hash],
-                preimage=content.preimage,
-                failure=content.failure,
-                refused=content.refused,
-                settled_at=at,
-            )
-            return replace(house, payments=house.payments.set(payment_hash, payment))
+        case mail.PayAnswered():
+            return _with_answer(house, content, at)
         case mail.SeatLeft(attempt_id=attempt_id, client=client):
             entry = house.entries[attempt_id]
             known = replace(entry, moved_out=entry.moved_out | {client})

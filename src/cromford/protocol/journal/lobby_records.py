@@ -147,6 +147,16 @@ class PaymentOrdered(Record, frozen=True, kw_only=True, tag="payment_ordered"):
     label: str = ""
 
 
+class PaymentWithdrawn(Record, frozen=True, kw_only=True, tag="payment_withdrawn"):
+    """A payment that a factory was asked for, and did not take, failed; `reason` says why.
+
+    The letter that asks is void: whenever it is taken, it says nothing.
+    """
+
+    payment_hash: bytes
+    reason: str
+
+
 class FundingAbandoned(Record, frozen=True, kw_only=True, tag="funding_abandoned"):
     """A funding that our node refuses is given up. `tx`, unsigned, pays a coin of it back to us."""
 
@@ -199,6 +209,7 @@ HouseRecord = (
     | BanLifted
     | PaymentExpected
     | PaymentOrdered
+    | PaymentWithdrawn
     | FundingAbandoned
     | FundingBumped
     | FundingReplaced

@@ -5,7 +5,7 @@ Letters from one stream to another are numbered from 1 and taken in this order; 
 before means nothing. So it does not matter how late, or how often, a letter is delivered.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -361,13 +361,26 @@ class Post:
         for receiver in sorted(self.outbox):
             yield from (one for one in self.outbox[receiver] if isinstance(one, ForwardAsked))
 
+    def asked_to_pay(self) -> Iterator[tuple[str, PayAsked]]:
+        """Yield who was asked to pay an invoice, and which, as far as nobody took the letter."""
+        for receiver in sorted(self.outbox):
+            mails = self.outbox[receiver]
+            yield from ((receiver, one) for one in mails if isinstance(one, PayAsked))
+
     def without_forward(self, channel_id: bytes, htlc_id: int) -> "Post":
         """Return the post with the letter void that asks to take an HTLC; its number stays."""
+        return self._without(lambda one: _asks_for(one, channel_id, htlc_id))
+
+    def without_payment(self, payment_hash: bytes) -> "Post":
+        """Return the post with the letter void that asks to pay an invoice; its number stays."""
+        return self._without(
+            lambda one: isinstance(one, PayAsked) and one.payment_hash == payment_hash
+        )
+
+    def _without(self, is_void: Callable[[AnyMail], bool]) -> "Post":
         outbox = self.outbox
         for receiver, mails in self.outbox.items():
-            left = tuple(
-                Withdrawn() if _asks_for(one, channel_id, htlc_id) else one for one in mails
-            )
+            left = tuple(Withdrawn() if is_void(one) else one for one in mails)
             if left != mails:
                 outbox = outbox.set(receiver, left)
         return changed(self, outbox=outbox)

@@ -10,7 +10,7 @@ import pytest
 
 from cromford.daemon.api.client_payments import ClientPayments
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
-from cromford.daemon.api.payments import Kept, Means, check_same, pay
+from cromford.daemon.api.payments import KnownPayment, Means, check_same, pay
 from cromford.protocol import events as ev
 from cromford.protocol.journal.book import Book
 from cromford.protocol.turn import Decision
@@ -57,7 +57,7 @@ ASKED = ev.PayRequested(
     description="",
     min_final_cltv_expiry_delta=18,
 )
-KEPT = Kept(
+KEPT = KnownPayment(
     status="pending",
     payee=bytes(33),
     amount_msat=1_000,

@@ -24,7 +24,7 @@ from cromford.daemon.api.payment_limits import (
 from cromford.daemon.api.payments import (
     INVOICE_STATUSES,
     HashParams,
-    Kept,
+    KnownPayment,
     Means,
     Payer,
     PaymentsParams,
@@ -327,7 +327,7 @@ class ClientPayments:
         known = book.payments.get(asked.payment_hash)
         if known is None or known.status == "failed":
             return
-        kept = Kept(
+        kept = KnownPayment(
             status=known.status,
             payee=known.payee,
             amount_msat=known.amount_msat,

@@ -29,7 +29,7 @@ from cromford.daemon.api.payment_limits import LIMIT_MAX, WAIT_SECONDS
 from cromford.daemon.api.payments import (
     PAYMENT_STATUSES,
     HashParams,
-    Kept,
+    KnownPayment,
     Means,
     Payer,
     PaymentsParams,
@@ -101,8 +101,8 @@ PARAMS: Final[Params] = {
 }
 
 
-def _kept(payment: HousePayment) -> Kept:
-    return Kept(
+def _kept(payment: HousePayment) -> KnownPayment:
+    return KnownPayment(
         status=payment.status,
         payee=payment.asked.payee,
         amount_msat=payment.asked.amount_msat,

@@ -185,7 +185,7 @@ def read_invoice(text: str, network: Network) -> Invoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class KnownPayment:
     """What is kept of a payment that is paid, on its way, or stays unknown.
 
     Attributes:
@@ -205,7 +205,7 @@ class Kept:
     label: str
 
 
-def check_same(asked: ev.PayRequested, kept: Kept) -> None:
+def check_same(asked: ev.PayRequested, kept: KnownPayment) -> None:
     """Check that a payment that is not made again is the one that is asked for.
 
     What is not asked for, a label, a highest fee or a factory, is as it is.

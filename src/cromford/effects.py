@@ -40,10 +40,11 @@ class Send:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disconnect:
-    """Close the connection to a peer."""
+    """Close the connection to a peer; `is_ours` where the reason is our own, and not its doing."""
 
     node_id: bytes
     reason: str
+    is_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,7 +74,7 @@ def test_the_peer_goes_and_the_others_stay(about: type[ev.PeerEvent]) -> None:
         await asyncio.wait({other})
 
     in_jumping_time(scenario())
-    assert ev.ConnectionClosed(node_id=PEER) in happened
+    assert ev.ConnectionClosed(node_id=PEER, is_ours=True) in happened, "the bug is ours"
     assert not [e for e in happened if isinstance(e, ev.MessageReceived) and e.node_id == PEER]
 
 

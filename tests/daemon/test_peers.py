@@ -99,7 +99,7 @@ def test_what_a_peer_said_after_it_had_to_go_is_not_heard() -> None:
         def post(event: ev.Event) -> None:
             happened.append(event)
             if isinstance(event, ev.MessageReceived):
-                peers.disconnect(PEER, "it broke a rule")
+                peers.disconnect(PEER, "it broke a rule", is_ours=False)
 
         peers = Peers(post)
         word = encode_message(Leave(factory_pubkey=PEER))
@@ -108,6 +108,35 @@ def test_what_a_peer_said_after_it_had_to_go_is_not_heard() -> None:
 
     kinds = [type(event) for event in asyncio.run(scenario())]
     assert kinds == [ev.ConnectionOpened, ev.MessageReceived, ev.ConnectionClosed]
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_whose_doing_it_was_that_we_hung_up_is_told_with_the_end(*, is_ours: bool) -> None:
+    async def scenario() -> list[ev.Event]:
+        happened: list[ev.Event] = []
+        peers = Peers(happened.append)
+        serving = asyncio.create_task(peers.run(Scripted()))
+        await asyncio.sleep(0)
+        peers.disconnect(PEER, "the first reason", is_ours=is_ours)
+        peers.disconnect(PEER, "another one", is_ours=not is_ours)
+        await serving
+        return happened
+
+    ended = asyncio.run(scenario())[-1]
+    assert ended == ev.ConnectionClosed(node_id=PEER, is_ours=is_ours), "the first counts"
+
+
+def test_to_hang_up_on_everybody_is_our_doing() -> None:
+    async def scenario() -> list[ev.Event]:
+        happened: list[ev.Event] = []
+        peers = Peers(happened.append)
+        serving = asyncio.create_task(peers.run(Scripted()))
+        await asyncio.sleep(0)
+        peers.disconnect_all("we stop")
+        await serving
+        return happened
+
+    assert asyncio.run(scenario())[-1] == ev.ConnectionClosed(node_id=PEER, is_ours=True)
 
 
 def test_what_waits_for_a_peer_leaves_together_but_not_without_a_bound(

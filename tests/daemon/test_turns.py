@@ -259,7 +259,7 @@ def test_a_peer_that_waits_for_its_budget_is_let_go_when_we_hang_up() -> None:
         serving = asyncio.create_task(peers.run(line))
         while line.n_left > 9_900:  # noqa: ASYNC110 - the state watched has no event
             await asyncio.sleep(0)
-        peers.disconnect(NOISY, "enough")
+        peers.disconnect(NOISY, "enough", is_ours=False)
         await serving
         assert peers.n_connected == 0
 

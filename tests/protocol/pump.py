@@ -162,6 +162,7 @@ class Pump:
         self.deadlines: dict[tuple[str, fx.Deadline], int] = {}
         self.deadline_streams: dict[tuple[str, fx.Deadline], str] = {}  # of all that ever were
         self.closing: list[PumpNode] = []
+        self.let_go: set[str] = set()  # Whom the LSP hung up on, for a reason of its own.
         self.notebook: dict[tuple[bytes, int], bytes] = {}
         self.published: list[Tx] = []
         self.told_ready: set[tuple[str, bytes]] = set()  # Which client said so of which factory.
@@ -297,7 +298,9 @@ class Pump:
             return
         # Whoever dies of it does not connect again before both know that it is over.
         self.parting.add(client.name)
-        self.handle(self.lsp, ev.ConnectionClosed(node_id=client.node_id))
+        is_ours = client.name in self.let_go
+        self.let_go.discard(client.name)
+        self.handle(self.lsp, ev.ConnectionClosed(node_id=client.node_id, is_ours=is_ours))
         self.handle(client, ev.ConnectionClosed(node_id=self.lsp.node_id))
         self.parting.discard(client.name)
 
@@ -427,8 +430,11 @@ class Pump:
             case fx.HandOverKeys():
                 assert node.signer is not None
                 self._send(node, key_message(node.signer, effect))
-            case fx.Disconnect(node_id=node_id):
-                self.closing.append(self.by_id[node_id] if node is self.lsp else node)
+            case fx.Disconnect(node_id=node_id, is_ours=is_ours):
+                client = self.by_id[node_id] if node is self.lsp else node
+                if is_ours and node is self.lsp:
+                    self.let_go.add(client.name)
+                self.closing.append(client)
             case fx.LookUpCoins(outpoints=outpoints):
                 if not self.answers_coins:
                     return ()

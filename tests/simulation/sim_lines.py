@@ -72,11 +72,17 @@ class SimLines:
         if self.links.get(client.node_id) == generation:
             self.around.handle(client, ev.ConnectionOpened(node_id=lsp.node_id))
 
-    def disconnect(self, client: LifeNode) -> None:
-        """Let a client's connection break, if it has one; it comes back by itself."""
+    def disconnect(self, client: LifeNode, *, is_ours: bool = False) -> None:
+        """Let a client's connection break, if it has one; it comes back by itself.
+
+        Args:
+            client: The client.
+            is_ours: Whether the LSP hung up, for a reason of its own.
+        """
         if self.links.pop(client.node_id, None) is None:
             return
-        self.around.handle(self.around.lsp, ev.ConnectionClosed(node_id=client.node_id))
+        gone = ev.ConnectionClosed(node_id=client.node_id, is_ours=is_ours)
+        self.around.handle(self.around.lsp, gone)
         self.around.handle(client, ev.ConnectionClosed(node_id=self.around.lsp.node_id))
         self.around.later(1 + self.around.rng.random(), partial(self.connect, client))
 

@@ -44,6 +44,7 @@ class _Peer:
     is_full: bool = False  # A message was lost, so none may follow: the peer would misread it.
     owes_pong: bool = False  # One waits in the outbox: many pings make no more than that.
     parting: asyncio.Event = field(default_factory=asyncio.Event)  # We hung up.
+    is_ours: bool = False  # We hung up, for a reason that is not the peer's doing.
     waits_for_us: bool = False  # A message of it has arrived, and had no turn yet.
 
 
@@ -123,6 +124,7 @@ class Peers:
             _log.info("peer_disconnected node_id=%s reason=%s", node_id.hex(), error)
         except Undecided:
             # Why is our own affair: the peer sees its connection end, and no more.
+            peer.is_ours = True
             seconds = self._offences.note(node_id, now=asyncio.get_running_loop().time())
             _log.warning("peer_let_go node_id=%s kept_out_seconds=%g", node_id.hex(), seconds)
         finally:
@@ -141,16 +143,22 @@ class Peers:
         if peer is not None:
             self._queue(peer, message)
 
-    def disconnect(self, node_id: bytes, reason: str) -> None:
-        """Close a peer's connection. Harmless if there is none."""
+    def disconnect(self, node_id: bytes, reason: str, *, is_ours: bool) -> None:
+        """Close a peer's connection. Harmless if there is none.
+
+        Args:
+            node_id: The peer.
+            reason: Why, for the log.
+            is_ours: Whether that is not the peer's doing.
+        """
         peer = self._peers.get(node_id)
         if peer is not None:
-            self._drop(peer, reason)
+            self._drop(peer, reason, is_ours=is_ours)
 
     def disconnect_all(self, reason: str) -> None:
-        """Close every connection; peers may connect again."""
+        """Close every connection for a reason of our own; peers may connect again."""
         for peer in [*self._peers.values()]:
-            self._drop(peer, reason)
+            self._drop(peer, reason, is_ours=True)
 
     def connection_of(self, node_id: bytes) -> object | None:
         """Return what stands for a peer's present connection, and for no other; None if none."""
@@ -197,7 +205,7 @@ class Peers:
     def _forget(self, node_id: bytes, peer: _Peer) -> None:
         if self._peers.get(node_id) is peer:
             del self._peers[node_id]
-            self._post(ev.ConnectionClosed(node_id=node_id))
+            self._post(ev.ConnectionClosed(node_id=node_id, is_ours=peer.is_ours))
 
     def _queue(self, peer: _Peer, message: bytes | Message) -> None:
         if peer.is_full:
@@ -208,9 +216,11 @@ class Peers:
             peer.is_full = True
             self._drop(peer, "it does not read")
 
-    def _drop(self, peer: _Peer, reason: str) -> None:
+    def _drop(self, peer: _Peer, reason: str, *, is_ours: bool = False) -> None:
         node_id = peer.connection.node_id
         _log.info("peer_dropped node_id=%s reason=%s", node_id.hex(), reason)
+        if not peer.parting.is_set():  # What came first ended it.
+            peer.is_ours = is_ours
         peer.parting.set()
         self._spawn(peer.connection)
 

@@ -399,7 +399,7 @@ class Daemon(Generic[S]):
             if self.peers.connection_of(node_id) is not connection:
                 return ()
             if not self._is_covered and waits_for_mark(effect):
-                self.peers.disconnect(node_id, UNMARKED)
+                self.peers.disconnect(node_id, UNMARKED, is_ours=True)
                 return ()
             return self._perform(effect)
 
@@ -527,6 +527,7 @@ class Daemon(Generic[S]):
             if self._metrics is not None:
                 last.callback(self._metrics.close)
             self.deadlines.close()
+            self.peers.disconnect_all("we stop")  # First: no peer answers for what ends of it.
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -577,8 +578,8 @@ class Daemon(Generic[S]):
             ):
                 writing = KeyWriting(self.handed_over_keys, post=self.post, spawn=self.spawn)
                 return HandedOver(self._signer, writing.store, writing.put).perform(effect)
-            case fx.Disconnect(node_id=node_id, reason=reason):
-                self.peers.disconnect(node_id, reason)
+            case fx.Disconnect(node_id=node_id, reason=reason, is_ours=is_ours):
+                self.peers.disconnect(node_id, reason, is_ours=is_ours)
             case fx.SetDeadline(deadline=deadline, seconds=seconds, stream=stream):
                 self.deadlines.set(Due(stream, deadline), seconds)
             case fx.ClearDeadline(deadline=deadline, stream=stream):

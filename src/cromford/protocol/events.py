@@ -107,9 +107,10 @@ class ConnectionOpened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionClosed:
-    """A peer's connection ended."""
+    """A peer's connection ended; `is_ours` where we hung up for a reason that is not its doing."""
 
     node_id: bytes
+    is_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

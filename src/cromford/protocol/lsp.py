@@ -167,8 +167,8 @@ def _take_from_world(round_: Round, event: ev.WorldEvent) -> None:
             lobby.on_connection(round_.house, node_id)
             for turn in addressing.factories_of(round_, node_id):
                 round_.try_in(turn, partial(_greet, turn, node_id))
-        case ev.ConnectionClosed(node_id=node_id):
-            _on_disconnection(round_, node_id)
+        case ev.ConnectionClosed():
+            _on_disconnection(round_, event)
         case ev.MessageReceived(node_id=node_id, message=message):
             _take_message(round_, node_id, message)
         case ev.MessageMalformed(node_id=node_id, reason=reason):
@@ -305,7 +305,8 @@ def _begin_sessions_anew(round_: Round, turns: Iterable[Turn[Factory]]) -> None:
             continue
         for seat in turn.state.attempt.seats:
             if round_.facts.directory.is_connected(seat.node_id):
-                turn.ask(fx.Disconnect(node_id=seat.node_id, reason="begin again, after a bug"))
+                reason = "begin again, after a bug"
+                turn.ask(fx.Disconnect(node_id=seat.node_id, reason=reason, is_ours=True))
 
 
 def _start_anew(turn: Turn[Factory]) -> None:
@@ -345,21 +346,23 @@ def _owed_by_factory(factory: Factory, fees: OwnFees) -> Iterable[fx.Effect]:
     return (*published, *opening.owed(factory), *channels.owed(factory))
 
 
-def _on_disconnection(round_: Round, node_id: bytes) -> None:
+def _on_disconnection(round_: Round, event: ev.ConnectionClosed) -> None:
     """A connection takes its pools with it; what needs them is over."""
+    node_id = event.node_id
     if node_id not in round_.house.state.connected:
         return
     turns = addressing.factories_of(round_, node_id)
     lobby.on_disconnection(round_.house, node_id)
     for turn in turns:
-        round_.try_in(turn, partial(_end_session, turn, node_id))
+        round_.try_in(turn, partial(_end_session, turn, event))
 
 
-def _end_session(turn: Turn[Factory], node_id: bytes) -> None:
-    closing.on_disconnection(turn, node_id)
+def _end_session(turn: Turn[Factory], event: ev.ConnectionClosed) -> None:
+    node_id = event.node_id
+    closing.on_disconnection(turn, node_id, is_ours=event.is_ours)
     advancing.on_disconnection(turn, node_id)
     channels.on_disconnection(turn, node_id)
-    opening.on_disconnection(turn, node_id)
+    opening.on_disconnection(turn, node_id, is_ours=event.is_ours)
 
 
 def _on_malformed(round_: Round, node_id: bytes, reason: str) -> None:

@@ -22,4 +22,4 @@ def on_proven(round_: Round) -> None:
     if not marked and not is_unproven:
         return
     for node_id in sorted(round_.house.state.connected):
-        round_.house.ask(fx.Disconnect(node_id=node_id, reason=BEGIN_ANEW))
+        round_.house.ask(fx.Disconnect(node_id=node_id, reason=BEGIN_ANEW, is_ours=True))

@@ -147,7 +147,13 @@ def _end_try(
     for client in sorted(hung_up):
         node_id = node_id_of(turn.state, client)
         if node_id not in gone:
-            turn.ask(fx.Disconnect(node_id=node_id, reason=reason[: m.REASON_SIZE_MAX]))
+            turn.ask(
+                fx.Disconnect(
+                    node_id=node_id,
+                    reason=reason[: m.REASON_SIZE_MAX],
+                    is_ours=client not in culprits,  # It only has to begin anew.
+                )
+            )
 
 
 def _is_dual(link: Link) -> bool:

@@ -37,4 +37,4 @@ def say_void(turn: AnyTurn, link: Link) -> None:
     if following is None or following.said_void or link.failure is not None:
         return
     if link.state.is_connected and is_void(link, turn.chain):
-        turn.ask(fx.Disconnect(node_id=link.node_id, reason=SAYS_VOID))
+        turn.ask(fx.Disconnect(node_id=link.node_id, reason=SAYS_VOID, is_ours=True))

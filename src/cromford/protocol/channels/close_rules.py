@@ -116,7 +116,7 @@ def hang_up_if_it_goes_on(turn: AnyTurn, link: Link) -> None:
     )
     if ends and link.takes_updates and not link.state.is_connected:
         reason = "a close of this channel is void: it goes on"
-        turn.ask(fx.Disconnect(node_id=link.node_id, reason=reason))
+        turn.ask(fx.Disconnect(node_id=link.node_id, reason=reason, is_ours=True))
 
 
 def closed_by(link: Link, chain: KnownChain) -> Txid | None:

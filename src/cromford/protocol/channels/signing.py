@@ -176,13 +176,13 @@ def on_commitment_signed(turn: AnyTurn, link: Link, message: m.CommitmentSigned)
         return
     if turn.facts.unmarkable is not None:
         # To take it is to revoke the commitment before. In a later connection it comes again.
-        turn.ask(fx.Disconnect(node_id=link.node_id, reason=UNMARKED))
+        turn.ask(fx.Disconnect(node_id=link.node_id, reason=UNMARKED, is_ours=True))
         return
     link.check_may_act("commitment_signed")
     content = next_own_content(link.state)
     if content.is_rebased and not link.state.content(link.me, Edition.SIGNED).is_rebased:
         if not turn.facts.is_fresh:
-            turn.ask(fx.Disconnect(node_id=link.node_id, reason=STALE))
+            turn.ask(fx.Disconnect(node_id=link.node_id, reason=STALE, is_ours=True))
             return
         check_may_rebase(turn, link)
     turn.ask(

@@ -85,7 +85,7 @@ def _on_rebase(turn: AnyTurn, link: Link, message: m.UpdateRebase) -> None:
             "update_rebase", expected="the old state's poisons first", received="none of them"
         )
     if not turn.facts.is_fresh:
-        turn.ask(fx.Disconnect(node_id=link.node_id, reason=STALE))
+        turn.ask(fx.Disconnect(node_id=link.node_id, reason=STALE, is_ours=True))
         return
     check_may_rebase(turn, link)
     _on_update(turn, link, message)

@@ -412,13 +412,20 @@ def on_end(turn: Turn[Factory], node_id: bytes, message: m.CloseEnd) -> None:
         end(turn, f"client {client} refused: {message.reason}", culprit=node_id)
 
 
-def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:
-    """End a close that still needs a client's nonces: they went with its connection."""
+def on_disconnection(turn: Turn[Factory], node_id: bytes, *, is_ours: bool) -> None:
+    """End a close that still needs a client's nonces: they went with its connection.
+
+    Where we hung up for a reason of our own, nobody is named for it.
+    """
     closing = turn.state.closing
     client = turn.state.attempt.client_of(node_id)
     if closing is None or not has_say(turn.state, closing, client):
         return
-    if not isinstance(closing.stage, Signing) or client not in closing.stage.done:
+    if isinstance(closing.stage, Signing) and client in closing.stage.done:
+        return
+    if is_ours:
+        end(turn, f"the LSP hung up on client {client}")
+    else:
         end(turn, f"client {client} disconnected", culprit=node_id)
 
 

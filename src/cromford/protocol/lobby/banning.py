@@ -36,7 +36,8 @@ def on_ban_requested(turn: Turn[House], event: ev.BanRequested) -> None:
     )
     if node_id in house.members:
         turn.note(lr.ClientLeft(node_id=node_id))
-        turn.ask(fx.Disconnect(node_id=node_id, reason=f"banned: {event.reason}"))
+        reason = f"banned: {event.reason}"
+        turn.ask(fx.Disconnect(node_id=node_id, reason=reason, is_ours=True))
 
 
 def _check(house: House, event: ev.BanRequested) -> None:

@@ -397,14 +397,20 @@ def on_malformed(turn: Turn[Factory], node_id: bytes, reason: str) -> None:
         _abort_for(turn, node_id, f"malformed message: {reason}")
 
 
-def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:
-    """End the ceremony that a client's pools were needed for: they went with its connection."""
+def on_disconnection(turn: Turn[Factory], node_id: bytes, *, is_ours: bool) -> None:
+    """End the ceremony that a client's pools were needed for: they went with its connection.
+
+    Where we hung up for a reason of our own, nobody is named for it.
+    """
     attempt = turn.state.attempt
     client = attempt.client_of(node_id) if attempt.is_open else None
     said = attempt.said_root
     if client is not None and (said is None or client not in said.done):
-        reason = f"client {client} disconnected"
-        abort(turn, reason=reason, outcome=Outcome.DISCONNECTED, culprits=(node_id,))
+        reason = (
+            f"the LSP hung up on client {client}" if is_ours else f"client {client} disconnected"
+        )
+        culprits = () if is_ours else (node_id,)
+        abort(turn, reason=reason, outcome=Outcome.DISCONNECTED, culprits=culprits)
 
 
 def on_resume(turn: Turn[Factory], node_id: bytes, message: m.Resume) -> None:

@@ -4,8 +4,10 @@ What matters ends at a height, which a restart cannot forget. What hangs on a co
 it, and the timer begins again with the next.
 """
 
+from dataclasses import replace
+
 import pytest
-from tests.protocol.paying_clients import live_factory, make_invoice, newest_link, pay
+from tests.protocol.paying_clients import book, live_factory, make_invoice, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_exit_guards import show_blocks
 from tests.protocol.test_leaving import mute
@@ -15,6 +17,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.protocol import events as ev
 from cromford.protocol.channels.client import invoice_deadlines
+from cromford.protocol.facts import FRESH
 from cromford.protocol.journal.client_attempt import RootSent
 from cromford.protocol.journal.lsp_attempt import Acknowledging
 from cromford.protocol.lsp import resume
@@ -110,13 +113,51 @@ def test_an_invoice_expires_at_its_time_whenever_its_payee_starts() -> None:
     pump = live_factory(2)
     bob = pump.clients[1]
     request = make_invoice(pump, bob, 1_000_000)
-    (due,) = invoice_deadlines(bob.state, 3_000)
-    assert due.seconds == 600
-    (late,) = invoice_deadlines(bob.state, 9_000)
+    for is_fresh in (True, False):
+        (due,) = invoice_deadlines(bob.state, 3_000, is_fresh=is_fresh)
+        assert due.seconds == 600
+    (late,) = invoice_deadlines(bob.state, 3_600, is_fresh=True)
     assert late.seconds == 0
     pump.restart(bob)
     deadline = fx.InvoiceDeadline(payment_hash=request.payment_hash)
     assert (bob.name, deadline) in pump.deadlines
+
+
+def test_a_clock_that_is_far_ahead_at_a_start_ends_no_invoice_for_good() -> None:
+    """By such a clock the newest block is old: the chain is stale, until the clock is right."""
+    pump = live_factory(2)
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    request = make_invoice(pump, bob, 1_000_000)
+    expires_at = book(bob).invoices[request.payment_hash].expires_at
+    key = (bob.name, fx.InvoiceDeadline(payment_hash=request.payment_hash))
+    bob.facts_at = lambda _own_height: replace(FRESH, stale="the clock of this computer is off")
+    bob.unix_time = expires_at + 1_000_000
+    pump.parting.add(bob.name)
+    pump.restart(bob)
+    assert key not in pump.deadlines
+    pump.parting.discard(bob.name)
+    bob.facts_at = lambda _own_height: FRESH
+    bob.unix_time = expires_at - 60
+    pump.handle(bob, ev.FactsChanged())
+    assert pump.deadlines[key] == 60, "set again by the clock that is right"
+    pump.connect(bob)
+    pump.handle(alice, request)
+    pump.run()
+    assert book(bob).invoices[request.payment_hash].status == "paid"
+
+
+def test_an_invoice_whose_time_was_over_at_a_start_expires_once_the_chain_is_fresh() -> None:
+    pump = live_factory(1)
+    (alice,) = pump.clients
+    request = make_invoice(pump, alice, 1_000_000)
+    key = (alice.name, fx.InvoiceDeadline(payment_hash=request.payment_hash))
+    alice.unix_time = book(alice).invoices[request.payment_hash].expires_at
+    pump.deadlines.clear()
+    pump.handle(alice, ev.FactsChanged())
+    assert pump.deadlines[key] == 0
+    pump.pass_deadline(alice, key[1])
+    assert book(alice).invoices[request.payment_hash].status == "expired"
 
 
 def test_a_signature_without_an_answer_is_waited_for_again_in_the_next_connection() -> None:

@@ -309,7 +309,7 @@ class SimNode:
         self.driver = self._running(self._new_driver())
         self.known_height = self.driver.state.chain.height
         self.driver.facts = self.facts
-        self.driver.start()
+        self.driver.start(unix_time=self.unix_time)
 
     def die(self) -> None:
         """Lose everything but the journal."""

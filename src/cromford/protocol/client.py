@@ -126,7 +126,7 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
             recovering.on_start(turn)
             turn.ask(
                 *resume(turn.state, turn.facts.fees),
-                *channels.invoice_deadlines(turn.state, unix_time),
+                *channels.invoice_deadlines(turn.state, unix_time, is_fresh=turn.facts.is_fresh),
             )
         case ev.StoreProven():
             _on_proven(turn)
@@ -289,6 +289,9 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
 def _on_facts_changed(turn: Turn[ClientState]) -> None:
     """Go on with what waited for a fresh chain; or leave in time though no block comes."""
     if turn.facts.is_fresh:
+        unix_time = turn.facts.unix_time
+        if unix_time:
+            turn.ask(*channels.invoice_deadlines(turn.state, unix_time, is_fresh=True))
         channels.finish_channels(turn, takes_up_held=True)
         dying.go_on(turn)
         lobby.prepare_join(turn)

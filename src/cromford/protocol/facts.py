@@ -142,8 +142,8 @@ class Facts:
             channel is updated. None while it does, or where no place is configured.
         fees: What our node and our operator say of feerates: it prices whatever we sign alone.
         directory: Who is where.
-        unix_time: The time by our clock, in seconds; what is remembered is dated by it, and nothing
-            is decided. 0 if nobody says.
+        unix_time: The time by our clock, in seconds; what is remembered is dated by it, and until
+            when an invoice can be paid; nothing else is decided. 0 if nobody says.
     """
 
     stale: str | None = None

@@ -197,15 +197,31 @@ def on_hash_announced(turn: Turn[ClientState], message: m.HashAnnounced) -> None
         turn.remember(cr.HoldAgreed(payment_hash=message.payment_hash, hold_seconds=hold_seconds))
 
 
-def invoice_deadlines(state: ClientState, unix_time: int) -> tuple[fx.SetDeadline, ...]:
-    """Return the deadlines of open invoices, after a restart."""
+def invoice_deadlines(
+    state: ClientState, unix_time: int, *, is_fresh: bool
+) -> tuple[fx.SetDeadline, ...]:
+    """Return the deadlines of open invoices, by the clock: after a restart, and once it is proven.
+
+    An invoice that expires is over for good, whatever the clock says later; and one that is far
+    ahead looks like a chain that stands still. So while the chain is stale, those stay open whose
+    time is over. Nothing is taken for them meanwhile.
+
+    Args:
+        state: The client.
+        unix_time: What the clock says, in seconds.
+        is_fresh: Whether the chain is fresh, and its blocks of the clock's time.
+    """
+    left_seconds = {
+        payment_hash: invoice.expires_at + invoice.hold_seconds - unix_time
+        for payment_hash, invoice in sorted(state.book.invoices.items())
+        if invoice.status == "open" and not invoice.is_own_move
+    }
     return tuple(
         fx.SetDeadline(
-            deadline=fx.InvoiceDeadline(payment_hash=invoice.payment_hash),
-            seconds=max(0, invoice.expires_at + invoice.hold_seconds - unix_time),
+            deadline=fx.InvoiceDeadline(payment_hash=payment_hash), seconds=max(0, seconds)
         )
-        for _, invoice in sorted(state.book.invoices.items())
-        if invoice.status == "open" and not invoice.is_own_move
+        for payment_hash, seconds in left_seconds.items()
+        if is_fresh or seconds > 0
     )
 
 

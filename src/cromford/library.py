@@ -92,7 +92,7 @@ class Client:
         invoice: str,
         *,
         fee_max_msat: int | None = None,
-        wait_seconds: float = WAIT_SECONDS,
+        wait_seconds: float | None = None,
         dry_run: bool = False,
         label: str = "",
     ) -> PaymentAnswer:
@@ -101,19 +101,34 @@ class Client:
         Args:
             invoice: Its text.
             fee_max_msat: The most that the fee may be; None for what the policy allows.
-            wait_seconds: How long to wait for the outcome.
+            wait_seconds: How long to wait for the outcome; None for a minute, or half of this
+                object's `timeout_seconds` if that is less.
             dry_run: Only return what paying would take.
             label: What you call it, at most 256 bytes; it stays on this machine.
+
+        Raises:
+            ValueError: If the answer would come later than this object waits for it.
         """
         answer = self._calls.call(
             "pay",
             invoice=invoice,
             fee_max_msat=fee_max_msat,
-            wait_seconds=wait_seconds,
+            wait_seconds=self._wait(wait_seconds),
             dry_run=dry_run,
             label=label,
         )
         return cast("PaymentAnswer", answer)
+
+    def _wait(self, wait_seconds: float | None) -> float:
+        """Return how long the daemon is to wait: its answer must come before we give up on it."""
+        if wait_seconds is None:
+            return min(WAIT_SECONDS, self._timeout_seconds / 2)
+        if wait_seconds >= self._timeout_seconds:
+            raise ValueError(
+                f"wait_seconds: expected less than timeout_seconds, {self._timeout_seconds:g}, "
+                f"received {wait_seconds:g}"
+            )
+        return wait_seconds
 
     def payments(self, *, limit: int = LIMIT, after: str = "") -> PaymentsAnswer:
         """Return a page of payments and invoices, the newest first.
@@ -195,15 +210,19 @@ class Client:
         quote: LiquidityQuote,
         *,
         price_max_msat: int,
-        wait_seconds: float = WAIT_SECONDS,
+        wait_seconds: float | None = None,
     ) -> PurchaseOutcome:
-        """Buy what was quoted, for no more than a price, and return what became of it."""
+        """Buy what was quoted, for no more than a price, and return what became of it.
+
+        Raises:
+            ValueError: If the answer would come later than this object waits for it.
+        """
         answer = self._calls.call(
             "liquidity_buy",
             factory_id=quote["factory_id"],
             quote_id=quote["quote_id"],
             price_max_msat=price_max_msat,
-            wait_seconds=wait_seconds,
+            wait_seconds=self._wait(wait_seconds),
         )
         return cast("PurchaseOutcome", answer)
 

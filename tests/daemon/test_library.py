@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.cli.fake_daemon import FakeDaemon
 
 from cromford import Client
@@ -29,3 +30,18 @@ def test_who_follows_asks_for_an_answer_before_it_gives_up(tmp_path: Path) -> No
             events = Client(tmp_path, timeout_seconds=timeout_seconds).events()
             assert next(events) == event
     assert [asked["wait_seconds"] for _, asked in daemon.calls] == [5.0, 30.0]
+
+
+def test_whoever_pays_is_answered_before_it_gives_up(tmp_path: Path) -> None:
+    quote: Any = {"factory_id": "aa", "quote_id": "bb"}
+    with FakeDaemon(tmp_path, {"pay": {}, "liquidity_buy": {}}, role="client") as daemon:
+        short, usual = Client(tmp_path, timeout_seconds=30.0), Client(tmp_path)
+        for client in (short, usual):
+            client.pay("lnbcrt1")
+            client.buy_liquidity(quote, price_max_msat=1)
+        short.pay("lnbcrt1", wait_seconds=29.0)
+        for wait_seconds in (30.0, 60.0):
+            with pytest.raises(ValueError, match=r"^wait_seconds: expected less than") as caught:
+                short.pay("lnbcrt1", wait_seconds=wait_seconds)
+            assert str(caught.value).endswith(f"timeout_seconds, 30, received {wait_seconds:g}")
+    assert [asked["wait_seconds"] for _, asked in daemon.calls] == [15.0, 15.0, 60.0, 60.0, 29.0]

@@ -87,6 +87,25 @@ def test_a_payment_of_which_its_factory_cannot_be_asked_is_told_by_its_name(
     assert (caught.value.code, caught.value.retryable) == ("payment_waits", True)
 
 
+@pytest.mark.parametrize("wait_seconds", [-1.0, 100.5, 1e9, float("inf"), float("nan")])
+def test_a_wait_that_no_caller_would_sit_out_is_refused_by_its_name(wait_seconds: float) -> None:
+    payer: Any = Stuck()
+    invoice: Any = Unexpired()
+    paying = pay(
+        payer,
+        invoice,
+        ASKED,
+        means=lambda: Means(cost_msat=0, sendable_msat=0),
+        shown=lambda: None,
+        wait_seconds=wait_seconds,
+        dry_run=False,
+    )
+    with pytest.raises(InvalidParam) as caught:
+        asyncio.run(paying)
+    told = f"wait_seconds: expected 0..100, received {wait_seconds}"
+    assert (caught.value.param, caught.value.message) == ("wait_seconds", told)
+
+
 def test_a_payment_that_would_stop_its_factory_cannot_be_planned() -> None:
     payer: Any = Stuck()
     invoice: Any = Unexpired()

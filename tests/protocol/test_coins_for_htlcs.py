@@ -1,5 +1,6 @@
 """Where nothing pays for itself: coins before joining, and one for each HTLC with an output."""
 
+import itertools
 from dataclasses import replace
 from typing import Final
 
@@ -146,6 +147,14 @@ def empty_the_wallet(pump: Pump) -> None:
     pump.mine()
 
 
+def give_house(pump: Pump, n_coins: int) -> None:
+    """Let the LSP's house have so many coins, and no other."""
+    empty_the_wallet(pump)
+    for _ in range(n_coins):
+        pump.chain.fund(pump.lsp.state.house.wallet.next_script(RECEIVE), 60_000)
+    pump.sync()
+
+
 def test_a_house_does_not_count_dust_either(monkeypatch: pytest.MonkeyPatch) -> None:
     """Anybody can pay it to an address that it showed."""
     with_coins(monkeypatch, 4)
@@ -161,6 +170,20 @@ def test_a_house_does_not_count_dust_either(monkeypatch: pytest.MonkeyPatch) -> 
     assert paid_at_once(pump, 1) == ["paid"]
 
 
+def test_clients_that_act_together_leave_a_coin_to_whoever_has_none() -> None:
+    """Each takes what it can, one after the other; the last has a channel like any other."""
+    pump = live_factory(5, policy=EPHEMERAL)
+    give_house(pump, 8)
+    invoices = [
+        [make_invoice(pump, client, AMOUNT_MSAT) for _ in range(5)] for client in pump.clients
+    ]
+    for invoice in itertools.chain(*invoices):
+        pump.handle(pump.lsp, invoice)
+    begun = pump.lsp.state.house.payments
+    n_begun = [sum(one.payment_hash in begun for one in each) for each in invoices]
+    assert n_begun == [4, 1, 1, 1, 1]
+
+
 def two_factories(policy: LspPolicy, *, n_coins: int) -> Pump:
     """Return two clients, each alone in a factory of its own, and coins of their LSP's house."""
     pump = Pump(2, policy=policy)
@@ -169,10 +192,7 @@ def two_factories(policy: LspPolicy, *, n_coins: int) -> Pump:
         pump.build()
         pump.run()
         pump.mine(policy.min_depth)
-    empty_the_wallet(pump)
-    for _ in range(n_coins):
-        pump.chain.fund(pump.lsp.state.house.wallet.next_script(RECEIVE), 60_000)
-    pump.sync()
+    give_house(pump, n_coins)
     return pump
 
 

@@ -49,17 +49,17 @@ def _lacks(
     if terms.is_trimmed(amount_msat, is_offered=is_offered):
         return False
     # Coins are for all channels: of a client, or of a house, in whichever factory.
-    n_here = n_needing_coins(turn.book)
-    n_own = _n_with_output(turn.book, link, decided=None)
-    n_left = _n_coins(turn, link) - (n_here - n_own)
-    most = n_left
-    if not isinstance(turn.state, ClientState):
-        # A channel takes no more than it leaves: a client's payments are in nobody's way.
-        n_elsewhere = turn.facts.directory.n_needing_coins(besides=turn.stream)
-        n_left -= n_elsewhere or 0
-        is_shared = n_elsewhere is not None or len(turn.book.links) > 1
-        most = (n_left + 1) // 2 if is_shared else n_left
-    return 1 + _n_with_output(turn.book, link, decided=decided) > most
+    n_coins, n_own = _n_coins(turn, link), 1 + _n_with_output(turn.book, link, decided=decided)
+    n_others = n_needing_coins(turn.book) - _n_with_output(turn.book, link, decided=None)
+    if isinstance(turn.state, ClientState):
+        return n_own + n_others > n_coins
+    n_elsewhere = turn.facts.directory.n_needing_coins(besides=turn.stream)
+    is_shared = n_elsewhere is not None or len(turn.book.links) > 1
+    n_taken = n_own + n_others + (n_elsewhere or 0)
+    # Half of a house's coins are for whoever comes first. Of the other half no channel takes more
+    # than one: however many clients act together, they need a channel for each of these.
+    is_first_come = n_taken <= (n_coins + 1) // 2
+    return n_taken > n_coins or (is_shared and n_own > 1 and not is_first_come)
 
 
 def n_needing_coins(book: Book) -> int:

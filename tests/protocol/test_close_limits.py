@@ -29,6 +29,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_now
 from cromford.protocol.channels.close_rules import is_beyond_close, owed_msat, room_msat
 from cromford.protocol.channels.finish import NOT_DELIVERED
+from cromford.protocol.channels.htlc_rules import is_alive
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Payment
 from cromford.protocol.journal.closes import (
@@ -264,6 +265,30 @@ def test_an_answer_is_passed_back_once_quiet_ends(pump: Pump) -> None:
     pump.handle(pump.lsp, ev.FactsChanged())
     pump.run()
     assert book(alice).payments[request.payment_hash].status == "paid"
+
+
+def test_a_close_of_an_output_that_never_comes_binds_no_channel_that_goes_on(pump: Pump) -> None:
+    """A reorganisation lets another state of the leaf take the place of the one that was closed.
+
+    Nothing ever spends what the close does. The channel is cut off in that state: no limit counts.
+    """
+    alice = pump.clients[0]
+    chain = alice.state.chain
+    sign_close(pump, alice)
+    link = newest_link(alice)
+    assert is_alive(link, chain)
+    (close,) = link.closes
+    other = changed(
+        spend_of(link.path[-1].outpoint, 1_000),
+        outputs=(TxOut(amount_sat=1_000, script_pubkey=link.present.txout.script_pubkey),),
+    )
+    deep = BlockRef(height=chain.height + 1, block_hash=Txid(b"\x07" * 32))
+    landed = chain.with_block(deep, (other,))
+    for number in range(SETTLED_DEPTH):
+        empty = BlockRef(height=deep.height + 1 + number, block_hash=Txid(bytes((number,)) * 32))
+        landed = landed.with_block(empty, ())
+    assert close.is_live(landed), "no block spends it, nor will one"
+    assert not is_alive(link, landed)
 
 
 # At random

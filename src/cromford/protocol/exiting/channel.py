@@ -30,8 +30,10 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.turn import AnyTurn
 from cromford.watch.bumping import anchor_of
 from cromford.watch.channel_exit import (
@@ -93,6 +95,11 @@ def landed_channel(
         payout_script=holding.payout_script,
         fees=fees,
     )
+
+
+def has_lost_its_place(attempt: LspAttempt | ClientAttempt, chain: KnownChain) -> bool:
+    """Say whether a factory's funding lost its place for good, so that no channel of it is left."""
+    return attempt.overtaken_depth(chain) >= max(attempt.terms.min_depth, RESOLVED_DEPTH)
 
 
 def settled_spender(link: Link, chain: KnownChain) -> Tx | None:

@@ -17,11 +17,11 @@ from cromford.protocol.exiting.channel import (
     OVERTAKEN,
     RESOLVED_DEPTH,
     SWEPT_ABOVE,
+    has_lost_its_place,
     landed_channel,
     settled_spender,
 )
 from cromford.protocol.exiting.in_hand import InHand
-from cromford.protocol.exiting.superseded import DECIDED_DEPTH
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book, HtlcKey
 from cromford.protocol.journal.factory import Factory
@@ -88,7 +88,7 @@ def _how_it_ended(
     state: Factory, link: Link, htlc: Htlc, in_hand: Callable[[Factory, int], InHand]
 ) -> str | None:
     chain, attempt = state.chain, state.attempt
-    if attempt.overtaken_depth(chain) >= max(attempt.terms.min_depth, DECIDED_DEPTH):
+    if has_lost_its_place(attempt, chain):
         # As what was offered for it: nobody brings that channel on chain.
         return OVERTAKEN if give_up_height(htlc.cltv_expiry) <= chain.height else None
     closed = closed_by(link, chain)

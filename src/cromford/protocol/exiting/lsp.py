@@ -16,6 +16,7 @@ from cromford.protocol.exiting.channel import (
     earned_on_chain,
     exit_effects_of,
     given_up,
+    has_lost_its_place,
     never_signed,
     on_chain,
     owes_commitment,
@@ -65,7 +66,6 @@ from cromford.protocol.exiting.stake import (
     is_worth_an_exit,
 )
 from cromford.protocol.exiting.superseded import (
-    DECIDED_DEPTH,
     SUPERSEDED,
     decided_by_poison,
     end_if_superseded,
@@ -551,7 +551,7 @@ def _give_up(turn: Turn[Factory], link: Link) -> None:
     the amounts, and places for HTLCs, would stay in two channels for ever.
     """
     attempt = turn.state.attempt
-    if attempt.overtaken_depth(turn.chain) >= max(attempt.terms.min_depth, DECIDED_DEPTH):
+    if has_lost_its_place(attempt, turn.chain):
         records = tuple(given_up_with_funding(turn.book, link, height=turn.height))
     else:
         records = given_up(turn.book, link, height=turn.height)

@@ -8,6 +8,7 @@ from cromford.protocol.exiting.channel import (
     OVERTAKEN,
     RESOLVED_DEPTH,
     SWEPT_ABOVE,
+    has_lost_its_place,
     landed_channel,
     settled_spender,
 )
@@ -52,7 +53,7 @@ def _how_it_ended(
     in_hand: Callable[[ClientState, ClientAttempt], InHand],
 ) -> str | None:
     chain = state.chain
-    if attempt.overtaken_depth(chain) >= max(attempt.terms.min_depth, RESOLVED_DEPTH):
+    if has_lost_its_place(attempt, chain):
         return OVERTAKEN
     if isinstance(attempt.stage, Complete):
         sweep = swept_by(attempt.branch_on(chain).nodes, chain.spends)

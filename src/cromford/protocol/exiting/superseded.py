@@ -10,6 +10,7 @@ from typing import Final
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.channels.htlc_rules import give_up_height
+from cromford.protocol.exiting.channel import RESOLVED_DEPTH
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.advance_records import StateSigned
 from cromford.protocol.journal.book import Book
@@ -20,7 +21,6 @@ from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.next_funding import STATE_HELD
 from cromford.protocol.turn import AnyTurn
 
-DECIDED_DEPTH: Final = 6  # From then on what a poison says of its channel's HTLCs is passed on.
 SUPERSEDED: Final = "a state of the leaf that was replaced is on chain: its poisons take it apart"
 
 
@@ -72,7 +72,7 @@ def decided_by_poison(
     The client has all of it. What paid for them elsewhere is given back there.
     """
     poison = channel_poison_in(attempt, link, chain)
-    if poison is None or chain.depth(poison.txid) < DECIDED_DEPTH:
+    if poison is None or chain.depth(poison.txid) < RESOLVED_DEPTH:
         return
     for htlc in book.undecided(link):
         yield cr.HtlcDecided(channel_id=link.channel_id, htlc_id=htlc.htlc_id, preimage=None)
@@ -88,7 +88,7 @@ def given_up_with_state(book: Book, link: Link, chain: KnownChain) -> Iterator[c
     landed = link.landed(chain)
     if landed is None or landed not in link.superseded:
         return
-    if chain.depth(landed.outpoint.txid) < DECIDED_DEPTH:
+    if chain.depth(landed.outpoint.txid) < RESOLVED_DEPTH:
         return
     for htlc in book.undecided(link):
         if give_up_height(htlc.cltv_expiry) <= chain.height:

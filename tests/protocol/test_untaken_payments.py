@@ -19,8 +19,10 @@ from cromford.protocol.channels import lsp as channels
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.entries import HousePayment
+from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.house import House
-from cromford.protocol.turn import StreamBug
+from cromford.protocol.journal.mail import PayAsked
+from cromford.protocol.turn import StreamBug, Turn
 
 AMOUNT_MSAT: Final = 5_000_000
 
@@ -69,7 +71,8 @@ def test_a_payment_that_a_stopped_factory_did_not_take_fails_at_once_and_by_name
     request = make_invoice(pump, client, AMOUNT_MSAT)
     with a_bug(monkeypatch):
         pump.handle(pump.lsp, request)
-        assert list(pump.lsp.state.stopped) == [pump.factory.stream]
+        streams = [factory.stream for factory in pump.lsp.state.all_factories()]
+        assert sorted(pump.lsp.state.stopped) == streams
         assert ordered(pump, request).status == "failed"
         shown = show_ordered(pump.lsp.state.house, ordered(pump, request))
         assert (shown["failure"], shown["retryable"]) == (
@@ -91,6 +94,32 @@ def test_a_payment_that_a_stopped_factory_did_not_take_fails_at_once_and_by_name
     assert ordered(pump, request).status == "paid", "asked for again, it is paid"
     assert sum(link.state.accepter_msat for link in book(client).links.values()) == AMOUNT_MSAT
     folds_alike(pump)
+
+
+def test_another_factory_of_the_payees_pays_what_a_stopped_one_did_not_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pump = world(n_factories=2)
+    (client,) = pump.clients
+    request, newest = make_invoice(pump, client, AMOUNT_MSAT), pump.factory.stream
+    take = channels.on_pay_asked
+
+    def fail_in_newest(turn: Turn[Factory], sender: str, asked: PayAsked) -> None:
+        if turn.stream == newest:
+            raise AssertionError("a bug")
+        take(turn, sender, asked)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(channels, "on_pay_asked", fail_in_newest)
+        pump.handle(pump.lsp, request)
+        pump.run()
+        assert list(pump.lsp.state.stopped) == [newest]
+        assert ordered(pump, request).status == "paid"
+        assert ordered(pump, request).to != newest
+        folds_alike(pump)
+    come_back(pump)
+    assert len(told(pump.lsp, cr.PaymentStarted)) == 1
+    assert not pump.lsp.state.house.post.outbox
 
 
 def test_while_its_only_factory_is_stopped_a_payee_is_not_called_unknown(

@@ -29,6 +29,7 @@ def on_pay_requested(round_: Round, event: ev.PayRequested) -> None:
         return
     house.check_risk()
     refusals: list[tuple[str, str]] = []
+    has_stopped = False
     # The newest first: an older factory is on its way out.
     for turn in reversed(addressing.factories_of(round_, event.payee)):
         refusal = channels.pay_refusal(turn.state, event.payee)
@@ -39,9 +40,12 @@ def on_pay_requested(round_: Round, event: ev.PayRequested) -> None:
         round_.deliver()
         withdraw_untaken(round_)
         refused = house.state.payments[event.payment_hash].refused
-        if refused is None or not round_.goes_on(turn.stream):
-            return  # A bug that was met just now is not undone, as what is rejected is.
+        if refused is None:
+            return
+        has_stopped = has_stopped or not round_.goes_on(turn.stream)
         refusals.append(("not_payable", refused))
+    if has_stopped:
+        return  # What is rejected is undone; that a bug was met is told, and stays.
     if any(not round_.goes_on(one.stream) for one in house.state.entries_of(event.payee)):
         refusals.append((FACTORY_STOPPED, STOPPED))
     raise _unpayable(refusals)

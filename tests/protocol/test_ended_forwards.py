@@ -318,6 +318,37 @@ def test_the_numbers_of_an_lsp_say_what_its_list_does() -> None:
     assert counted == listed
 
 
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_forward_whose_payer_cheats_is_paid_by_the_penalty(*, is_told: bool) -> None:
+    """It publishes what it revoked, with the HTLC in it: all of that is the LSP's."""
+    pump = world()
+    alice, bob = pump.clients
+    pump.trap(bob, pump.lsp, m.UpdateFulfillHtlc)
+    pump.handle(alice, make_invoice(pump, bob, WORTH_MSAT))
+    pump.run()
+    cheat = newest_link(alice).finished.tx
+    assert pay(pump, pump.lsp, alice, SMALL_MSAT).status == "paid"
+    if not is_told:
+        pump.disconnect(alice)
+    pump.heal(bob)
+    pump.run()
+    assert under_way(pump) == ([] if is_told else ["forwards", "resolved"])
+    pump.disconnect(alice)
+    link = newest_link(alice)
+    pump.handle(alice, ev.ExitRequested(attempt_id=link.attempt_id))
+    while pump.chain.coin(link.present.outpoint) is None:
+        pump.mine()
+    pump.chain.mempool.clear()
+    pump.chain.broadcast(cheat)
+    pump.mine(3 * RESOLVED_DEPTH)
+    assert pump.lsp.state.chain.spends[link.present.outpoint].txid == cheat.txid
+    assert under_way(pump) == []
+    assert shown(pump) == ("paid", None)
+    assert book(pump.lsp).earned_msat > 0
+    assert told(pump.lsp, cr.IncomingEnded) == []
+    restarts_alike(pump)
+
+
 def told_in_vain(pump: ExitPump, amount_msat: int, *, hears: bool) -> None:
     """Let a payer be told the preimage, and not answer: its commitment has the HTLC still.
 

@@ -51,6 +51,7 @@ from cromford.watch.feerates import OwnFees
 from cromford.watch.landed import (
     HtlcTxDue,
     LandedChannel,
+    RevokedCommitment,
     SupersededOutput,
     Sweepable,
     UnknownSpender,
@@ -285,7 +286,8 @@ def earned_on_chain(
 ) -> Iterator[cr.FeeEarned]:
     """Yield the fees of forwards whose incoming HTLC we took on chain, `RESOLVED_DEPTH` deep.
 
-    Only the party it was offered to spends an HTLC with its preimage.
+    Only the party it was offered to spends an HTLC with its preimage. Of a commitment that its
+    payer had revoked all is ours, by penalty and not by the preimage.
     """
     landed = landed_channel(holding, chain)
     commitment = landed.landed
@@ -301,7 +303,8 @@ def earned_on_chain(
         if forward is None or spender is None or chain.depth(spender.txid) < RESOLVED_DEPTH:
             continue
         shown = next(tx_in.witness for tx_in in spender.inputs if tx_in.outpoint == outpoint)
-        if forward.preimage is not None and forward.preimage in shown:
+        is_penalty = isinstance(commitment, RevokedCommitment)
+        if forward.preimage is not None and (is_penalty or forward.preimage in shown):
             yield cr.FeeEarned(
                 channel_id=link.channel_id,
                 htlc_id=htlc.htlc_id,

@@ -199,7 +199,7 @@ def test_what_was_decided_for_one_connection_is_not_done_on_the_next(
 )
 def test_what_binds_is_said_only_once_it_is_marked(effect: fx.Performed, n_said: int) -> None:
     performed: list[fx.Performed] = []
-    hung_up: list[bytes] = []
+    hung_up: list[tuple[bytes, bool]] = []
 
     def note(one: fx.Performed) -> tuple[()]:
         performed.append(one)
@@ -207,7 +207,7 @@ def test_what_binds_is_said_only_once_it_is_marked(effect: fx.Performed, n_said:
 
     peers = SimpleNamespace(
         connection_of=lambda _node_id: "one",
-        disconnect=lambda node_id, _reason: hung_up.append(node_id),
+        disconnect=lambda node_id, _reason, *, is_ours: hung_up.append((node_id, is_ours)),
     )
     daemon: Any = SimpleNamespace(peers=peers, _perform=note, _is_covered=True)
     perform = Daemon._bound(daemon, effect)
@@ -215,4 +215,4 @@ def test_what_binds_is_said_only_once_it_is_marked(effect: fx.Performed, n_said:
     daemon._is_covered = False
     perform()
     assert performed == [effect] * n_said
-    assert hung_up == [bytes(33)] * (2 - n_said)
+    assert hung_up == [(bytes(33), True)] * (2 - n_said), "that no mark can be written is our doing"

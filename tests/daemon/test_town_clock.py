@@ -264,11 +264,14 @@ def test_a_funding_that_the_node_refuses_is_shown_wherever_its_factory_is(
                 await t.mine(1)
             await t.mine(1)
             await t.until("lsp", "factories", lambda a: not a["factories"][0]["refused"])
+            with pytest.raises(ApiFailure) as taken:
+                await t.call("lsp", "factory_abandon", factory_id=factory_id)
+            assert taken.value.code == "transaction_accepted"
             await t.mine(1, mempool=1)
             assert (await t.call("lsp", "status"))["refused"] == []
             with pytest.raises(ApiFailure) as taken:
                 await t.call("lsp", "factory_abandon", factory_id=factory_id)
-            assert taken.value.code == "transaction_accepted"
+            assert taken.value.code == "factory_funded"
 
     asyncio.run(scenario())
 

@@ -30,6 +30,7 @@ from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 
 TWO: Final = LspPolicy(min_clients=2)
+KNOWN_SAT: Final = 850_000
 
 
 def with_known(n_clients: int, n_known: int, policy: LspPolicy = TWO) -> Pump:
@@ -246,6 +247,90 @@ def test_whoever_fits_beside_another_is_taken_and_without_enough_the_coins_are_n
     with pytest.raises(Rejected) as refused:
         plan_build(fewer.lsp.state.house, min_clients=3, max_clients=3)
     assert (refused.value.code, refused.value.retryable) == ("insufficient_coins", True)
+
+
+def wish_for(pump: Pump, client: PumpNode, most_sat: int, least_sat: int | None = None) -> None:
+    least_sat = most_sat if least_sat is None else least_sat
+    pump.handle(client, ev.JoinRequested(capacity_sat=most_sat, capacity_least_sat=least_sat))
+    pump.run()
+
+
+def by_name(pump: Pump) -> list[PumpNode]:
+    """Return clients as they are chosen where none is known: names can be made until one fits."""
+    return sorted(pump.clients, key=lambda client: client.node_id)
+
+
+def test_whoever_takes_most_of_the_room_by_its_name_alone_keeps_nobody_from_a_factory() -> None:
+    pump = Pump(3, policy=replace(TWO, capital_per_build_sat=1_000_000))
+    greedy, *others = by_name(pump)
+    wish_for(pump, greedy, 950_000)
+    for client in others:
+        wish_for(pump, client, WANTED_SAT)
+    plan = plan_build(pump.lsp.state.house, min_clients=2, max_clients=3)
+    assert set(plan.node_ids) == ids(others)
+
+
+def test_whoever_takes_most_of_the_coins_by_its_name_alone_keeps_nobody_from_a_factory() -> None:
+    pump = Pump(3, policy=replace(TWO, capital_per_client_sat=100_000_000))
+    greedy, *others = by_name(pump)
+    free_sat = sum(coin.txout.amount_sat for coin in pump.lsp.state.house.wallet.coins.values())
+    wish_for(pump, greedy, free_sat * 16 // 30)
+    for client in others:
+        wish_for(pump, client, free_sat * 9 // 30)
+    house = pump.lsp.state.house
+    plan = plan_build(house, min_clients=2, max_clients=3)
+    assert set(plan.node_ids) == ids(others)
+
+
+def test_whoever_does_not_fit_takes_nobody_elses_place() -> None:
+    pump = Pump(4, policy=replace(TWO, capital_per_build_sat=1_000_000))
+    *greedy, one, other = by_name(pump)
+    for client in greedy:
+        wish_for(pump, client, 2_000_000)
+    for client in (one, other):
+        wish_for(pump, client, WANTED_SAT)
+    plan = plan_build(pump.lsp.state.house, min_clients=1, max_clients=2)
+    assert set(plan.node_ids) == ids((one, other))
+
+
+def test_where_wishes_are_beyond_the_room_the_largest_is_not_met_and_the_others_are() -> None:
+    pump = Pump(3, policy=replace(TWO, capital_per_build_sat=10 * WANTED_SAT))
+    greedy, *others = by_name(pump)
+    wish_for(pump, greedy, 9 * WANTED_SAT, LEAST_SAT)
+    for client in others:
+        wish_for(pump, client, WANTED_SAT, LEAST_SAT)
+    plan = plan_build(pump.lsp.state.house, min_clients=2, max_clients=3)
+    capacity_sat = dict(zip(plan.node_ids, plan.terms.capacity_sat, strict=True))
+    assert capacity_sat == {
+        greedy.node_id: LEAST_SAT,
+        **dict.fromkeys(ids(others), WANTED_SAT),
+    }
+
+
+def test_where_wishes_are_beyond_the_coins_the_largest_are_not_met_and_the_others_are() -> None:
+    pump = Pump(6, policy=replace(TWO, capital_per_client_sat=100_000_000))
+    *greedy, one, other = by_name(pump)
+    for client in greedy:
+        wish_for(pump, client, 15_000_000, LEAST_SAT)
+    for client in (one, other):
+        wish_for(pump, client, WANTED_SAT, LEAST_SAT)
+    plan = plan_build(pump.lsp.state.house, min_clients=2, max_clients=6)
+    capacity_sat = dict(zip(plan.node_ids, plan.terms.capacity_sat, strict=True))
+    assert [capacity_sat[client.node_id] for client in (one, other)] == [WANTED_SAT] * 2
+    assert max(capacity_sat.values()) == 15_000_000, "the coins reach for one of these"
+    assert sorted(capacity_sat.values())[:3] == [LEAST_SAT] * 3
+
+
+def test_the_wish_of_one_that_is_known_comes_before_those_of_new_names() -> None:
+    pump = with_known(3, 1, replace(TWO, capital_per_build_sat=10 * WANTED_SAT))
+    known, *new = pump.clients
+    for client in pump.clients:
+        left(pump, client)
+        wish_for(pump, client, KNOWN_SAT if client is known else WANTED_SAT, LEAST_SAT)
+    plan = plan_build(pump.lsp.state.house, min_clients=2, max_clients=3)
+    capacity_sat = dict(zip(plan.node_ids, plan.terms.capacity_sat, strict=True))
+    assert capacity_sat[known.node_id] == KNOWN_SAT
+    assert sorted(capacity_sat[client.node_id] for client in new) == [LEAST_SAT, WANTED_SAT]
 
 
 def test_all_factories_together_have_a_limit() -> None:

@@ -29,10 +29,11 @@ from cromford.protocol.journal.first_commitments import channel_terms_of, least_
 from cromford.protocol.journal.gathered import Member
 from cromford.protocol.journal.house import House
 from cromford.protocol.lobby.choosing import (
+    Wishes,
     capacity_ceiling_sat,
     chosen,
     join_refusal,
-    most_sat,
+    least_sat,
     room_sat,
 )
 from cromford.protocol.lobby.fees import check_fees
@@ -325,8 +326,8 @@ def _reached(
             return _placed(state, members, feerates_sat_per_kw)
         except InsufficientCoins as error:
             failure = failure or error
-            least_sat = sum(max(one.join.capacity_least_sat, floor_sat) for one in members)
-            room = min(least_sat - 1, least_sat * error.available_sat // error.needed_sat)
+            all_sat = sum(least_sat(one, floor_sat) for one in members)
+            room = min(all_sat - 1, all_sat * error.available_sat // error.needed_sat)
 
 
 def _placed(
@@ -362,44 +363,52 @@ def _affordable(
     inner: InnerLevels,
     feerates_sat_per_kw: Sequence[int],
 ) -> BuildPlan:
-    """Return the plan with the wanted capacities if the coins reach, else with the least ones.
+    """Return the plan in which as many as the coins reach for get what they want.
+
+    The others get the least that they would take.
 
     Raises:
-        InsufficientCoins: If they do not reach for these either.
+        InsufficientCoins: If they do not reach for the least of everybody.
         InvalidTerms: If no factory can have such terms.
     """
-    joins = [state.members[seat.applicant.node_id].join for seat in placed]
-    least = capacity_floor_sat(state.config.policy)
-    wanted = tuple(
-        min(join.capacity_sat, most_sat(state, seat.applicant.node_id))
-        for join, seat in zip(joins, placed, strict=True)
+    policy = state.config.policy
+    wishes = Wishes(
+        state,
+        [state.members[seat.applicant.node_id] for seat in placed],
+        floor_sat=capacity_floor_sat(policy),
     )
-    minimum = tuple(max(join.capacity_least_sat, least) for join in joins)
-    failures: list[InsufficientCoins] = []
-    for capacities in (wanted, minimum) if sum(wanted) <= room_sat(state) else (minimum,):
+
+    def planned(n_met: int) -> BuildPlan:
         terms = terms_of(
             state,
-            capacities,
+            wishes.capacities_sat(n_met),
             shape,
             inner,
             attempt_id=NO_ATTEMPT_ID,
             candidates=max(1, len(feerates_sat_per_kw)),
         )
-        check_buildable(terms, shape, pool_size=state.config.policy.pool_size)
+        check_buildable(terms, shape, pool_size=policy.pool_size)
         funding_amount_sat = plan_of(terms).input_sat
-        try:
-            ladder = select_ladder(state, funding_amount_sat, feerates_sat_per_kw)
-        except InsufficientCoins as error:
-            failures.append(error)
-            continue
         return BuildPlan(
             placed=placed,
             shape=shape,
             terms=terms,
-            ladder=ladder,
+            ladder=select_ladder(state, funding_amount_sat, feerates_sat_per_kw),
             funding_amount_sat=funding_amount_sat,
         )
-    raise failures[-1]
+
+    n_over = wishes.n_within_room
+    try:
+        return planned(n_over)
+    except InsufficientCoins:
+        plan, n_met = planned(0), 0
+    while n_over - n_met > 1:
+        n_between = (n_met + n_over) // 2
+        try:
+            plan, n_met = planned(n_between), n_between
+        except InsufficientCoins:
+            n_over = n_between
+    return plan
 
 
 def check_buildable(terms: FactoryTerms, shape: ShapeVertex, *, pool_size: int) -> None:

@@ -1,6 +1,7 @@
 """Whom a build takes, and how much of the LSP's own coins may go to whom."""
 
 from collections.abc import Sequence
+from itertools import accumulate, takewhile
 
 from cromford import told
 from cromford.protocol.faults import Rejected
@@ -83,7 +84,8 @@ def chosen(
     """Return whom a build takes, the most reliable first.
 
     Whoever has just ended a ceremony for everybody is left out where the others are enough; and
-    nobody is taken for whom there is no capital left.
+    nobody is taken for whom there is no capital left. Where too few fit in this order, those are
+    taken who ask for least: one wish must not stand in the way of all others.
 
     Args:
         state: What the LSP knows.
@@ -107,13 +109,14 @@ def chosen(
             member.node_id,
         ),
     )
-    room_left_sat = room_sat
-    taken: list[Member] = []
-    for member in in_order[:max_clients]:
-        least_sat = max(member.join.capacity_least_sat, floor_sat)
-        if least_sat <= min(room_left_sat, left_sat(state, member.node_id)):
-            room_left_sat -= least_sat
-            taken.append(member)
+    taken = _fitting(
+        state, in_order, max_clients=max_clients, floor_sat=floor_sat, room_sat=room_sat
+    )
+    if len(taken) < min_clients:
+        smallest = sorted(in_order, key=lambda member: least_sat(member, floor_sat))
+        taken = _fitting(
+            state, smallest, max_clients=max_clients, floor_sat=floor_sat, room_sat=room_sat
+        )
     if len(taken) < min_clients:
         raise Rejected(
             "capital_limit",
@@ -122,3 +125,67 @@ def chosen(
             f"{told.counted(min_clients, 'is', 'are')} needed",
         )
     return taken
+
+
+def least_sat(member: Member, floor_sat: int) -> int:
+    """Return the smallest channel that a client would take, and that there is."""
+    return max(member.join.capacity_least_sat, floor_sat)
+
+
+def _fitting(
+    state: House, members: Sequence[Member], *, max_clients: int, floor_sat: int, room_sat: int
+) -> list[Member]:
+    """Return those for whom there is room, one after another; who does not fit takes no place."""
+    taken: list[Member] = []
+    for member in members:
+        needed_sat = least_sat(member, floor_sat)
+        if len(taken) < max_clients and needed_sat <= min(
+            room_sat, left_sat(state, member.node_id)
+        ):
+            room_sat -= needed_sat
+            taken.append(member)
+    return taken
+
+
+class Wishes:
+    """Who gets more than the least that it would take, where not everybody can.
+
+    Among those that nobody knows whoever wants least more comes first: a name costs nothing, and a
+    wish no more, so a large one must not cost the others theirs.
+
+    Args:
+        state: What the LSP knows.
+        members: Whom a build takes.
+        floor_sat: The smallest channel that there is.
+    """
+
+    def __init__(self, state: House, members: Sequence[Member], *, floor_sat: int) -> None:
+        self._least = [least_sat(member, floor_sat) for member in members]
+        self._more = [
+            min(member.join.capacity_sat, most_sat(state, member.node_id)) - least
+            for member, least in zip(members, self._least, strict=True)
+        ]
+        self._order = sorted(
+            range(len(members)),
+            key=lambda place: (
+                not members[place].is_moving,
+                not state.is_reliable(members[place].node_id),
+                self._more[place],
+                members[place].node_id,
+            ),
+        )
+        self._room_sat = room_sat(state)
+
+    @property
+    def n_within_room(self) -> int:
+        """How many get what they want by the limits of capital alone."""
+        room_left_sat = self._room_sat - sum(self._least)
+        needed_sat = accumulate(self._more[place] for place in self._order)
+        return sum(1 for _ in takewhile(lambda sat: sat <= room_left_sat, needed_sat))
+
+    def capacities_sat(self, n_met: int) -> tuple[int, ...]:
+        """Return the capacities, in the order of the members, if so many get what they want."""
+        met = frozenset(self._order[:n_met])
+        return tuple(
+            least + self._more[place] * (place in met) for place, least in enumerate(self._least)
+        )

@@ -3,7 +3,10 @@
 from tests.protocol.advances import remembered
 from tests.protocol.markets import Market
 
+from cromford.protocol.advancing.selling import QUOTES_PER_BLOCK
 from cromford.protocol.journal import advance_records as ar
+from cromford.protocol.journal.pause import JOINS_TO_PAUSE, PAUSE_BLOCKS
+from cromford.protocol.journal.quotes import VAIN_PURCHASE_ASKS
 from cromford.wire import messages as m
 
 
@@ -20,3 +23,43 @@ def test_a_quote_is_bought_by_once_so_that_nobody_makes_a_leaf_quiet_for_nothing
         pump.tell(pump.lsp, market.buyer, abort)
         pump.wire.clear()
     assert len(remembered(pump.lsp, ar.AdvanceProposed)) == 1
+
+
+def buy_in_vain(market: Market) -> m.QuoteRefused | None:
+    """Let the buyer ask anew, buy, and take its word back while its whole leaf is quiet for it.
+
+    Returns why it gets no price.
+    """
+    pump, quote = market.pump, market.ask()
+    if isinstance(quote, m.QuoteRefused):
+        return quote
+    buy = m.Buy(attempt_id=market.attempt_id, quote_id=quote.quote_id, payment_hash=b"")
+    pump.tell(pump.lsp, market.buyer, buy)
+    (advance,) = pump.factory.advances.values()
+    said = {"attempt_id": market.attempt_id, "advance_id": advance.advance_id}
+    pump.tell(pump.lsp, market.buyer, m.AdvanceAbort(**said, reason="not now"))
+    pump.run()
+    assert not pump.factory.advances
+    return None
+
+
+def test_with_fresh_quotes_a_leaf_is_made_quiet_for_nothing_only_so_often_in_a_block() -> None:
+    market, n_most = Market().with_money(), QUOTES_PER_BLOCK // VAIN_PURCHASE_ASKS
+    assert [buy_in_vain(market) for _ in range(n_most)] == [None] * n_most
+    refused = buy_in_vain(market)
+    assert refused is not None
+    assert refused.code == "too_many_requests"
+    assert len(remembered(market.pump.lsp, ar.AdvanceProposed)) == n_most
+    market.pump.mine()
+    market.advance(20_000)
+
+
+def test_who_buys_in_vain_for_ever_leaves_its_neighbour_tries_of_its_own() -> None:
+    market = Market().with_money()
+    pump, neighbour = market.pump, market.pump.client_at(2)
+    for _ in range(PAUSE_BLOCKS + 1):
+        for _ in range(JOINS_TO_PAUSE):
+            buy_in_vain(market)
+        pump.mine()
+    assert neighbour.state.may_advance(market.attempt_id)
+    market.advance(20_000, buyer=2)

@@ -24,6 +24,7 @@ from cromford.protocol.channels.seats import link_of
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.market_records import QuoteCounted, QuoteGiven
+from cromford.protocol.journal.quotes import VAIN_PURCHASE_ASKS
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 from cromford.wire.selling import ALL_OF_IT, NeededOnline
@@ -110,7 +111,10 @@ class Offer:
 def _quote(turn: Turn[Factory], node_id: bytes, client: int, message: m.QuoteRequest) -> None:
     quoted, height = turn.state.quoted, turn.height
     if quoted.asked_at(client, height) >= QUOTES_PER_BLOCK:
-        reason = f"expected at most {QUOTES_PER_BLOCK} requests between two blocks, received more"
+        reason = (
+            f"expected at most {QUOTES_PER_BLOCK} requests between two blocks, received more; a "
+            f"purchase that comes to nothing counts as {VAIN_PURCHASE_ASKS}"
+        )
         raise NotSold("too_many_requests", reason)
     turn.note(QuoteCounted(client=client))
     offer = offer_of(turn, client, message.amount_sat)

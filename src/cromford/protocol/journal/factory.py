@@ -54,6 +54,7 @@ from cromford.protocol.journal.quotes import (
     Quoted,
     SkimDue,
     with_quote_record,
+    with_vain_purchase,
     without_quote,
 )
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
@@ -373,6 +374,14 @@ def _with_advance(
         begun = replace(advances[name], quoted_at=quoted_at, ordered_at=at)
         quoted = without_quote(factory.quoted, record.buyer)
         return replace(after, advances=advances.set(name, begun), quoted=quoted)
+    if isinstance(record, ar.AdvanceDropped):
+        (dropped,) = (
+            one for one in factory.advances.values() if one.advance_id == record.advance_id
+        )
+        height = factory.chain.height
+        return replace(
+            after, quoted=with_vain_purchase(factory.quoted, dropped.buyer, height=height)
+        )
     return _with_sale(after, record) if isinstance(record, ar.LiquiditySold) else after
 
 

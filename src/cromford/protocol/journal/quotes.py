@@ -7,6 +7,11 @@ from immutables import Map
 
 from cromford.protocol.journal import market_records as mk
 
+# As so many questions of the 32 between two blocks counts a purchase that came to nothing: it makes
+# a whole leaf quiet, up to a deadline. And two of a neighbour's in each block leave a client some
+# of the tries that it takes part in.
+VAIN_PURCHASE_ASKS: Final = 16
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferedQuote:
@@ -37,7 +42,7 @@ class Quoted:
 
     Attributes:
         newest: The newest quote of each client; the one before is void.
-        n_asked: How often each asked since `height`.
+        n_asked: How often each asked since `height`; see `VAIN_PURCHASE_ASKS`.
         height: Since when that is counted.
         n_given: How many quotes were ever given, in this run.
     """
@@ -68,9 +73,7 @@ def with_quote_record(
     """
     match record:
         case mk.QuoteCounted(client=client):
-            n_asked = quoted.n_asked if height == quoted.height else Map()
-            counted = n_asked.set(client, n_asked.get(client, 0) + 1)
-            return replace(quoted, n_asked=counted, height=height)
+            return _with_asked(quoted, client, 1, height=height)
         case mk.QuoteGiven(client=client):
             offered = OfferedQuote(
                 quote_id=record.quote_id,
@@ -85,6 +88,17 @@ def with_quote_record(
             return replace(quoted, newest=newest, n_given=quoted.n_given + 1)
         case _:
             assert_never(record)
+
+
+def with_vain_purchase(quoted: Quoted, client: int, *, height: int) -> Quoted:
+    """Return an LSP's quotes once a purchase of a client came to nothing, at a height."""
+    return _with_asked(quoted, client, VAIN_PURCHASE_ASKS, height=height)
+
+
+def _with_asked(quoted: Quoted, client: int, n_more: int, *, height: int) -> Quoted:
+    n_asked = quoted.n_asked if height == quoted.height else Map()
+    counted = n_asked.set(client, n_asked.get(client, 0) + n_more)
+    return replace(quoted, n_asked=counted, height=height)
 
 
 def without_quote(quoted: Quoted, client: int) -> Quoted:

@@ -4,11 +4,13 @@ An effect is answered by an event, sooner or later. Whatever happened in between
 is no longer waited for makes nothing known, publishes nothing, and leaves no nonce behind.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.protocol.attacks import OTHER_ID, acknowledged, culprits_of
+from tests.protocol.ladders import FEERATES, build_with
 from tests.protocol.pump import COIN_SAT, LEAST_SAT, WANTED_SAT, Pump, PumpNode
 
 from cromford import effects as fx
@@ -186,6 +188,34 @@ def test_who_goes_before_the_proposal_is_left_out_and_nobody_joins_again(how: st
     assert pump.is_funded()
     assert {seat.node_id for seat in pump.attempt.seats} == {c.node_id for c in staying}
     assert all(len(pump.sent(client, m.Join)) == 1 for client in staying)
+
+
+def test_who_joins_anew_with_fewer_keys_while_those_of_a_ladder_are_made_is_proposed_none() -> None:
+    """Strangers may bring keys of more candidates than anybody asks for, and then of fewer."""
+    pump = SlowPump(2)
+    n_keys = {client.node_id: 2 for client in pump.clients}
+
+    def with_keys(sender: PumpNode, _to: PumpNode, message: m.Message) -> Sequence[m.Message]:
+        if isinstance(message, m.Join):
+            twice = (*message.candidates, *message.candidates)
+            message = replace(message, candidates=twice[: n_keys[sender.node_id]])
+        return (message,)
+
+    with pump.tampering(with_keys):
+        pump.join()
+        pump.hold(pump.lsp, fx.PrepareAttempt)
+        pump.handle(pump.lsp, build_with(FEERATES[:2]))
+        anew = pump.clients[0]
+        n_keys[anew.node_id] = 1
+        pump.handle(anew, ev.LeaveRequested())
+        pump.run()
+        pump.join(anew)
+        pump.hand_over()
+    assert not pump.sent(pump.lsp, m.Propose)
+    house = pump.lsp.state.house
+    assert house.under_way is None
+    assert house.build is None
+    assert "1 of 2 clients joined with keys for fewer than 2" in str(house.build_dropped)
 
 
 def test_who_is_banned_while_keys_are_made_is_not_waited_for() -> None:

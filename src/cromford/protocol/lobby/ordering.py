@@ -37,7 +37,14 @@ def on_attempt_prepared(turn: Turn[House], event: ev.AttemptPrepared) -> None:
     if build is None or build.attempt != event.asked.attempt:
         turn.ask(drop)
         return
-    missing = [node_id for node_id in build.node_ids if node_id not in house.members]
+    n_candidates = event.asked.n_candidates
+    missing = [
+        node_id
+        for node_id in build.node_ids
+        if node_id not in house.members
+        # It left, and joined again with keys of fewer candidates than it was taken with.
+        or len(house.members[node_id].join.candidates) < n_candidates
+    ]
     if missing:
         # Nothing was proposed, so nobody has to make fresh keys; those who stayed still wait.
         reason = f"{told.counted(len(missing), 'client')} left before the proposal"

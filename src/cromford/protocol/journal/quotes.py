@@ -7,9 +7,9 @@ from immutables import Map
 
 from cromford.protocol.journal import market_records as mk
 
-# As so many questions of the 32 between two blocks counts a purchase that came to nothing: it makes
-# a whole leaf quiet, up to a deadline. And two of a neighbour's in each block leave a client some
-# of the tries that it takes part in.
+# How many of the 32 questions between two blocks a purchase that came to nothing counts as: it
+# makes a whole leaf quiet, up to a deadline. And two of a neighbour's in each block leave a client
+# some of the tries that it takes part in.
 VAIN_PURCHASE_ASKS: Final = 16
 
 

@@ -184,7 +184,7 @@ class Wishes:
         return sum(1 for _ in takewhile(lambda sat: sat <= room_left_sat, needed_sat))
 
     def capacities_sat(self, n_met: int) -> tuple[int, ...]:
-        """Return the capacities, in the order of the members, if so many get what they want."""
+        """Return the capacities, in the order of the members, if that many get what they want."""
         met = frozenset(self._order[:n_met])
         return tuple(
             least + self._more[place] * (place in met) for place, least in enumerate(self._least)

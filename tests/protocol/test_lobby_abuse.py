@@ -534,6 +534,23 @@ def test_a_client_has_a_seat_while_it_signs_and_until_its_factory_expires() -> N
     assert not later.has_seat(first.node_id)
 
 
+def test_who_is_waited_for_to_join_again_is_no_stranger_whose_word_may_be_heard_late() -> None:
+    """All strangers share one budget, and whoever does not join again in time pays for that."""
+    pump = Pump(3, policy=LspPolicy(min_clients=2))
+    pump.join()
+    pump.build(min_clients=2)
+    pump.run_to(m.SignBelow)
+    culprit, *staying = pump.clients
+    pump.disconnect(culprit)
+    assert pump.deadlines_of(fx.RejoinDeadline)
+    assert [pump.lsp.state.has_seat(client.node_id) for client in staying] == [True, True]
+    assert not pump.lsp.state.has_seat(culprit.node_id)
+    pump.wire.clear()
+    pump.pass_deadline(pump.lsp, fx.RejoinDeadline())
+    assert pump.lsp.state.house.build is None
+    assert not any(pump.lsp.state.has_seat(client.node_id) for client in staying)
+
+
 def test_a_full_lobby_says_so() -> None:
     pump = Pump(2)
     pump.join()

@@ -161,11 +161,14 @@ class LspState:
         )
 
     def has_seat(self, node_id: bytes) -> bool:
-        """Say whether a client has a channel with us, or may get one by what is being signed.
+        """Say whether a client has a channel with us, or may get one by what is being built.
 
-        A factory's expiry ends its channels, except for those that were brought on chain before.
+        Also while it is waited for to join again, for which it has no longer than a deadline. A
+        factory's expiry ends its channels, except for those that were brought on chain before.
         """
         house = self.house
+        if house.build is not None and node_id in house.build.node_ids:
+            return True
         if house.under_way is not None and node_id in house.entries[house.under_way].node_ids:
             return True
         return any(

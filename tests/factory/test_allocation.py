@@ -17,6 +17,8 @@ from cromford.factory.allocation import (
     sale_between,
     sales_in_stock,
 )
+from cromford.factory.kinds import VertexKind
+from cromford.factory.shape import planned_txs
 from cromford.factory.terms import FactoryTerms, FeePolicy
 
 
@@ -193,6 +195,8 @@ def test_a_sale_keeps_what_the_kickoff_pays_and_is_known_again(
     clients: Sequence[int] = range(1, len(before.capacities_sat) + 1)
     after = after_sale(before, purchase, clients=clients, terms=terms)
     assert after.input_sat(terms) == before.input_sat(terms)
+    *_, state = planned_txs(VertexKind.DW, [*before.capacities_sat, before.lstock_sat], terms)
+    assert before.input_sat(terms) == state.input_sat
     growths = after.growths_sat(before)
     assert [client for client, growth in zip(clients, growths, strict=True) if growth] == [
         purchase.buyer

@@ -82,8 +82,9 @@ def test_what_all_signers_sign_core_accepts_and_with_one_bit_changed_refuses(
         flipped = bytearray(signature)
         flipped[dice.randrange(64)] ^= 1 << dice.randrange(8)
         assert not accepted(node.tx.with_witnesses((bytes(flipped),)), node)
-        with pytest.raises(InvalidSignature, match=node.name):
+        with pytest.raises(InvalidSignature, match=node.name) as refused:
             node.signed(bytes(flipped))
+        assert refused.value.name == node.name
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
@@ -142,6 +143,7 @@ def test_an_exit_is_the_shortest_way_down_with_the_delays_it_must_wait(
         assert step.name == node.name
         assert step.fee_sat == node.fee_sat
         is_state = node.kind is NodeKind.STATE
+        assert step.is_raced is is_state
         assert step.delay_blocks == (step.tx.inputs[0].nsequence if is_state else 0)
         assert accepted(step.tx, node)
         parent = step.tx.txid

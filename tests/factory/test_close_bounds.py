@@ -8,6 +8,7 @@ from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.crypto.keys import pubkey_of
 from cromford.crypto.musig2 import KeyAgg
 from cromford.factory.close import CannotClose, CloseScope, CloseTx, Payout, build_close
+from cromford.factory.key_path import InvalidSignature
 from cromford.factory.outputs import SignersOutput
 from cromford.regtest.policy import dust_outputs, is_standard_output
 
@@ -50,6 +51,35 @@ def test_229_clients_are_as_many_as_a_version_3_transaction_has_room_for() -> No
     assert full.vsize + 43 > TRUC_VSIZE_MAX
     with pytest.raises(CannotClose, match=r"clients: expected at most 229.*received 230"):
         close(1_000_000, *([330_000] * 230))
+
+
+def test_a_close_is_at_most_as_large_as_a_version_3_transaction_may_be() -> None:
+    due = payouts(*([330_000] * 229))
+    scope = scope_of(229, 1_000_000)
+    spare = TRUC_VSIZE_MAX - scope.vsize_max
+    most = LSP_SCRIPT + bytes(spare)
+    full = build_close(scope, due, lsp_script=most, feerate_sat_per_kw=FEERATE)
+    assert full.vsize == TRUC_VSIZE_MAX
+    with pytest.raises(CannotClose, match=r"vsize: expected at most 10000, received 10001"):
+        build_close(scope, due, lsp_script=most + b"\x00", feerate_sat_per_kw=FEERATE)
+
+
+@pytest.mark.parametrize("n_payouts", [1, 3])
+def test_a_close_pays_each_client_of_its_scope(n_payouts: int) -> None:
+    with pytest.raises(CannotClose, match=rf"payouts: expected 2, received {n_payouts}"):
+        build_close(
+            scope_of(2, 1_000_000),
+            payouts(*([330_000] * n_payouts)),
+            lsp_script=LSP_SCRIPT,
+            feerate_sat_per_kw=FEERATE,
+        )
+
+
+def test_a_close_is_signed_by_those_who_share_the_output_or_not_at_all() -> None:
+    made = close(100_000, 330_000)
+    with pytest.raises(InvalidSignature, match="close kickoff_root") as refused:
+        made.scope.signed(made.tx, bytes(64))
+    assert refused.value.name == made.scope.task(made.tx).name
 
 
 @pytest.mark.parametrize(("due_msat", "paid_sat"), [(329_999, 0), (330_000, 330), (330_999, 330)])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cromford.bitcoin.tx import OutPoint, Txid, TxOut
-from cromford.factory.funding import CHANGE_VOUT, funding_tx_of
+from cromford.factory.funding import CHANGE_VOUT, funding_tx_of, least_higher_fee_sat
 from cromford.factory.tree import FACTORY_VOUT
 
 SCRIPT = b"\x51\x20" + b"\x07" * 32
@@ -66,3 +66,20 @@ def test_a_coin_is_spent_once_however_many_others_stand_beside_it() -> None:
             factory_output=TxOut(amount_sat=330, script_pubkey=SCRIPT),
             change_output=TxOut(amount_sat=10_000, script_pubkey=CHANGE_SCRIPT),
         )
+
+
+@pytest.mark.parametrize(
+    ("fee_sat", "vsize", "next_sat"),
+    [
+        (1_000, 100, 1_250),
+        (1_001, 100, 1_252),  # A quarter, rounded up.
+        (1_004, 100, 1_255),
+        (200, 100, 300),  # 1 sat/vB more is more than a quarter.
+        (400, 100, 500),
+        (404, 100, 505),
+    ],
+)
+def test_a_ladders_next_candidate_pays_a_quarter_more_and_a_satoshi_a_byte(
+    fee_sat: int, vsize: int, next_sat: int
+) -> None:
+    assert least_higher_fee_sat(fee_sat, vsize=vsize) == next_sat

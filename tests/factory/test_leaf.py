@@ -20,7 +20,14 @@ from cromford.factory.allocation import (
     stock_poison_fee_sat,
 )
 from cromford.factory.branch import branch_of
-from cromford.factory.leaf import Leaf, advance_height_max, opening_leaf, state_in, usable_blocks
+from cromford.factory.leaf import (
+    Leaf,
+    advance_height_max,
+    advance_id_of,
+    opening_leaf,
+    state_in,
+    usable_blocks,
+)
 from cromford.factory.poison import PoisonKind, payout_script, shares_of
 from cromford.factory.terms import FeePolicy
 from cromford.factory.tree import Tree
@@ -70,6 +77,29 @@ def test_a_state_that_was_forgotten_is_known_by_its_form_alone() -> None:
         replace(sold.state.tx, inputs=(replace(tx_in, nsequence=tx_in.nsequence + 1),)),
     ):
         assert state_in(opened, other) is None
+
+
+def test_a_state_whose_lstock_was_sold_in_part_is_known_by_its_form() -> None:
+    opened = one_leaf([100_000, 80_000], 60_000)
+    sold = buy(buy(opened, 1, 20_000), 2, 10_000)
+    assert state_in(opened, sold.state.tx) == sold.state
+
+
+@pytest.mark.parametrize(("place", "path"), [(0, (0, 0)), (2, (1,))])
+def test_an_advance_has_the_name_of_what_the_next_state_pays_and_where(
+    place: int, path: tuple[int, ...]
+) -> None:
+    terms = oracle.terms_of([50_000] * 5, [10_000] * 3, inner_arities=[2, 2])
+    leaf = leaf_of(tree_of(terms), place)
+    name = advance_id_of(
+        leaf,
+        attempt_id=b"\x11" * 32,
+        state_index=2,
+        allocation=Allocation(capacities_sat=(50_000, 52_000), lstock_sat=8_000),
+    )
+    numbers = b"".join(n.to_bytes(8, "big") for n in (2, 50_000, 52_000, 8_000))
+    place_of_it = bytes([len(path), *path])
+    assert name == oracle.tagged("cromford/advance", b"\x11" * 32 + place_of_it + numbers)
 
 
 # Shares

@@ -69,3 +69,23 @@ def test_the_periods_are_in_the_order_of_time_and_have_names() -> None:
         "late",
         "expired",
     ]
+
+
+@pytest.mark.parametrize(
+    ("height", "told", "period"),
+    [
+        (999, Period.WAITING, None),
+        (999, Period.ACTIVE, None),
+        (1_000, Period.WAITING, Period.DYING),
+        (1_000, Period.ACTIVE, Period.DYING),
+        (1_000, Period.DYING, None),
+        (1_000, Period.LATE, None),
+        (1_432, Period.DYING, Period.LATE),
+        (2_020, Period.DYING, Period.EXPIRED),
+        (2_020, Period.EXPIRED, None),
+    ],
+)
+def test_a_period_is_told_once_from_dying_on_and_none_that_is_earlier(
+    height: int, told: Period, period: Period | None
+) -> None:
+    assert LIFE.untold_at(height, told) is period

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.factory import oracle
 from tests.factory.oracle import Spot
-from tests.factory.specimen import DW, STATIC, dw
+from tests.factory.specimen import DW, STATIC, dw, tree_of
 
 from cromford.factory.kinds import InnerLevels, VertexKind, exit_blocks_of
 from cromford.factory.shape import (
@@ -17,6 +17,7 @@ from cromford.factory.shape import (
     check_truc_size,
     default_levels,
     default_lstocks_sat,
+    levels_of,
     plan_of,
     shape_of,
 )
@@ -81,6 +82,26 @@ def test_five_clients_in_pairs_are_two_and_one_and_two() -> None:
     shape = shape_of(5, leaf_arity=2, inner=dw([2, 2]))
     leaves = [(leaf.name, list(leaf.clients)) for leaf in shape.leaves()]
     assert leaves == [("0_0", [1, 2]), ("0_1", [3]), ("1", [4, 5])]
+
+
+def test_a_path_has_the_kinds_of_its_vertices_and_a_tree_no_levels_but_its_own() -> None:
+    inner = InnerLevels(arities=(2, 2, 3), kinds=(STATIC, DW, STATIC))
+    shape = shape_of(5, leaf_arity=2, inner=inner)
+    assert shape.kinds_to(3) == (STATIC, DW, DW)
+    assert shape.kinds_to(4) == (STATIC, DW)
+    assert levels_of(shape, inner) == InnerLevels(arities=(2, 2), kinds=(STATIC, DW))
+    assert levels_of(shape_of(2, leaf_arity=2, inner=inner), inner) == InnerLevels()
+
+
+def test_a_plan_knows_its_longest_way_and_how_its_transactions_are_called() -> None:
+    terms = oracle.terms_of(
+        [50_000] * 5, [10_000] * 3, inner_arities=[2, 2], inner_kinds=["static", "dw"]
+    )
+    plan = plan_of(terms)
+    assert plan.n_branch_txs == 5, "static, then a kickoff and a state on each of two levels"
+    assert plan.n_txs == 1 + 2 + 3 * 2
+    names = {node.name for node in tree_of(terms).nodes}
+    assert {f"{one.last_label}_{one.shape.name}" for one in plan.vertices()} <= names
 
 
 @pytest.mark.parametrize(

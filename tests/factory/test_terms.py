@@ -143,6 +143,17 @@ def test_every_margin_follows_from_the_terms(terms: FactoryTerms, kinds: list[Ve
     assert terms.n_clients == len(terms.capacity_sat)
 
 
+@pytest.mark.parametrize(
+    ("step_blocks", "look_blocks"), [(1, 1), (2, 1), (3, 1), (4, 2), (144, 72), (145, 72)]
+)
+def test_the_chain_is_looked_at_every_half_step(step_blocks: int, look_blocks: int) -> None:
+    assert oracle.terms_of([50_000], [0], step_blocks=step_blocks).look_blocks == look_blocks
+
+
+def test_patience_is_counted_from_when_it_was_built() -> None:
+    assert TERMS.patience_end_height == TERMS.build_height + TERMS.patience_blocks
+
+
 def test_a_fee_covers_outputs_and_anchor() -> None:
     assert [TERMS.fee_sat(n_p2tr_outputs=n) for n in (1, 2, 3)] == [248, 334, 420]
     odd = oracle.with_field(TERMS, tree_feerate_sat_per_kw=253)

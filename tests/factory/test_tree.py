@@ -218,6 +218,19 @@ def test_form_and_delays_are_section_4s_and_6s(terms: FactoryTerms, index: int) 
         assert terms.odometer.delay_blocks(index) == terms.step_blocks * (last - index)
 
 
+def test_a_descriptor_tells_the_signers_and_what_the_lsp_may_do_alone() -> None:
+    tree = tree_of(oracle.terms_of([50_000] * 4, [10_000, 0], inner_arities=[2]))
+    funding = tree.funding_output.descriptor
+    assert funding.startswith("tr(musig(")
+    assert f",after({tree.terms.expiry_height})))#" in funding
+    state = tree.node_by_name["state_0"]
+    channel, _, stock, anchor = (output.descriptor or "" for output in state.outputs)
+    assert channel.startswith("tr(musig(")
+    assert "older(" not in channel
+    assert "older(" in stock
+    assert anchor.startswith("raw(51024e73)#")
+
+
 @pytest.mark.sampled(0)
 @heavy
 @given(terms=oracle.random_terms())

@@ -80,8 +80,10 @@ class Rule(Base, tag=4):
         match self.seen:
             case [first] if first:
                 return first
-            case _:
+            case int():
                 raise ValueError
+            case _:
+                raise AssertionError("a list of one")
 '''
 MADE = """
 LIMIT: Final = 3 -> LIMIT: Final = 4

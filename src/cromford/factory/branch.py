@@ -74,7 +74,7 @@ class Branch:
         """The outpoint of the client's own channel."""
         state = self.vertices[-1].last
         for vout, output in enumerate(state.outputs):
-            if output.kind is OutputKind.CHANNEL and output.client == self.client:
+            if output.client == self.client:
                 return state.tx.outpoint(vout)
         raise AssertionError("a branch ends in its client's channel")
 

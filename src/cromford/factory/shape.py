@@ -225,11 +225,12 @@ def _dw_arities(
     Raises:
         InvalidTerms: If only one layer is allowed.
     """
-    binary = _binary_arities(n_clients, leaf_arity=leaf_arity)
-    n_levels_max = min(max_exit_delay_blocks // delay_max_blocks - 1, N_INNER_LEVELS_MAX)
-    if len(binary) <= n_levels_max:
-        return binary
-    if n_levels_max < 1:
+    n_levels = min(
+        len(_binary_arities(n_clients, leaf_arity=leaf_arity)),
+        max_exit_delay_blocks // delay_max_blocks - 1,
+        N_INNER_LEVELS_MAX,
+    )
+    if n_levels < 1:
         raise InvalidTerms(
             "max_exit_delay_blocks",
             f"at least {2 * delay_max_blocks} for {n_clients} clients in leaves of {leaf_arity} "
@@ -237,9 +238,9 @@ def _dw_arities(
             max_exit_delay_blocks,
         )
     width = 2
-    while leaf_arity * width**n_levels_max < n_clients:
+    while leaf_arity * width**n_levels < n_clients:
         width += 1
-    return (width,) * n_levels_max
+    return (width,) * n_levels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

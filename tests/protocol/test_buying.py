@@ -386,3 +386,34 @@ def test_how_long_a_purchase_is_of_use_is_what_a_client_knows_itself(market: Mar
     assert isinstance(answer, m.Quote)
     shown = show_quote(state, answer, state.quotes[market.attempt_id])
     assert shown["usable_blocks"] == quote.usable_blocks
+
+
+@pytest.mark.parametrize("before", [m.AdvanceAgree, m.AdvanceCommit])
+def test_what_is_bought_later_under_a_name_of_before_is_not_paid_as_before(
+    market: Market, before: type[m.Message]
+) -> None:
+    """An LSP names its quotes itself: the price of one is not that of the other."""
+    dear, money_msat = market.quote(20_000), balance(market.buyer).own_msat
+    buy(market, dear)
+    market.pump.run_to(before)
+    held_back = list(market.pump.wire)
+    market.pump.wire.clear()
+    refused = m.QuoteRefused(
+        attempt_id=market.attempt_id,
+        quote_id=dear.quote_id,
+        code="not_for_sale",
+        reason="at another price",
+        missing_msat=0,
+        next_factory=0,
+    )
+    market.pump.lsp_says(market.buyer, refused)
+    ask = ev.QuoteRequested(attempt_id=market.attempt_id, amount_sat=20_000)
+    market.pump.handle(market.buyer, ask)
+    cheap = replace(dear, price_msat=dear.price_msat // 2)
+    market.pump.lsp_says(market.buyer, cheap)
+    buy(market, cheap)
+    market.pump.wire.clear()
+    market.pump.wire.extend(held_back)
+    market.pump.run()
+    assert money_msat - balance(market.buyer).own_msat in {0, cheap.price_msat}
+    assert not state_of(market).advances

@@ -90,10 +90,10 @@ def check_still(turn: Turn[ClientState], advance: ClientAdvance) -> Advancing:
     attempt, link = _channel(turn, attempt_id)
     _check_link(turn, attempt, link)
     _check_chain(turn, attempt, link, attempt.leaf)
-    _check_still_bought(turn.state, advance)
-    _check_price(link, advance.price_msat)
     after = next_leaf(attempt, advance)
     _check_depth(turn, attempt, after)
+    _check_purchase(turn.state, after, link, advance)
+    _check_price(link, advance.price_msat)
     _check_covered(turn.state, link, after, quote_id=advance.quote_id)
     return Advancing(attempt=attempt, link=link, leaf=after)
 
@@ -162,30 +162,30 @@ def _check_depth(turn: Turn[ClientState], attempt: ClientAttempt, after: Leaf) -
         raise Refusal("funding", expected=f"at least {least} confirmations", received=depth)
 
 
-def _check_purchase(state: ClientState, after: Leaf, link: Link, message: m.AdvancePropose) -> None:
-    """Check that our channel grows by what we bought, at its price, and by nothing else."""
+def _check_purchase(
+    state: ClientState, after: Leaf, link: Link, asked: m.AdvancePropose | ClientAdvance
+) -> None:
+    """Check that our channel grows by what we bought, at its price, and by nothing else.
+
+    Again before we sign: what we bought may have ended meanwhile, and its operator was told so; or
+    another was bought under the same name, which is the LSP's to choose.
+    """
     capacity_sat = after.allocation.capacities_sat[after.clients.index(link.client)]
     if capacity_sat == link.present.capacity_sat:
-        _check("price_msat", message.price_msat, 0)
-        _check("quote_id", message.quote_id, b"")
+        _check("price_msat", asked.price_msat, 0)
+        _check("quote_id", asked.quote_id, b"")
         return
-    purchase = state.purchases.get(message.quote_id)
-    if purchase is None or purchase.attempt_id != message.attempt_id:
+    purchase = state.purchases.get(asked.quote_id)
+    if purchase is None or purchase.attempt_id != link.attempt_id:
         raise Refusal(
             f"capacity_sat of client {link.client}",
             expected=f"{link.present.capacity_sat}, for we bought nothing",
             received=capacity_sat,
         )
-    before = after.allocation_at(message.state_index - 1)
+    before = after.allocation_at(asked.state_index - 1)
     _check("capacity_sat", capacity_sat, purchase.capacity_sat)
-    _check("amount_sat", before.lstock_sat - message.lstock_sat, purchase.amount_sat)
-    _check("price_msat", message.price_msat, purchase.rebase_price_msat)
-
-
-def _check_still_bought(state: ClientState, advance: ClientAdvance) -> None:
-    """Check that our purchase, if it is ours, did not end meanwhile: its operator was told so."""
-    if advance.quote_id and advance.quote_id not in state.purchases:
-        raise Refusal("quote_id", expected="of a purchase under way", received=advance.quote_id)
+    _check("amount_sat", before.lstock_sat - after.allocation.lstock_sat, purchase.amount_sat)
+    _check("price_msat", asked.price_msat, purchase.rebase_price_msat)
 
 
 def _check_price(link: Link, price_msat: int) -> None:

@@ -146,3 +146,61 @@ def test_who_comes_back_before_the_root_is_finished_gets_it_with_the_others() ->
     pump.run()
     assert isinstance(pump.held(early).stage, Complete)
     assert pump.is_funded()
+
+
+@pytest.mark.parametrize("ends", ["deadline", "the LSP's word"])
+def test_a_factory_that_comes_after_all_takes_the_next_join_back(ends: str) -> None:
+    """Its LSP was silent, or said that it was over, and funds it: one factory was wished for."""
+    pump = proposed(1)
+    client = pump.clients[0]
+    pump.run_to(m.SignedRoot if ends == "deadline" else m.Acknowledge)
+    attempt_id = pump.held(client).attempt_id
+    late = list(pump.wire)
+    pump.wire.clear()
+    if ends == "deadline":
+        pump.pass_deadline(client, fx.AttemptDeadline(attempt_id=attempt_id))
+        pump.mine()
+    else:
+        pump.lsp_says(client, m.Abort(attempt_id=attempt_id, reason="not now"))
+    joining = client.state.joining
+    assert joining is not None, "the wish lives on"
+    pump.run()
+    pump.wire.extend(late)
+    pump.run()
+    pump.mine(pump.attempt.terms.min_depth)
+    assert client.state.attempts[attempt_id].ready_sent
+    assert (client.state.wish, client.state.joining) == (None, None)
+    assert [one.factory_pubkey for one in pump.sent(client, m.Leave)] == [
+        joining.join.factory_pool.pubkey
+    ]
+    pump.build()
+    pump.run()
+    assert list(client.state.attempts) == [attempt_id]
+    pump.join(client)
+    pump.build()
+    pump.run()
+    assert isinstance(pump.held(client).stage, Complete), "another wish is another factory"
+    assert len(client.state.attempts) == 2
+
+
+def test_an_lsp_at_fault_in_what_was_given_up_ends_the_next_join_too() -> None:
+    """The wish ends: so nothing of it waits in a lobby, and no nonce is kept for it."""
+    pump = proposed(1)
+    client = pump.clients[0]
+    pump.run_to(m.SignedRoot)
+    held = pump.held(client)
+    pump.wire.clear()
+    pump.pass_deadline(client, fx.AttemptDeadline(attempt_id=held.attempt_id))
+    pump.mine()
+    joining = client.state.joining
+    assert joining is not None
+    bad = m.SignedRoot(
+        attempt_id=held.attempt_id, terms_hash=held.terms_hash, signatures=(bytes(64),)
+    )
+    pump.lsp_says(client, bad)
+    assert (client.state.wish, client.state.joining) == (None, None)
+    assert [one.factory_pubkey for one in pump.sent(client, m.Leave)] == [
+        joining.join.factory_pool.pubkey
+    ]
+    assert client.signer is not None
+    assert not client.signer._pools

@@ -9,7 +9,6 @@ from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.protocol import events as ev
 from cromford.protocol.channels.client import begin
 from cromford.protocol.faults import FaultyLsp, Refusal
-from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import (
@@ -25,7 +24,7 @@ from cromford.protocol.journal.client_candidate import ClientCandidate, pool_ids
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.intents import intent_of, intent_of_commitment
 from cromford.protocol.journal.proposal import ClaimedCandidate, claims_of, kept_proposal
-from cromford.protocol.lobby.client import part, prepare_join
+from cromford.protocol.lobby.client import part, prepare_join, withdraw
 from cromford.protocol.opening.verification import ClientFacts, check_ladder
 from cromford.protocol.turn import Turn
 from cromford.wallet.coins import N_INPUTS_MAX
@@ -148,7 +147,7 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
         check_ladder(claims, facts, coins)
     except Refusal as refusal:
         abort(turn, attempt_id, f"refused: {refusal}")
-        turn.remember(lr.WishWithdrawn())
+        withdraw(turn)
         return
     turn.remember(
         op.ProposalAccepted(
@@ -258,7 +257,7 @@ def on_signatures(turn: Turn[ClientState], message: m.SignedBelow | m.SignedRoot
             _on_signed_root(turn, attempt, message)
     except FaultyLsp as fault:
         abort(turn, attempt.attempt_id, f"the LSP is at fault: {fault}")
-        turn.remember(lr.WishWithdrawn())
+        withdraw(turn)
 
 
 def _on_signed_below(
@@ -435,6 +434,8 @@ def on_block(turn: Turn[ClientState]) -> None:
         if is_ready(turn.state, attempt) and not attempt.ready_sent:
             turn.remember(op.ReadySent(attempt_id=attempt.attempt_id, rung=attempt.rung))
             turn.send(attempt.lsp_node_id, channel_ready(attempt))
+            if turn.state.joining is not None:
+                withdraw(turn)  # We joined again meanwhile, and one factory was wished for.
             begin(turn, turn.state.attempts[attempt.attempt_id])
         elif _is_waiting(attempt) and is_hopeless(turn.state, attempt):
             rung = attempt.rung_in(turn.chain) if attempt.ready_sent else None

@@ -185,3 +185,32 @@ def test_what_a_client_paid_out_of_a_channel_that_is_over_is_unknown_once_it_exp
     assert status(rose, begun.payment_hash) == "pending"
     pump.mine_only()
     assert status(rose, begun.payment_hash) == "unknown"
+
+
+@pytest.mark.parametrize("answer", ["paid", "failed"])
+def test_an_answer_that_comes_after_that_is_not_taken_and_hurts_no_other_channel(
+    answer: str,
+) -> None:
+    """Its operator was told that nothing will ever tell; so its channel takes no update."""
+    at = world()
+    pump, rose, sam = at.pump, at.rose, at.sam
+    pump.disconnect(sam)
+    begun = begin_payment(pump, rose, sam, PAID_MSAT)
+    link = newest_link(rose)
+    (live,) = link.state.htlcs
+    preimage = book(sam).invoices[begun.payment_hash].preimage
+    with pump.tampering(lambda _by, to, message: () if to is rose else (message,)):
+        at.to_sibling(DEPTH)
+        while pump.chain.height < give_up_height(live.htlc.cltv_expiry):
+            pump.mine_only()
+    assert status(rose, begun.payment_hash) == "unknown"
+    channel_id, htlc_id = link.channel_id, live.htlc.htlc_id
+    said: m.Message = m.UpdateFailHtlc(channel_id=channel_id, htlc_id=htlc_id, reason=b"")
+    if answer == "paid":
+        said = m.UpdateFulfillHtlc(
+            channel_id=channel_id, htlc_id=htlc_id, payment_preimage=preimage
+        )
+    pump.lsp_says(rose, said)
+    assert newest_link(rose).failure is not None
+    assert status(rose, begun.payment_hash) == "unknown"
+    assert newest_link(rose).state.htlcs == (live,)

@@ -422,7 +422,15 @@ def on_block(turn: Turn[ClientState]) -> None:
         # A payment that was signed and that nobody answers is never said to have failed.
         turn.remember(*_resolved(turn.state, attempt, link))
         turn.remember(*never_signed(turn.book, turn.link(link.channel_id)))
-        turn.remember(*ended_untold(turn.state, attempt, turn.link(link.channel_id), in_hand))
+        _end_outgoing(turn, attempt, turn.link(link.channel_id))
+
+
+def _end_outgoing(turn: Turn[ClientState], attempt: ClientAttempt, link: Link) -> None:
+    """Let HTLCs of ours be over of which nothing will tell; nothing in the channel answers now."""
+    ended = tuple(ended_untold(turn.state, attempt, link, in_hand))
+    if ended and link.mark is None:
+        end_updates(turn, link, ended[0].reason, tells_peer=False)
+    turn.remember(*ended)
 
 
 def on_headers(turn: Turn[ClientState]) -> None:

@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import pytest
 from tests.protocol.markets import Market
-from tests.protocol.paying_clients import balance, begin_payment, newest_link, pay
+from tests.protocol.paying_clients import (
+    balance,
+    begin_payment,
+    make_invoice,
+    newest_link,
+    open_factory,
+    pay,
+)
 from tests.protocol.pump import PumpNode
 
 from cromford.protocol import events as ev
@@ -144,3 +151,38 @@ def test_what_a_payer_says_was_kept_is_never_passed_on(market: Market) -> None:
         paid = pay(market.pump, market.pump.client_at(2), market.buyer, 1_000_000)
     assert paid.preimage is not None
     assert balance(market.buyer).own_msat == before + 1_000_000
+
+
+def test_of_two_factories_purchases_under_one_name_neither_pays_for_the_other() -> None:
+    """An LSP names its quotes itself: of a payment is kept what was bought out of it."""
+    market = Market().with_money()
+    pump, buyer, first = market.pump, market.buyer, market.attempt_id
+    open_factory(pump)
+    second = pump.attempt.attempt_id
+    assert pay(pump, pump.lsp, buyer, 2 * PAID_MSAT).status == "paid"
+    there = market.quote(30_000, attempt_id=second)
+    quote = market.quote(20_000, attempt_id=first)
+    order = ev.PurchaseRequested(
+        attempt_id=first, quote_id=quote.quote_id, price_max_msat=quote.price_msat
+    )
+    pump.handle(buyer, order)
+    pump.run_to(m.AdvanceDone)
+    assert buyer.state.advances[first].is_signed
+    held_back = list(pump.wire)
+    pump.wire.clear()
+    invoice = make_invoice(pump, buyer, PAID_MSAT)
+    asked = ev.QuoteRequested(
+        attempt_id=second, amount_sat=30_000, payment_hash=invoice.payment_hash
+    )
+    pump.handle(buyer, asked)
+    pump.lsp_says(buyer, replace(there, quote_id=quote.quote_id))
+    pump.handle(
+        buyer,
+        replace(order, attempt_id=second, price_max_msat=there.price_msat, beyond_coverage=True),
+    )
+    pump.wire.clear()
+    pump.wire.extend(held_back)
+    pump.run()
+    (receipt,) = buyer.state.receipts[first]
+    assert receipt.price_msat == quote.price_msat
+    assert not buyer.state.skims

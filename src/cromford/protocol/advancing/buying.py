@@ -229,7 +229,11 @@ def _buy(turn: Turn[ClientState], event: ev.PurchaseRequested) -> None:
     quote = None if wanted is None else answer_to(wanted)
     if wanted is None or not isinstance(quote, m.Quote) or quote.quote_id != event.quote_id:
         raise Rejected("quote_unknown", "this quote is not the newest: ask for one again")
-    if any(one.attempt_id == event.attempt_id for one in turn.state.purchases.values()):
+    under_way = turn.state.purchases
+    # The LSP names its quotes: one of another factory may have the name of what is bought here.
+    if event.quote_id in under_way or any(
+        one.attempt_id == event.attempt_id for one in under_way.values()
+    ):
         raise Rejected("purchase_under_way", "a purchase is under way", retryable=True)
     if turn.known_height > quote.valid_until_height:
         raise Rejected(

@@ -417,3 +417,17 @@ def test_what_is_bought_later_under_a_name_of_before_is_not_paid_as_before(
     market.pump.run()
     assert money_msat - balance(market.buyer).own_msat in {0, cheap.price_msat}
     assert not state_of(market).advances
+
+
+def test_a_purchase_whose_channel_failed_is_not_under_way(market: Market) -> None:
+    """We agreed, and would not sign any more, whatever the LSP says of it."""
+    quote = market.quote(20_000)
+    buy(market, quote)
+    market.pump.run_to(m.AdvanceCommit)
+    market.pump.wire.clear()
+    channel_id = newest_link(market.buyer).channel_id
+    market.pump.lsp_says(market.buyer, m.ChannelFailure(channel_id=channel_id, reason="no"))
+    assert set(state_of(market).purchases) == {quote.quote_id}
+    market.pump.chain.mine()
+    market.pump.sync()
+    assert ended(market) == [(quote.quote_id, "the channel failed: the peer: no")]

@@ -356,6 +356,9 @@ def _end_if_too_late(turn: Turn[ClientState], quote_id: bytes, purchase: Bought)
     if advance is not None and advance.is_signed:
         return
     attempt, link = _channel(turn.state, purchase.attempt_id)
+    if link.failure is not None:
+        _end(turn, quote_id, f"the channel failed: {link.failure}"[: m.REASON_SIZE_MAX])
+        return
     if attempt.leaf.kickoff.tx.txid in turn.chain.confirmed:
         _end(turn, quote_id, "the leaf is on its way to the chain")
         return

@@ -67,6 +67,17 @@ def ended(market: Market) -> list[tuple[bytes, str]]:
     return [(one.quote_id, one.reason) for one in records if isinstance(one, ar.PurchaseEnded)]
 
 
+def refusal_of(market: Market, quote: m.Quote) -> m.QuoteRefused:
+    return m.QuoteRefused(
+        attempt_id=market.attempt_id,
+        quote_id=quote.quote_id,
+        code="not_for_sale",
+        reason="not any more",
+        missing_msat=0,
+        next_factory=0,
+    )
+
+
 def lying(**lies: Any) -> Tamper:
     def tamper(_from: PumpNode, _to: PumpNode, message: m.Message) -> Sequence[m.Message]:
         return (replace(message, **lies) if isinstance(message, m.Quote) else message,)
@@ -359,15 +370,7 @@ def test_nothing_is_paid_for_what_the_lsp_refused_meanwhile(
     capacity_sat = newest_link(market.buyer).state.capacity_sat
     buy(market, quote)
     market.pump.run_to(before)
-    refused = m.QuoteRefused(
-        attempt_id=market.attempt_id,
-        quote_id=quote.quote_id,
-        code="not_for_sale",
-        reason="not any more",
-        missing_msat=0,
-        next_factory=0,
-    )
-    market.pump.lsp_says(market.buyer, refused)
+    market.pump.lsp_says(market.buyer, refusal_of(market, quote))
     assert ended(market) == [(quote.quote_id, "not_for_sale: not any more")]
     market.pump.run()
     assert balance(market.buyer) == money
@@ -398,15 +401,7 @@ def test_what_is_bought_later_under_a_name_of_before_is_not_paid_as_before(
     market.pump.run_to(before)
     held_back = list(market.pump.wire)
     market.pump.wire.clear()
-    refused = m.QuoteRefused(
-        attempt_id=market.attempt_id,
-        quote_id=dear.quote_id,
-        code="not_for_sale",
-        reason="at another price",
-        missing_msat=0,
-        next_factory=0,
-    )
-    market.pump.lsp_says(market.buyer, refused)
+    market.pump.lsp_says(market.buyer, refusal_of(market, dear))
     ask = ev.QuoteRequested(attempt_id=market.attempt_id, amount_sat=20_000)
     market.pump.handle(market.buyer, ask)
     cheap = replace(dear, price_msat=dear.price_msat // 2)
@@ -431,3 +426,32 @@ def test_a_purchase_whose_channel_failed_is_not_under_way(market: Market) -> Non
     market.pump.chain.mine()
     market.pump.sync()
     assert ended(market) == [(quote.quote_id, "the channel failed: the peer: no")]
+
+
+def test_what_was_agreed_to_for_one_purchase_is_not_signed_for_the_next(market: Market) -> None:
+    """Under one name, at one price: or the second would be signed that nobody agreed to.
+
+    With its connection that one would end, as its operator is told, and be paid all the same.
+    """
+    quote, money = market.quote(20_000), balance(market.buyer)
+    buy(market, quote)
+    market.pump.run_to(m.AdvanceCommit)
+    held_back = list(market.pump.wire)
+    market.pump.wire.clear()
+    market.pump.lsp_says(market.buyer, refusal_of(market, quote))
+    assert not state_of(market).advances, "nothing is kept quiet for what is over"
+    ask = ev.QuoteRequested(attempt_id=market.attempt_id, amount_sat=20_000)
+    market.pump.handle(market.buyer, ask)
+    market.pump.lsp_says(market.buyer, quote)
+    buy(market, quote)
+    market.pump.wire.clear()
+    market.pump.wire.extend(held_back)
+    market.pump.run_to(m.AdvanceDone)
+    market.pump.disconnect(market.buyer)
+    assert [reason for _, reason in ended(market)] == [
+        "not_for_sale: not any more",
+        "the connection ended before anything was signed",
+    ]
+    market.pump.connect(market.buyer)
+    market.pump.run()
+    assert balance(market.buyer) == money

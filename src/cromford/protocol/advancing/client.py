@@ -4,7 +4,7 @@ From the record of having signed on, the old state and the new may both confirm:
 any more. Before it, whatever is not as we want it ends the advance, and costs nobody anything.
 """
 
-from typing import assert_never
+from typing import Final, assert_never
 
 from cromford import effects as fx
 from cromford.channel.errors import PeerViolation
@@ -48,6 +48,8 @@ from cromford.signing.keychain import FactoryKey
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
 from cromford.wire.selling import AdvancePartials, NextHalf, NextNonces
+
+NOT_BOUGHT: Final = "the purchase that it was for has ended"
 
 
 def take(turn: Turn[ClientState], event: ev.AdvanceEvent) -> None:
@@ -446,13 +448,25 @@ def _check_once_more(turn: Turn[ClientState], attempt_id: bytes, advance: Client
 
 
 def go_on(turn: Turn[ClientState]) -> None:
-    """Do all that can be done now: agree once the channel is quiet, say what we hold, end."""
+    """Do all that can be done now: agree once the channel is quiet, say what we hold, end.
+
+    What we bought nothing by any more is let go: another purchase is not signed with its nonces.
+    """
     back = turn.first(cr.ChannelReestablished)
     for attempt_id, advance in _in_order(turn.state):
+        if _lacks_purchase(turn.state, advance):
+            _drop(turn, attempt_id, advance, NOT_BOUGHT)
+            continue
         _agree_when_quiet(turn, attempt_id, advance)
         if back is not None and back.channel_id == advance.channel_id:
             tell_held(turn, advance)
         end_if_done(turn, attempt_id, advance)
+
+
+def _lacks_purchase(state: ClientState, advance: ClientAdvance) -> bool:
+    """Say whether what an advance was agreed to for has ended, while nothing was signed."""
+    has_ended = bool(advance.quote_id) and advance.quote_id not in state.purchases
+    return has_ended and not advance.is_signed
 
 
 def _in_order(state: ClientState) -> list[tuple[bytes, ClientAdvance]]:

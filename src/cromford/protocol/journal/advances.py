@@ -256,7 +256,7 @@ def client_advance_after(advance: ClientAdvance, record: ClientStep) -> ClientAd
         case ar.AdvanceSigned():
             return replace(advance, is_signed=True, is_leaving=True)
         case ar.AdvanceSent():
-            return replace(advance, is_leaving=False, is_agreed=False)
+            return replace(advance, is_leaving=False)
         case _:
             assert_never(record)
 

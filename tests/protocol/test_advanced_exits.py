@@ -17,10 +17,13 @@ from tests.protocol.test_leaving import leave, wallet_sat
 
 from cromford.factory.vertices import NodeKind
 from cromford.protocol import events as ev
+from cromford.protocol.advancing.finishing import CUT_SHORT, LEFT
 from cromford.protocol.exiting import client as client_exits
 from cromford.protocol.exiting import lsp as lsp_exits
+from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import exit_records as xr
 
+PRICE_MSAT: Final = 2_000_000
 SWEEP_SAT: Final = 1_000  # More than what taking a balance costs, and satoshi rounded down.
 
 
@@ -109,6 +112,24 @@ def test_a_client_that_revoked_for_the_rebase_has_its_own_though_the_lsp_stops(l
     pump.mine(20)
     # Of the old state it has the poison, or its part of what the LSP had not revoked there.
     assert wallet_sat(alice) > due_sat - SWEEP_SAT
+
+
+@pytest.mark.parametrize(("until", "is_paid"), [(Step.ACKNOWLEDGED, False), (Step.REVOKED, True)])
+def test_whoever_buys_is_not_told_that_nothing_was_paid_where_it_was(
+    until: Step, *, is_paid: bool
+) -> None:
+    """An LSP that stops within the rebase: the price is on the commitment that lands."""
+    pump, done = sold(until, price_msat=PRICE_MSAT)
+    alice, _ = pump.clients
+    had_sat = balance(alice).own_msat // 1000 + (PRICE_MSAT // 1000 if is_paid else 0)
+    pump.disconnect(alice)
+    bring_on_chain(pump, done, 1)
+    look_again(pump)
+    pump.handle(alice, ev.ExitRequested(attempt_id=newest_link(alice).attempt_id))
+    pump.mine(20)
+    assert (had_sat - wallet_sat(alice) > PRICE_MSAT // 1000) is is_paid
+    (ended,) = told(alice, ar.PurchaseEnded)
+    assert ended.reason == (CUT_SHORT if is_paid else LEFT)
 
 
 @pytest.mark.sampled(1)

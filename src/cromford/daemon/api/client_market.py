@@ -17,6 +17,7 @@ from cromford.daemon.views import market as views
 from cromford.factory.terms import HASH_SIZE
 from cromford.protocol import events as ev
 from cromford.protocol.advancing.buying import answer_to
+from cromford.protocol.advancing.finishing import CUT_SHORT
 from cromford.protocol.channels.client import is_usable
 from cromford.protocol.journal.client_state import ClientState
 from cromford.wire import messages as m
@@ -28,6 +29,7 @@ _NAMED: Final = re.compile(r"([a-z_]+): (.*)", re.DOTALL)
 _NEXT_FACTORY: Final = (
     "Your LSP has a seat for you in its next factory: `cromford client join --capacity-sat N`."
 )
+_ON_CHAIN: Final = "`cromford client exit status` shows what the channel pays you."
 _REMEDIES: Final = {
     "insufficient_balance": "Receive as much first, or let your next payment pay for it: "
     "`--from-payment`.",
@@ -230,11 +232,12 @@ def _not_bought(reason: str) -> ApiFailure:
     named = _NAMED.fullmatch(reason)
     is_known = named is not None and named[1] in _KNOWN
     code, message = (named[1], named[2]) if named and is_known else ("not_bought", reason)
+    remedy = _ON_CHAIN if reason == CUT_SHORT else "Nothing was paid. Ask for a new quote."
     return ApiFailure(
         code,
         f"nothing was bought: {message}",
         retryable=True,
-        remediation=_REMEDIES.get(code, "Nothing was paid. Ask for a new quote."),
+        remediation=_REMEDIES.get(code, remedy),
     )
 
 

@@ -4,6 +4,8 @@ from typing import Final
 
 from cromford import effects as fx
 from cromford.channel.errors import PeerViolation
+from cromford.channel.stage import Edition
+from cromford.channel.terms import Party
 from cromford.factory.leaf import Leaf
 from cromford.factory.poison import Poison, PoisonKind
 from cromford.factory.vertices import TreeNode
@@ -23,6 +25,10 @@ from cromford.wire.seldom import LeafState
 VOID: Final = "the leaf's old state is on chain: nothing was bought"
 LEFT: Final = (
     "the channel ended on chain before it moved to the leaf's next state: nothing was paid"
+)
+CUT_SHORT: Final = (
+    "the channel ended on chain while it moved to the leaf's next state: the price was paid if the "
+    "commitment in the block has it"
 )
 
 
@@ -137,7 +143,7 @@ def end_if_done(turn: Turn[ClientState], attempt_id: bytes, advance: ClientAdvan
     leaf = next_leaf(turn.state.attempts[attempt_id], advance)
     reason = "" if is_rebased(link, leaf, advance.state_index) else VOID
     if link.next is not None and is_settled(link.next, turn.chain):
-        reason = LEFT
+        reason = CUT_SHORT if _may_be_paid(link) else LEFT
     if advance.quote_id and not reason:
         purchase = turn.state.purchases.get(advance.quote_id)
         turn.remember(
@@ -154,6 +160,11 @@ def end_if_done(turn: Turn[ClientState], attempt_id: bytes, advance: ClientAdvan
     turn.remember(ar.AdvanceEnded(attempt_id=attempt_id, advance_id=advance.advance_id))
     drop_pools(turn, now)
     end_purchase(turn, attempt_id, advance.quote_id, reason)
+
+
+def _may_be_paid(link: Link) -> bool:
+    """Say whether a commitment is signed that is rebased already: there the price is paid."""
+    return any(link.state.content(holder, Edition.SIGNED).is_rebased for holder in Party)
 
 
 def end_purchase(

@@ -22,7 +22,7 @@ from tests.protocol.closes import (
     losing,
     under_way,
 )
-from tests.protocol.paying_clients import make_invoice, pay
+from tests.protocol.paying_clients import make_invoice, open_factory, pay
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
@@ -453,3 +453,31 @@ def test_a_client_agrees_to_so_many_closes_in_a_few_blocks_and_no_more() -> None
     pump.mine(6)
     close(pump)
     assert len(finished(client)) == 1
+
+
+def test_a_finished_close_under_the_name_of_another_factorys_keeps_no_channel_quiet() -> None:
+    """An LSP names its closes itself: what is agreed on in one factory ends with no other's."""
+    pump = closable_factory(1)
+    (client,) = pump.clients
+    first = pump.attempt.attempt_id
+    open_factory(pump)
+    lost: list[m.Closed] = []
+
+    def lose(message: m.Closed) -> Sequence[m.Message]:
+        lost.append(message)
+        return ()
+
+    with pump.tampering(changing(pump.lsp, m.Closed, lose)):
+        pump.handle(pump.lsp, ev.CloseRequested(attempt_id=first))
+        pump.run()
+    ask_for_close(pump)
+    pump.run_to(m.CloseAgree)
+    under_way = client.state.closing.values()
+    (closing,) = (one for one in under_way if one.attempt_id != first)
+    pump.lsp_says(client, replace(lost[0], close_id=closing.close_id))
+    assert closing.close_id in client.state.closing
+    pump.pass_deadline(client, fx.CloseDeadline(close_id=closing.close_id))
+    assert closing.close_id not in client.state.closing
+    assert not any(link.quiet_for for link in client.state.book.links.values())
+    pump.lsp_says(client, lost[0])
+    assert set(client.state.closed) == {lost[0].close_id}

@@ -188,8 +188,11 @@ def on_signing_failed(turn: Turn[ClientState], event: ev.SigningFailed) -> None:
 
 def on_closed(turn: Turn[ClientState], message: m.Closed) -> None:
     """Take a finished close: from here on the channel stands still, and we publish it, too."""
+    under_way = turn.state.closing.get(message.close_id)
     if message.close_id in turn.state.closed:
         return
+    if under_way is not None and under_way.attempt_id != message.attempt_id:
+        return  # That name is another factory's close, which would end with this one.
     try:
         found = check_closed(turn.state, message)
     except FaultyLsp as fault:
@@ -198,7 +201,6 @@ def on_closed(turn: Turn[ClientState], message: m.Closed) -> None:
     if found is None:
         return
     closable, txs, close = found
-    under_way = turn.state.closing.get(message.close_id)
     turn.remember(
         cl.CloseFinished(
             attempt_id=message.attempt_id,

@@ -233,7 +233,7 @@ class ClientPolicy:
     # Below, a reorganisation takes what was paid through the channel; `least_depth` asks for more
     # where there is more to take. Above, a channel that is funded stands idle.
     min_depth: tuple[int, int] = (MIN_DEPTH, 12)
-    # Under `ephemeral` leaving needs children that pay, and this version does not make them.
+    # Under `ephemeral` each step out needs a child that pays, and nobody keeps a coin for it there.
     fee_policies: tuple[FeePolicy, ...] = (FeePolicy.ENDOGENOUS,)
     # Below 1 sat/vB many mempools do not relay the way out. Above 20 sat/vB there are HTLCs too
     # small for an output and too large to go without one (`MAX_DUST_EXPOSURE_MSAT`).
@@ -330,5 +330,5 @@ def check_is_safe(policy: ClientPolicy, network: Network) -> None:
                 "fee_policies",
                 expected=[allowed.label for allowed in usual.fee_policies],
                 received=fee_policy.label,
-                why="leaving needs children that pay, and this version does not make them",
+                why="whoever is without a coin on that day could not leave",
             )

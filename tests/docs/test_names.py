@@ -217,3 +217,16 @@ def test_a_decision_says_how_it_stands_and_is_in_the_list() -> None:
     listed = text_of(REPOSITORY / "docs" / "adr" / "README.md")
     assert not [path.name for path in ADRS if f"({path.name})" not in listed]
     assert not [path.name for path in ADRS if "\n**Status:** " not in text_of(path)]
+
+
+def test_a_decision_that_was_replaced_says_by_which() -> None:
+    silent = []
+    for path in ADRS:
+        status = text_of(path).partition("**Status:**")[2].partition("\n\n")[0]
+        replaced = re.findall(r"[Rr]eplaces[^;.]*?\((0[\w-]+\.md)\)", " ".join(status.split()))
+        silent += [
+            f"{one} does not name {path.name}"
+            for one in replaced
+            if path.name not in text_of(path.parent / one).partition("\n## ")[0]
+        ]
+    assert not silent

@@ -185,6 +185,19 @@ def test_a_module_that_a_document_names_is_there(path: Path) -> None:
     assert not gone
 
 
+def test_what_stands_beside_a_module_of_the_architecture_is_in_it() -> None:
+    text = " ".join(text_of(REPOSITORY / "ARCHITECTURE.md").split())
+    beside = re.findall(r"`([a-z_]+(?:/[a-z_]+)+)` \(`(\w+)`", text)
+    assert len(beside) > 15
+    sources = {
+        f"/{path.relative_to(SOURCE).with_suffix('')}": path for path in SOURCE.rglob("*.py")
+    }
+    for module, name in beside:
+        found = [text_of(path) for one, path in sources.items() if one.endswith(f"/{module}")]
+        is_room = any(one.endswith(f"/{module}/{name}") for one in sources)
+        assert is_room or re.search(rf"\b{name}\b", "\n".join(found)), f"{module} ({name})"
+
+
 def test_the_architecture_names_every_room() -> None:
     rooms = {one.stem for one in SOURCE.iterdir() if one.is_dir() or one.suffix == ".py"}
     named = set(re.findall(r"\w+", text_of(REPOSITORY / "ARCHITECTURE.md")))

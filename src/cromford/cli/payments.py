@@ -446,13 +446,14 @@ def balance_command(role: str) -> click.Command:
         """Show what each channel holds, can send and receive, and what an exit would leave.
 
         Nothing can be sent or received where no payment may begin now; the status says why: offline
-        (until the LSP is back), stale (until our chain is fresh again, see `status`), pending (the
-        funding is not deep enough), exiting, ending (past the exit deadline), behind (state was
-        lost here), marked (the store was restored from a backup: it can only be closed), failed,
-        displaced (another candidate of the fee ladder confirmed) and dead (something else took the
-        place of the funding): unless the chain turns back, nothing is in these two. A channel that
-        is on chain is not listed: `exit plan` and the wallet tell about it; nor is one that is gone
-        with its factory.
+        (until the LSP is back), stale (until our chain is fresh again, see `status`), unmarkable
+        (until the mark's place answers again), pending (the funding is not deep enough), exiting,
+        closing (a close that everybody signed waits for its block), ending (past the exit
+        deadline), moved out, behind (state was lost here), marked (the store was restored from a
+        backup: it can only be closed), failed, displaced (another candidate of the fee ladder
+        confirmed) and dead (something else took the place of the funding): unless the chain turns
+        back, nothing is in these two. A channel that is on chain is not listed: `exit plan` and the
+        wallet tell about it; nor is one that is gone with its factory, or was closed.
         """
         show(invocation, invocation.call(role, "balance"), payment_lists.balance)
 

@@ -254,6 +254,11 @@ def test_a_segment_that_was_edited_or_is_missing_is_refused_by_name(
     one.write_bytes(edited)
     with pytest.raises(BadFile, match=one.name):
         read(place)
+    one.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(
+        BadFile, match=rf"{one.name} is damaged: its end is missing, and .*{two.name}"
+    ):
+        read(place)
     one.write_bytes(whole)
     assert read(place).newest == 12
     kept = one.rename(place / "kept")

@@ -181,12 +181,14 @@ def _load_replica(path: Path, owner: Owner, into: Path) -> FoundBackup:
     segments, unbegun = files.begun_segments()
     with Journal(into) as store:
         for number, segment in enumerate(segments, start=1):
-            reach = Reach()  # Another run went on from exactly where one was cut off.
+            # Another run went on from exactly where one was cut off: if not, that one is damaged.
+            cut_off = segments[number - 2] if reach.n_bytes_left_out else None
+            reach = Reach()
             if segment != files.segment(number):
                 raise BadFile(f"{files.segment(number)} is missing, and {segment} follows it")
             _check_follows(segment, owner, base, index=number)
             for frame in frames(segment, _chunks(segment, owner, reach)):
-                _replay(store, segment, frame)
+                _replay(store, segment, frame, cut_off=cut_off)
         newest = store.newest
         heads = {stream: store.head(stream) for stream in _streams_of(base, store)}
     return FoundBackup(
@@ -242,13 +244,14 @@ def _check_follows(segment: Path, owner: Owner, base: FoundBackup, *, index: int
         )
 
 
-def _replay(store: Journal, segment: Path, frame: Frame) -> None:
+def _replay(store: Journal, segment: Path, frame: Frame, *, cut_off: Path | None) -> None:
     match frame:
         case Appended(number=number, entries=entries, archived=archived):
             if number != store.newest + 1:
+                before = f"{cut_off} is damaged: its end is missing, and " if cut_off else ""
                 raise BadFile(
-                    f"{segment} does not follow: expected record {store.newest + 1}, received "
-                    f"{number}"
+                    f"{before}{segment} does not follow: expected record {store.newest + 1}, "
+                    f"received {number}"
                 )
             store.append([Entry(*one) for one in entries], [Archived(*one) for one in archived])
         case Replaced():

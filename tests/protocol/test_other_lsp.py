@@ -4,7 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Final
 
-from tests.protocol.paying_clients import book, live_factory, newest_link, pay
+from tests.protocol.paying_clients import book, live_factory, make_invoice, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_leaving import QUICK
 
@@ -62,6 +62,17 @@ def test_another_lsp_hears_nothing_of_a_channel_and_cannot_end_it() -> None:
     assert listed["spendable_msat"] == 0
     start_for(pump, alice, pump.lsp.node_id)
     assert pay(pump, alice, bob, PAID_MSAT).status == "paid"
+
+
+def test_no_invoice_names_a_new_lsp_for_a_channel_with_the_old_one() -> None:
+    pump = live_factory(2, policy=QUICK)
+    alice, bob = pump.clients
+    start_for(pump, alice, OTHER_LSP)
+    make_invoice(pump, alice, PAID_MSAT)
+    assert not book(alice).invoices, "nobody could pay it: the new LSP has no way to us"
+    start_for(pump, alice, pump.lsp.node_id)
+    pay(pump, pump.lsp, bob, 3 * PAID_MSAT)
+    assert pay(pump, bob, alice, PAID_MSAT).status == "paid"
 
 
 def test_another_lsp_cannot_end_an_attempt_whose_root_was_signed() -> None:

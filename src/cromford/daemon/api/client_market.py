@@ -18,7 +18,7 @@ from cromford.factory.terms import HASH_SIZE
 from cromford.protocol import events as ev
 from cromford.protocol.advancing.buying import answer_to
 from cromford.protocol.advancing.finishing import CUT_SHORT
-from cromford.protocol.channels.client import is_usable
+from cromford.protocol.channels.client import usable_links
 from cromford.protocol.journal.client_state import ClientState
 from cromford.wire import messages as m
 from cromford.wire.selling import ALL_OF_IT
@@ -141,8 +141,7 @@ class ClientMarket:
         state = self._owner.state
         if wanted is not None:
             return find_factory(state.attempts, wanted)
-        links = [link for link in state.book.links.values() if is_usable(state, link)]
-        usable = {link.attempt_id for link in links}
+        usable = {link.attempt_id for link in usable_links(state)}
         found = next((one for one in reversed(list(state.attempts)) if one in usable), None)
         if found is None:
             raise ApiFailure(

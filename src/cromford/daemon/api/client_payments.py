@@ -60,7 +60,7 @@ from cromford.invoice.invoice import (
 )
 from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_now
-from cromford.protocol.channels.client import is_usable, why_unusable
+from cromford.protocol.channels.client import usable_links, why_unusable
 from cromford.protocol.channels.coverage import limit_in
 from cromford.protocol.channels.forwarding import forwarding_fee_msat
 from cromford.protocol.channels.htlc_rules import (
@@ -465,5 +465,4 @@ class ClientPayments:
         }
 
     def _usable(self) -> list[Link]:
-        state = self._owner.state
-        return [link for link in state.book.links.values() if is_usable(state, link)]
+        return usable_links(self._owner.state)

@@ -1,5 +1,7 @@
 """The client's live channels: payments, invoices, and the LSP at the other end of each."""
 
+from collections.abc import Iterator
+
 from cromford import effects as fx
 from cromford import told
 from cromford.channel.errors import UpdateRefused
@@ -106,6 +108,19 @@ def is_usable(state: ClientState, link: Link) -> bool:
     return _is_in_use(state, link) and is_deep(attempt, state.chain, link)
 
 
+def usable_links(state: ClientState) -> list[Link]:
+    """Return the channels through which payments may begin with the LSP of now.
+
+    One with another LSP lives on, and carries none: whoever pays asks the LSP of now for the way.
+    """
+    return [link for link in _links_here(state) if is_usable(state, link)]
+
+
+def _links_here(state: ClientState) -> Iterator[Link]:
+    lsp_node_id = state.config.lsp_node_id
+    return (link for link in state.book.ordered_links if link.node_id == lsp_node_id)
+
+
 def _is_in_use(state: ClientState, link: Link) -> bool:
     attempt = state.attempts[link.attempt_id]
     return (
@@ -116,7 +131,7 @@ def _is_in_use(state: ClientState, link: Link) -> bool:
 
 
 def why_unusable(state: ClientState, *, purpose: str) -> Rejected:
-    """Return why no channel can be used now.
+    """Return why no channel with our LSP can be used now.
 
     Args:
         state: The client.
@@ -124,7 +139,7 @@ def why_unusable(state: ClientState, *, purpose: str) -> Rejected:
     """
     shallow = (
         (state.attempts[link.attempt_id], link)
-        for link in state.book.ordered_links
+        for link in _links_here(state)
         if _is_in_use(state, link) and not is_usable(state, link)
     )
     return no_channel(shallow, state.chain, purpose=purpose)
@@ -141,7 +156,7 @@ def on_invoice_requested(turn: Turn[ClientState], event: ev.InvoiceRequested) ->
             "external_id_taken",
             f"external_id: expected one of no other invoice, received {event.external_id!r}",
         )
-    if not any(is_usable(turn.state, link) for link in turn.book.links.values()):
+    if not usable_links(turn.state):
         raise why_unusable(turn.state, purpose="receive")
     payment_hash = sha256(event.preimage)
     turn.remember(
@@ -282,7 +297,7 @@ def on_pay_requested(turn: Turn[ClientState], event: ev.PayRequested) -> None:
 
 def _payers(state: ClientState, event: ev.PayRequested) -> list[Link]:
     """Return the channels to try, those with the most to spend first."""
-    links = [link for link in state.book.ordered_links if link.is_open and is_usable(state, link)]
+    links = [link for link in usable_links(state) if link.is_open]
     if event.attempt_id is not None:
         links = [link for link in links if link.attempt_id == event.attempt_id]
     return sorted(links, key=lambda link: -balance_of(link).spendable_msat)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from cromford.daemon.webhooks.kept import Target
 from cromford.daemon.webhooks.posting import (
     ANSWER_SECONDS,
     ANSWER_SIZE_MAX,
+    NO_THREAD,
     Message,
     PostFailed,
+    look_up,
     post,
     signature,
 )
@@ -54,6 +57,26 @@ def test_of_a_long_answer_little_is_read() -> None:
         endless = f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode()
         async with Receiver([endless + bytes(2 * ANSWER_SIZE_MAX)]).open() as receiver:
             await posted(receiver.port)  # It waits for no more of it.
+
+    play(scenario)
+
+
+def test_where_no_thread_can_begin_it_is_not_taken_and_may_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")  # What CPython says: `pids.max`, `ulimit -u`.
+
+    async def scenario() -> None:
+        async with Receiver([status(200)]).open() as receiver:
+            with monkeypatch.context() as full:
+                full.setattr(threading.Thread, "start", refuse)
+                with pytest.raises(PostFailed, match=NO_THREAD):
+                    await posted(receiver.port)
+                target = Target(is_tls=False, host="127.0.0.1", port=receiver.port, path="/")
+                assert await look_up(target) == NO_THREAD
+            await posted(receiver.port)
+        assert len(receiver.got) == 1
 
     play(scenario)
 

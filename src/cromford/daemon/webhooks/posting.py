@@ -20,6 +20,7 @@ from cromford.daemon.webhooks.kept import Target
 ANSWER_SECONDS: Final = 15.0  # From looking up the name to the end of the answer.
 LOOKUP_SECONDS: Final = 5.0
 ANSWER_SIZE_MAX: Final = 65_536
+NO_THREAD: Final = "no thread could be begun for it"
 _REASON_LENGTH_MAX: Final = 200
 _SIGNATURE_VERSION: Final = "v1"
 _REDIRECTS: Final = range(300, 400)
@@ -116,7 +117,10 @@ async def look_up(target: Target, *, seconds: float = LOOKUP_SECONDS) -> str | N
         with contextlib.suppress(RuntimeError):  # The daemon has stopped meanwhile.
             loop.call_soon_threadsafe(_found, found, reason)
 
-    threading.Thread(target=ask, name="webhook-host", daemon=True).start()
+    try:
+        threading.Thread(target=ask, name="webhook-host", daemon=True).start()
+    except RuntimeError:  # As for a post.
+        return NO_THREAD
     try:
         async with asyncio.timeout(seconds):
             return await found
@@ -161,7 +165,10 @@ class _Posting:
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(_settle, posted, status, reason)
 
-        threading.Thread(target=run, name="webhook", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="webhook", daemon=True).start()
+        except RuntimeError:  # The system allows no more now; this need not last.
+            _settle(posted, 0, NO_THREAD)
         return posted
 
     def abort(self) -> None:

@@ -126,6 +126,40 @@ def test_whose_doing_it_was_that_we_hung_up_is_told_with_the_end(*, is_ours: boo
     assert ended == ev.ConnectionClosed(node_id=PEER, is_ours=is_ours), "the first counts"
 
 
+@dataclass(eq=False)
+class Hanging(Scripted):
+    """A connection of a line that broke without a word: what was sent does not leave."""
+
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def close(self) -> None:
+        await self.gone.wait()
+        self.closing.set()
+
+
+def test_the_newest_connection_of_a_peer_stays_and_waits_for_no_older_one_to_close() -> None:
+    async def scenario() -> tuple[list[ev.Event], list[bool]]:
+        happened: list[ev.Event] = []
+        peers = Peers(happened.append)
+        hanging, second, third = Hanging(), Scripted(), Scripted()
+        tasks = []
+        for connection in (hanging, second, third):
+            tasks.append(asyncio.create_task(peers.run(connection)))
+            await asyncio.sleep(0)
+        hanging.gone.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        said, closed = [*happened], [one.closing.is_set() for one in (second, third)]
+        await peers.close()
+        await asyncio.gather(*tasks)
+        return said, closed
+
+    said, closed = asyncio.run(scenario())
+    opened, ended = ev.ConnectionOpened(node_id=PEER), ev.ConnectionClosed(node_id=PEER)
+    assert said == [opened, ended, opened, ended, opened], "each at once, in the order they came"
+    assert closed == [True, False], "the newest is the one that is left"
+
+
 def test_to_hang_up_on_everybody_is_our_doing() -> None:
     async def scenario() -> list[ev.Event]:
         happened: list[ev.Event] = []

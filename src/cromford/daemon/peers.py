@@ -110,7 +110,7 @@ class Peers:
             _log.info("peer_kept_out node_id=%s", node_id.hex())
             await connection.close()
             return
-        await self._replace(node_id)
+        self._replace(node_id)
         peer = _Peer(connection)
         self._peers[node_id] = peer
         _log.info("peer_connected node_id=%s", node_id.hex())
@@ -194,13 +194,15 @@ class Peers:
                 return
             await self._turns.take(is_stranger=False)
 
-    async def _replace(self, node_id: bytes) -> None:
-        # Again after each wait: another connection may have come first.
-        while (older := self._peers.get(node_id)) is not None:
-            if self._displaced.note(node_id, now=asyncio.get_running_loop().time()):
-                _log.warning("peer_contested node_id=%s hint=%s", node_id.hex(), CONTESTED_HINT)
-            self._forget(node_id, older)
-            await older.connection.close()
+    def _replace(self, node_id: bytes) -> None:
+        older = self._peers.get(node_id)
+        if older is None:
+            return
+        if self._displaced.note(node_id, now=asyncio.get_running_loop().time()):
+            _log.warning("peer_contested node_id=%s hint=%s", node_id.hex(), CONTESTED_HINT)
+        self._forget(node_id, older)
+        # Not waited for: a line that broke takes seconds, and a newer one may come meanwhile.
+        self._spawn(older.connection)
 
     def _forget(self, node_id: bytes, peer: _Peer) -> None:
         if self._peers.get(node_id) is peer:

@@ -163,7 +163,7 @@ class Marks:
             return
         self._asker.ask(lambda: file.write(position))
         self._marked = position
-        self._water.change(noted=(*position,))
+        self._water.change(noted=(*position,), is_left_out=False)
 
     def _opened(self, *, begins_anew: bool) -> MarkFile:
         """Look at what is there, once in a run; what has to be begun is begun."""

@@ -18,7 +18,7 @@ from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
 from cromford.daemon.backup.asking import Asker
 from cromford.daemon.backup.header import Owner
-from cromford.daemon.backup.high_water import Memo, read_memo
+from cromford.daemon.backup.high_water import Memo, leave_out_mark, read_memo
 from cromford.daemon.backup.making import create_backup, forget_copies, shown_made
 from cromford.daemon.backup.mark_place import MarkPlace
 from cromford.daemon.backup.places import PlaceRefused, shared_devices
@@ -120,6 +120,7 @@ class Safekeeping:
         self._said = read_memo(journal)
         if self.marks is None and self._said is not None and self._said.is_kept:
             _log.warning("mark_left_out: %s", MARK_LEFT_OUT)
+            leave_out_mark(journal, self._said)  # In each run, and once a replica hears of it.
         for warning in self.device_warnings():
             _log.warning("places_share_a_device: %s", warning)
         if self.memo is not None and self.memo.source:

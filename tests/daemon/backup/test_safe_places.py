@@ -1,21 +1,27 @@
 """A second and a third place that are none protect nothing, and are refused by name."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 import pytest
 
 from cromford.adapters.sqlite import Journal
 from cromford.bitcoin.network import REGTEST
+from cromford.daemon.backup.header import Owner
 from cromford.daemon.backup.high_water import MEMO_KEY, Memo
 from cromford.daemon.backup.places import PlaceRefused, check_places, shared_devices
+from cromford.daemon.backup.reading import load
+from cromford.daemon.backup.restored import NOT_NAMED, mark_as_restored
 from cromford.daemon.options import ClientOptions
 from cromford.daemon.safekeeping import Safekeeping
-from cromford.ports import Archived
-from cromford.protocol.journal.streams import CREATION
+from cromford.ports import Archived, Entry
+from cromford.protocol.journal.streams import CLIENT, CREATION
 from cromford.signing.keychain import Keychain
+
+KEYCHAIN: Final = Keychain(bytes(32), REGTEST, journal_number=1)
 
 
 @pytest.fixture
@@ -82,8 +88,68 @@ def test_a_store_whose_mark_is_left_out_says_so(
 ) -> None:
     memo = Memo(number=3, digest=bytes(32), line=b"line", is_kept=is_kept)
     options = SimpleNamespace(network=REGTEST, datadir=tmp_path, backup_dir=None, mark_dir=None)
-    keychain = Keychain(bytes(32), REGTEST, journal_number=1)
     with Journal(tmp_path) as store:
         store.append([], [Archived(CREATION, MEMO_KEY, msgspec.msgpack.encode(memo))])
-        Safekeeping(store, tmp_path, cast("ClientOptions", options), keychain, role="client")
+        Safekeeping(store, tmp_path, cast("ClientOptions", options), KEYCHAIN, role="client")
     assert ("mark_left_out" in caplog.text) is is_kept
+
+
+def run(
+    store: Journal, home: Path, record: bytes, *, mark_dir: Path | None, second: Path | None = None
+) -> bool:
+    """Run a daemon's safekeeping while it remembers something; say whether a mark proves it."""
+    options = SimpleNamespace(network=REGTEST, datadir=home, backup_dir=second, mark_dir=mark_dir)
+    safe = Safekeeping(store, home, cast("ClientOptions", options), KEYCHAIN, role="client")
+    entries = [Entry(CLIENT, record)]
+    store.append(entries, [] if safe.marks is None else [safe.marks.grown(entries)])
+    is_proven = safe.marks is not None and safe.marks.cover() and safe.marks.is_proven
+    safe.close()
+    return is_proven
+
+
+@pytest.mark.parametrize("is_left_out", [False, True])
+def test_a_mark_that_was_left_out_proves_nothing_of_what_was_copied_meanwhile(
+    tmp_path: Path, *, is_left_out: bool
+) -> None:
+    home, back, third = (tmp_path / name for name in ("home", "back", "third"))
+    for path in (home, third):
+        path.mkdir()
+    with Journal(home) as store:
+        run(store, home, b"one", mark_dir=third)
+        run(store, home, b"two", mark_dir=None if is_left_out else third)
+    shutil.copytree(home, back)
+    if is_left_out:
+        with Journal(home) as store:
+            store.append([Entry(CLIENT, b"lost")])
+    with Journal(back) as store:
+        mark_as_restored(store, backup_id=NOT_NAMED, source=str(tmp_path / "second"))
+        assert run(store, back, b"goes on", mark_dir=third) is not is_left_out
+
+
+def test_a_replica_knows_that_a_mark_was_left_out(tmp_path: Path) -> None:
+    home, back, second, third = (tmp_path / name for name in ("home", "back", "second", "third"))
+    for path in (back, second, third):
+        path.mkdir()
+    with Journal(home) as store:
+        run(store, home, b"one", mark_dir=third, second=second)
+        run(store, home, b"two", mark_dir=None, second=second)
+    owner = Owner(
+        role="client",
+        network=REGTEST,
+        fingerprint=KEYCHAIN.seed_fingerprint,
+        secret=KEYCHAIN.backup_secret,
+    )
+    assert load(second, owner, back).newest == 2
+    with Journal(back) as store:
+        mark_as_restored(store, backup_id=NOT_NAMED, source=str(second))
+        assert not run(store, back, b"goes on", mark_dir=third)
+
+
+def test_a_mark_that_is_kept_again_proves_what_is_copied_from_then_on(tmp_path: Path) -> None:
+    third = tmp_path / "third"
+    third.mkdir()
+    with Journal(tmp_path / "home") as store:
+        for place in (third, None, None, third, third):
+            run(store, tmp_path, b"goes on", mark_dir=place)
+        mark_as_restored(store, backup_id=NOT_NAMED, source=str(tmp_path / "second"))
+        assert run(store, tmp_path, b"restored", mark_dir=third)

@@ -69,6 +69,8 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
             same numbers.
         heeded: Of the replica that proved last that records were lost, its newest record's number
             and SHA-256: what it proves is done with.
+        is_left_out: Whether its line's mark is behind, because the store went on without it: then
+            that mark proves nothing of a copy.
     """
 
     number: int
@@ -82,6 +84,7 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
     was_proven: bool = False
     restores: tuple[tuple[int, bytes], ...] = ()
     heeded: tuple[int, bytes] = (0, b"")
+    is_left_out: bool = False
 
     @property
     def restores_if_proven(self) -> tuple[tuple[int, bytes], ...]:
@@ -112,6 +115,19 @@ def read_memo(store: Store) -> Memo | None:
         return decoded(_MEMO_DECODER, data)
     except MalformedBytes as error:
         raise StoreFailed(f"the journal's memo of its mark is damaged: {error}") from error
+
+
+def leave_out_mark(store: Store, memo: Memo) -> None:
+    """Let a store know, durably, that it goes on without its mark.
+
+    Raises:
+        StoreFailed: If it cannot be written.
+    """
+    store.append([], [_kept(msgspec.structs.replace(memo, is_left_out=True))])
+
+
+def _kept(memo: Memo) -> Archived:
+    return Archived(CREATION, MEMO_KEY, msgspec.msgpack.encode(memo))
 
 
 @dataclass(slots=True)
@@ -153,7 +169,7 @@ class HighWater:
         """Return the memo as it is to be kept."""
         number, digest = self.position
         self.memo = msgspec.structs.replace(self.memo, number=number, digest=digest)
-        return Archived(CREATION, MEMO_KEY, msgspec.msgpack.encode(self.memo))
+        return _kept(self.memo)
 
     def change(self, **fields: object) -> None:
         """Change the memo, to be kept with the next records."""

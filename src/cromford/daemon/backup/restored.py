@@ -87,11 +87,13 @@ def mark_as_restored(
     line = secrets.token_bytes(LINE_SIZE)
     # What an earlier restore may have lost, no mark of a later line says.
     before = memo.origins if memo.source else ()
-    origin = memo.line if is_provable and memo.is_kept else NO_LINE
+    has_mark = memo.is_kept and not memo.is_left_out
+    origin = memo.line if is_provable and has_mark else NO_LINE
     high_water.change(
         line=line,
         known=tuple(dict.fromkeys((*memo.known, *known, line))),
         is_kept=False,
+        is_left_out=False,
         noted=(0, b""),
         origins=(*before, origin),
         source=source,

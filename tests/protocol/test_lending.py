@@ -276,6 +276,45 @@ def test_a_house_without_a_coin_lends_the_next_one_or_forgets(then: str) -> None
         assert not pump.factory.coins_asked
 
 
+def test_coins_that_were_wanted_at_fees_of_before_are_not_taken_from_who_needs_them() -> None:
+    pump, alice = scene()
+    spend_all(pump)
+    fund(pump, pump.lsp, 2_000)
+    pump.lsp.fees = DEARER
+    link = newest_link(alice)
+    pump.handle(pump.lsp, ev.ExitRequested(attempt_id=link.attempt_id, client=link.client))
+    pump.run()
+    (wanted,) = pump.lsp.state.house.coins_wanted.values()
+    assert wanted.needed_sat > 2_000, "the one coin is not enough"
+    pump.lsp.fees = DEAR
+    pass_blocks_in_vain(pump, 2)
+    house = pump.lsp.state.house
+    assert not house.coins_wanted, "and now it is: nothing more is wanted"
+    assert not pump.factory.coins_asked
+    fund(pump, pump.lsp, 50_000)
+    (free,) = pump.lsp.state.house.wallet.free(pump.chain.height)
+    assert free.txout.amount_sat == 50_000
+    bumping = newest_bumping(pump, pump.lsp, "kickoff_root")
+    assert bumping.purse is not None
+    assert bumping.purse.amount_sat == 2_000
+
+
+def test_what_hurries_less_than_it_did_waits_behind_what_hurries_more() -> None:
+    pump, alice = scene()
+    spend_all(pump)
+    pump.lsp.fees = DEARER
+    link = newest_link(alice)
+    pump.handle(pump.lsp, ev.ExitRequested(attempt_id=link.attempt_id, client=link.client))
+    pump.run()
+    pump.lsp.fees = DEAR
+    pass_blocks_in_vain(pump, 1)
+    (wanted,) = pump.lsp.state.house.coins_wanted.values()
+    assert wanted.feerate_sat_per_kw == DEAR.within(SWEEP_BLOCKS)
+    n_asked = len(records(pump.lsp, xr.CoinsAsked))
+    pass_blocks_in_vain(pump, 3)
+    assert len(records(pump.lsp, xr.CoinsAsked)) == n_asked, "it is said once"
+
+
 def test_who_only_watches_sets_nothing_aside() -> None:
     pump, alice = scene(40_000)
     everybody = (pump.lsp, *pump.clients)

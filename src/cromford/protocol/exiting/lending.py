@@ -69,6 +69,29 @@ def is_much_more(wanted: int, than: int) -> bool:
     return wanted * MUCH_MORE.denominator > than * MUCH_MORE.numerator
 
 
+def outdated(
+    asked: Iterable[OutPoint], effects: Iterable[fx.Effect], waiting: Mapping[OutPoint, Lacking]
+) -> Iterator[OutPoint]:
+    """Yield what waits for coins that are needed no more, or for much less, or hurry much less.
+
+    As long as it waits by what it said when fees were higher, coins go to it before who needs them.
+
+    Args:
+        asked: For what coins were asked.
+        effects: What is to be published now, or signed and published.
+        waiting: What waits for coins, by outpoint, and how soon.
+    """
+    needs = {need.outpoint: need for need in needs_of(effects)}
+    for outpoint in sorted(asked):
+        known, need = waiting.get(outpoint), needs.get(outpoint)
+        if known is not None and (
+            need is None
+            or is_much_more(known.needed_sat, need.whole_sat)
+            or is_much_more(known.feerate_sat_per_kw, need.feerate_sat_per_kw)
+        ):
+            yield outpoint
+
+
 def given_up_for(
     purses: Purses,
     effects: Iterable[fx.Effect],

@@ -44,6 +44,7 @@ from cromford.protocol.exiting.lending import (
     given_up_for,
     is_much_more,
     needs_of,
+    outdated,
     returned,
     settled_coins,
 )
@@ -213,8 +214,8 @@ def ask_for_coins(turn: Turn[Factory]) -> tuple[fx.Effect, ...]:
     """Ask the house for coins for what has to confirm and pays too little; give back what is over.
 
     So is what hurries much less than what the house has no coin for. What was asked before is asked
-    again only if it has become much more, or hurries much more. Returns what is owed, as `owed`
-    would after this: to ask changes nothing of it.
+    again only if it has become much more or much less, or hurries so. Returns what is owed, as
+    `owed` would after this: to ask changes nothing of it.
     """
     state = turn.state
     is_dead = state.begun is not None and state.landed.is_dead
@@ -233,6 +234,11 @@ def ask_for_coins(turn: Turn[Factory]) -> tuple[fx.Effect, ...]:
         turn.remember(*news)
         effects = owed(turn.state, turn.facts.fees)
     waiting = turn.facts.directory.lacking()
+    if over := frozenset(outdated(turn.state.coins_asked, effects, waiting)):
+        purses = turn.state.purses
+        turn.remember(*(returned(one, purses.get(one), turn.chain) for one in sorted(over)))
+        effects = owed(turn.state, turn.facts.fees)
+        waiting = {one: wanted for one, wanted in waiting.items() if one not in over}
     lazy = given_up_for(
         turn.state.purses, effects, waiting, has_some=turn.facts.directory.is_lent_to
     )

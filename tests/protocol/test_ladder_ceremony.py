@@ -231,6 +231,23 @@ def test_pools_that_would_not_fit_one_message_are_asked_of_nobody() -> None:
     assert not pump.lsp.state.house.ladder_wanted
 
 
+@pytest.mark.parametrize(("pool_size", "n_asked"), [(180, 4), (181, 3), (230, 2)])
+def test_pools_that_grew_since_a_ladder_was_wanted_send_no_client_away(
+    pool_size: int, n_asked: int
+) -> None:
+    policy = LspPolicy(min_clients=1)
+    pump = asked_for_keys(UsualPump(1, policy=policy), 4)
+    pump.lsp.lsp_policy = replace(policy, pool_size=pool_size)
+    pump.restart(pump.lsp)
+    pump.run()
+    (client,) = pump.clients
+    assert client.state.lobby.candidates == n_asked
+    pump.join()
+    assert client.node_id in pump.lsp.state.house.members
+    if n_asked < 4:
+        assert refused(pump, ev.LadderRequested(n_candidates=4)).code == "invalid_feerates"
+
+
 @pytest.mark.parametrize(
     ("feerates", "words"),
     [

@@ -96,11 +96,6 @@ class House:
     ladder_wanted: int = 0  # of how many funding candidates the operator wanted keys, at the most
 
     @property
-    def n_candidates(self) -> int:
-        """Of how many funding candidates whoever joins is asked for keys."""
-        return max(self.config.policy.funding_candidates, self.ladder_wanted)
-
-    @property
     def durable(self) -> "House":
         """The part that a restart finds."""
         return changed(

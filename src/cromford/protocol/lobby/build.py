@@ -39,6 +39,7 @@ from cromford.protocol.lobby.choosing import (
 from cromford.protocol.lobby.fees import check_fees
 from cromford.protocol.lobby.ladder import (
     Ladder,
+    candidates_asked,
     check_feerates,
     check_keys,
     check_nonces_reach,
@@ -89,7 +90,7 @@ def greeting(state: House) -> m.Lobby:
     policy = state.config.policy
     return m.Lobby(
         network=state.config.network.genesis_hash,
-        candidates=state.n_candidates,
+        candidates=candidates_asked(state),
         capacity_min_sat=capacity_floor_sat(policy),
         capacity_max_sat=capacity_ceiling_sat(policy),
         min_clients=policy.min_clients,
@@ -151,7 +152,7 @@ def refusal_of(state: House, node_id: bytes, join: m.Join) -> str | None:
     if not is_usual_segwit(join.payout_script):
         received = join.payout_script.hex()
         return f"payout_script: expected P2WPKH, P2WSH or P2TR, received {received}"
-    least = state.n_candidates
+    least = candidates_asked(state)
     if not least <= len(join.candidates) <= CANDIDATES_MAX:
         return f"candidates: expected {least}..{CANDIDATES_MAX}, received {len(join.candidates)}"
     reason = _pool_refusal("factory_pool", join.factory_pool, policy.pool_size)

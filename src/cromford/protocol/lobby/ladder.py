@@ -45,6 +45,18 @@ class Ladder:
         return Selection(coins=self.coins, change_sat=first.change_sat, fee_sat=first.fee_sat)
 
 
+def candidates_asked(house: House) -> int:
+    """Return of how many funding candidates whoever joins is asked for keys.
+
+    As many as were ever wanted for a ladder, or as the policy says. Of what was wanted when pools
+    were smaller no more than fits a message now: a client that is asked for more hangs up.
+    """
+    policy = house.config.policy
+    wanted = range(policy.funding_candidates, house.ladder_wanted + 1)
+    fitting = (n for n in wanted if join_fits(n_candidates=n, pool_size=policy.pool_size))
+    return max(fitting, default=policy.funding_candidates)
+
+
 def check_feerates(feerates_sat_per_kw: Sequence[int]) -> None:
     """Check that each feerate of a ladder is enough above the one before.
 

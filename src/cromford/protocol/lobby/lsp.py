@@ -20,7 +20,7 @@ from cromford.protocol.lobby.build import (
     plan_build,
     refusal_of,
 )
-from cromford.protocol.lobby.ladder import check_join_fits
+from cromford.protocol.lobby.ladder import candidates_asked, check_join_fits
 from cromford.protocol.lobby.schedule import is_build_due, is_move_due
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
@@ -136,8 +136,9 @@ def part_from_idle(turn: Turn[House]) -> None:
     state = turn.state
     if state.under_way is not None or state.build is not None:
         return
+    n_candidates = candidates_asked(state)
     for node_id, member in sorted(state.members.items()):
-        if len(member.join.candidates) < state.n_candidates:
+        if len(member.join.candidates) < n_candidates:
             turn.note(lr.ClientLeft(node_id=node_id))
             turn.ask(fx.Disconnect(node_id=node_id, reason="it brings too few keys for a ladder"))
 
@@ -172,7 +173,7 @@ def on_ladder_requested(turn: Turn[House], event: ev.LadderRequested) -> None:
             not fit a message.
     """
     state = turn.state
-    if event.n_candidates <= state.n_candidates:
+    if event.n_candidates <= candidates_asked(state):
         return
     if state.under_way is not None or state.build is not None:
         raise Rejected("build_under_way", "a factory is being built", retryable=True)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cromford.adapters.memory import MemoryJournal
 from cromford.daemon.api.events import events_method
 from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.backup.high_water import NO_RECORD
 from cromford.daemon.event_log import CursorExpired, CursorUnknown, EventLog
 from cromford.daemon.logs import JsonFormatter, set_up_logging
 from cromford.daemon.metrics import MetricsServer
@@ -285,3 +286,18 @@ def test_metrics_are_served_on_loopback_as_they_are_when_asked() -> None:
 
     assert "cromford_height 7.0" in text
     assert 'cromford_factories{status="live"} 2.0' in text
+
+
+def test_a_cursor_of_before_a_restore_was_proven_is_good_after_it() -> None:
+    """A mark's place that was away for a while proves it late: readers were told names by then."""
+    cursor = put_back((2, b"rest")).cursor_of(3)
+    proven = put_back((NO_RECORD, b"rest"))
+    assert cursor != proven.cursor_of(3)
+    assert proven.number_of(cursor) == 3
+    assert proven.number_of(proven.cursor_of(3)) == 3
+    lost_since = put_back((NO_RECORD, b"rest"), (3, b"more"))
+    for one in (cursor, proven.cursor_of(3)):
+        with pytest.raises(CursorUnknown, match="put back from a backup"):
+            lost_since.number_of(one)
+    with pytest.raises(CursorUnknown, match="put back from a backup"):
+        proven.number_of(cursor.replace(b"rest".hex(), b"none".hex()))

@@ -19,6 +19,7 @@ import msgspec
 
 from cromford.answers.events import EventAnswer
 from cromford.bitcoin.tx import Txid
+from cromford.daemon.backup.high_water import NO_RECORD
 from cromford.ports import EVENTS_KEPT, Store
 from cromford.protocol.journal.channel_records import InvoiceExpired, InvoicePaid
 from cromford.protocol.journal.mail_records import MailTaken
@@ -67,8 +68,9 @@ class EventLog:
     Args:
         store: The journal.
         journal_number: Its number, so that no cursor of another is taken for one of this.
-        restores: Returns, of each restore that may have lost records, in their order, the number of
-            the first one that followed, and four bytes that its events are named by.
+        restores: Returns, of each restore, in their order, the number of the first record that
+            followed, and four bytes that events are named by from there on; `NO_RECORD` of one that
+            is known to have lost nothing.
     """
 
     def __init__(
@@ -116,8 +118,17 @@ class EventLog:
 
     def _named_by(self, number: int) -> str:
         """Return what an event is named by beside its number: the last restore before it."""
-        before = [name for first, name in self._restores() if first <= number]
-        return before[-1].hex() if before else ""
+        return self._names_of(number)[0]
+
+    def _names_of(self, number: int) -> list[str]:
+        """Return the same, and what it was named by before it was proven that nothing was lost."""
+        names = [""]
+        for first, name in self._restores():
+            if first == NO_RECORD:
+                names.append(name.hex())
+            elif first <= number:
+                names = [name.hex()]
+        return names
 
     def number_of(self, cursor: str) -> int:
         """Return the number of the last event that a reader has seen.
@@ -137,7 +148,7 @@ class EventLog:
         if int(named[1], 16) != self._journal_number:
             raise CursorUnknown(f"{cursor!r} is a cursor of another journal")
         number = int(named[3], 16)
-        if (named[2] or "") != self._named_by(number):
+        if (named[2] or "") not in self._names_of(number):
             raise CursorUnknown(
                 f"{cursor!r} names an event of before the journal was put back from a backup, "
                 "which may have lost it"

@@ -170,7 +170,7 @@ class Safekeeping:
 
     @property
     def restores(self) -> tuple[tuple[int, bytes], ...]:
-        """Of each restore that may have lost records, where what followed begins: see `Memo`."""
+        """Of each restore where what followed begins, if it may have lost records: see `Memo`."""
         if self.memo is None:
             return ()
         is_proven = self.marks is not None and self.marks.is_proven

@@ -15,7 +15,13 @@ from cromford.adapters import memory
 from cromford.adapters.memory import MemoryJournal
 from cromford.daemon import marks as marking
 from cromford.daemon.backup.asking import Asker, NoAnswer
-from cromford.daemon.backup.high_water import HighWater, HighWaterMark, MarkSays, read_memo
+from cromford.daemon.backup.high_water import (
+    NO_RECORD,
+    HighWater,
+    HighWaterMark,
+    MarkSays,
+    read_memo,
+)
 from cromford.daemon.backup.mark_file import MarkFile
 from cromford.daemon.backup.mark_place import MarkPlace
 from cromford.daemon.backup.restored import RecordsLost, mark_as_restored
@@ -209,14 +215,15 @@ def test_a_restored_store_that_lost_nothing_is_proven_and_goes_on_with_its_line(
     marks = third.start(back)  # Until what lifts its marks is durable.
     assert marks.is_proven
     assert [number for number, _ in marks.memo.restores] == [4]
-    assert not marks.memo.restores_if_proven
+    ((number, name),) = marks.memo.restores_if_proven
+    assert number == NO_RECORD
     marks.proof_is_kept()
     assert remember(marks, back, b"lifted")
     remember(marks, back, b"and on")
     marks = third.start(back)
     assert marks.is_proven, "and may be told again"
     assert marks.memo.source == ""
-    assert not marks.memo.restores
+    assert marks.memo.restores == ((NO_RECORD, name),), "what named events meanwhile is known"
     third.stop()
     again = restored(back)
     older = copy.deepcopy(back)

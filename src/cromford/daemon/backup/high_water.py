@@ -27,6 +27,7 @@ MEMO_KEY: Final = b"high_water"
 DIGEST_SIZE: Final = 32
 LINE_SIZE: Final = 8
 RESTORE_SIZE: Final = 4
+NO_RECORD: Final = 1 << 62  # Above the number of every record.
 _RECORDS_AT_ONCE: Final = 1_000
 _LINK: Final = b"cromford/chain"
 _SIZE_BYTES: Final = 4
@@ -64,9 +65,9 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
         source: Where it was restored from; empty of a store that is not, or is proven.
         was_proven: Whether it is one that was restored, and proven: what is marked of it may be
             told so again.
-        restores: Of each restore after which records may be lost, the number of the first record
-            that followed it, and what names of events have from there on: the lost ones had the
-            same numbers.
+        restores: Of each restore the number of the first record that followed it, and what names of
+            events have from there on: lost ones had the same numbers. `NO_RECORD` once it is proven
+            that it lost none: then only who was told such a name knows it still.
         heeded: Of the replica that proved last that records were lost, its newest record's number
             and SHA-256: what it proves is done with.
         is_left_out: Whether its line's mark is behind, because the store went on without it: then
@@ -88,8 +89,10 @@ class Memo(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def restores_if_proven(self) -> tuple[tuple[int, bytes], ...]:
-        """Which of the restores are left once it is proven that the newest ones lost nothing."""
-        return self.restores[: -len(self.origins) or None]
+        """The restores once it is proven that the newest ones lost nothing."""
+        n_kept = len(self.restores) - len(self.origins)
+        proven = ((NO_RECORD, name) for _, name in self.restores[n_kept:])
+        return (*self.restores[:n_kept], *proven)
 
 
 _MEMO_DECODER: Final = msgspec.msgpack.Decoder(Memo)

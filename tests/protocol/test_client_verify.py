@@ -143,6 +143,24 @@ def test_what_will_not_come_any_more_is_not_waited_for(end: dict[str, Any]) -> N
     assert (failed(verdicts), waiting(verdicts)) == (["funding"], [])
 
 
+def test_a_funding_whose_coin_is_spent_elsewhere_is_waited_for_until_that_is_deep() -> None:
+    moment = moments()["unconfirmed"]
+    rival = replace(moment.attempt.funding_tx, nlocktime=1)
+    chain = moment.state.chain
+    for depth in range(1, moment.attempt.terms.min_depth + 1):
+        height = chain.height - depth + 1
+        overtaken = replace(
+            chain,
+            confirmed=chain.confirmed.update({rival.txid: height}),
+            spends={**chain.spends, **{tx_in.outpoint: rival for tx_in in rival.inputs}},
+        )
+        assert overtaken.depth(rival.txid) == depth
+        verdicts = replace(moment, state=replace(moment.state, chain=overtaken)).verdicts()
+        is_deep = depth == moment.attempt.terms.min_depth
+        assert failed(verdicts) == ["funding"]
+        assert waiting(verdicts) == ([] if is_deep else ["funding"])
+
+
 @pytest.mark.parametrize("off_by_sat", [-1, 1])
 def test_a_funding_of_another_amount_is_named_with_both_amounts(off_by_sat: int) -> None:
     moment = moments()["confirmed"]
@@ -198,6 +216,32 @@ def test_a_funding_spent_by_a_close_that_we_signed_is_as_agreed() -> None:
     assert "funding" in failed(forgotten.verdicts()), "one that nobody here signed is an alarm"
     elsewhere = replace(moment, state=with_links_of_another_factory(moment.state))
     assert "funding" in failed(elsewhere.verdicts()), "so is one of another factory's channel"
+
+
+def with_close(state: ClientState, **changes: Any) -> ClientState:
+    """Return a state in which each close that was signed is another."""
+    links = {
+        key: replace(link, closes=tuple(replace(one, **changes) for one in link.closes))
+        for key, link in state.book.links.items()
+    }
+    return replace(state, book=replace(state.book, links=Map(links)))
+
+
+def test_a_funding_spent_by_another_than_the_close_that_we_signed_is_an_alarm() -> None:
+    """Be the close in no block, or in a block and one of another output."""
+    pump = closable_factory(3)
+    close(pump)
+    pump.mine(1)
+    moment = moment_of(pump)
+    assert failed(moment.verdicts()) == []
+    unknown = with_close(moment.state, txids=())
+    assert failed(replace(moment, state=unknown).verdicts()) == ["funding"]
+    elsewhere = moment.attempt.branch.channel_outpoint
+    chain = moment.state.chain
+    spender = chain.spends[moment.attempt.funding_outpoint]
+    chain = replace(chain, spends={**chain.spends, elsewhere: spender})
+    state = with_close(replace(moment.state, chain=chain), outpoint=elsewhere)
+    assert failed(replace(moment, state=state).verdicts()) == ["funding"]
 
 
 def with_links_of_another_factory(state: ClientState) -> ClientState:
@@ -479,6 +523,20 @@ def test_after_a_sale_the_opening_is_as_good_as_before_and_the_next_state_is_che
         (replace(agreed, poisons=spoiled), moment.attempt.leaf.stock_poison(0).name),
     ):
         assert failed(moment.verdicts(replace(moment.attempt, leaf_states=(lost,)))) == [name]
+
+
+def test_a_state_whose_poisons_were_never_signed_hides_none_of_the_states_after_it() -> None:
+    with market():
+        pump = advancing_factory(2)
+        for _ in range(2):
+            sell(pump, VICTIM)
+    moment = moment_of(pump)
+    first, second = moment.attempt.leaf_states
+    bare = replace(first, poisons=None)
+    assert failed(moment.verdicts(replace(moment.attempt, leaf_states=(bare, second)))) == []
+    spoiled = replace(second, signature=flipped(second.signature))
+    verdicts = moment.verdicts(replace(moment.attempt, leaf_states=(bare, spoiled)))
+    assert failed(verdicts) == [moment.attempt.leaf.states[2].name]
 
 
 def test_a_proposal_that_was_refused_verifies_as_what_it_is() -> None:

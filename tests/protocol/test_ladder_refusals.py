@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
+import msgspec
 import pytest
 from tests.protocol.ladders import FEERATES, asked_for_keys, build_with
 from tests.protocol.pump import Pump
@@ -112,6 +113,15 @@ def test_five_candidates_are_one_too_many() -> None:
     five = replace(propose, candidates=(*propose.candidates, *propose.candidates[:2]))
     error = refusal(with_terms(five, candidates=5))
     assert (error.field, error.expected, error.received) == ("candidates", "1..4", 5)
+
+
+def test_more_candidates_than_the_client_has_keys_for_are_refused() -> None:
+    at = scene()
+    join = msgspec.structs.replace(at.join, candidates=at.join.candidates[:2])
+    with pytest.raises(Refusal) as refused:
+        check_ladder(claims_of(join, at.propose), at.facts, at.coins)
+    error = refused.value
+    assert (error.field, error.expected, error.received) == ("candidates", "1..2", 3)
 
 
 @pytest.mark.parametrize("n_sent", [0, 1, 2, 4])

@@ -16,6 +16,8 @@ from tests.protocol.forge import (
     VICTIM,
     Change,
     Victim,
+    candidate_of,
+    rebuilt,
     scene,
     stranger,
     with_input,
@@ -40,6 +42,7 @@ from tests.protocol.refusal import (
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.tx import OutPoint, Tx, TxOut
 from cromford.channel.terms import Party
+from cromford.factory.kinds import VertexKind
 from cromford.protocol.journal.kept import KeptJoin
 from cromford.protocol.journal.proposal import ClaimedCandidate
 from cromford.signing.task import SigningTask
@@ -296,6 +299,20 @@ def test_a_client_refuses_a_tree_transaction_of_another_form(case: Case) -> None
 @parametrized([case for name in TREE_TXS for case in _outputs_of(name)])
 def test_a_client_refuses_a_tree_transaction_with_another_output(case: Case) -> None:
     check(case)
+
+
+def test_a_static_vertex_is_signed_without_a_kickoff_and_refused_with_one() -> None:
+    honest = rebuilt(inner_kinds=(VertexKind.STATIC,))
+    victim = Victim()
+    victim.hear(honest)
+    assert victim.attempt.aborted is None
+    assert len(victim.signing) == 1
+    kickoff_tx = candidate_of(honest).vertices[1].kickoff_tx
+    check_refused(
+        with_vertex(honest, 0, kickoff_tx=kickoff_tx),
+        "kickoff_root",
+        expected=b"",
+    )
 
 
 @pytest.mark.parametrize("name", ["state_root", "state_0"])

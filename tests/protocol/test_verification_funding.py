@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+import msgspec
 import pytest
 from tests.protocol.forge import (
     NOT_A_POINT,
@@ -37,8 +38,10 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn
 from cromford.crypto.keys import sha256
 from cromford.factory.funding import CHANGE_MIN_SAT
+from cromford.protocol.opening.verification import check_funding_tx
 from cromford.wallet.coins import N_INPUTS_MAX
 from cromford.wire import messages as m
+from cromford.wire.fields import encode_fields
 
 TREE_TXS: Final = ("kickoff_root", "state_root", "kickoff_0", "state_0")
 OTHER_SCRIPT: Final = b"\x51\x20" + b"\x07" * 32
@@ -220,6 +223,11 @@ def test_a_client_refuses_a_wrong_funding_transaction(case: Case) -> None:
     check(case)
 
 
+def test_a_change_that_is_just_large_enough_for_a_cpfp_is_taken() -> None:
+    tx = with_output(FUNDING_TX, 1, amount_sat=CHANGE_MIN_SAT)
+    assert check_funding_tx(tx.serialize(), scene().coins) == tx
+
+
 def test_a_client_asks_its_node_for_no_more_coins_than_a_wallet_spends() -> None:
     victim = Victim()
     victim.hear(on_funding(partial(_many_coins_spent, n=900))(scene().propose))
@@ -324,6 +332,24 @@ def test_one_channel_key_in_two_places_is_refused(name: str) -> None:
     repeated = candidate_of(scene().propose).channel.funding_pubkey
     propose = with_channel(scene().propose, **{name: repeated})
     check_refused(propose, f"channel.{name}", expected="a key of its own", received=repeated)
+
+
+def test_a_channel_whose_first_commitment_cannot_be_built_is_refused() -> None:
+    """Nothing else measures its own keys: they are as its own signer gave them."""
+    joining = scene().state.joining
+    assert joining is not None
+    (offer,) = joining.join.candidates
+    keys = encode_fields(replace(offer.channel, first_per_commitment_point=bytes(33)))
+    join = msgspec.structs.replace(
+        joining.join, candidates=(msgspec.structs.replace(offer, keys=keys),)
+    )
+    state = replace(scene().state, joining=replace(joining, join=join))
+    check_refused(
+        scene().propose,
+        "commitment_accepter",
+        expected="a commitment that can be built",
+        victim=Victim(state=state),
+    )
 
 
 def test_a_channel_of_another_lsp_key_than_the_leaf_pays_is_refused() -> None:

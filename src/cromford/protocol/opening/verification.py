@@ -105,8 +105,8 @@ def check_terms(claim: ClaimedCandidate, facts: ClientFacts) -> FactoryTerms:
 
 def check_ladder(
     claims: Sequence[ClaimedCandidate], facts: ClientFacts, coins: Mapping[OutPoint, Coin | None]
-) -> tuple[Branch, ...]:
-    """Return the client's branch under each candidate, if everything proposed agrees with them.
+) -> None:
+    """Check everything proposed against the client's own branch under each candidate.
 
     Args:
         claims: What would follow from the LSP's proposal, lowest feerate first.
@@ -135,7 +135,6 @@ def check_ladder(
     check_nonces_of_ladder(claims, branches)
     check_rising(claims, coins)
     check_keys_of_ladder(claims)
-    return tuple(branches)
 
 
 def _check_candidate(

@@ -24,8 +24,8 @@ _HEAD: Final = "# Written by `python -m tests.mutants --keep`: mutants, by who n
 class Ledger:
     """The verdicts that are kept: those of this machine one a line, of which the last one counts.
 
-    A mutant that was noticed stays so while its function, the test that noticed it and what else
-    that file has beside tests are as they were; one that is mistyped, while its function is. Nobody
+    A mutant that was noticed stays so while its function, the test that noticed it and what of its
+    file that test rests on are as they were; one that is mistyped, while its function is. Nobody
     has noticed the others: they are judged again when anything in their module or in one of their
     files of tests is changed.
     """
@@ -143,12 +143,66 @@ def _content(path: Path) -> bytes:
 
 @cache
 def _one_test(path: Path, name: str) -> bytes:
-    """Return a test and all that its file has beside tests."""
-    return "\n".join(_dumped(path, name)).encode()
+    """Return a test, and all of its file that it rests on."""
+    return "\n".join(ast.dump(statement) for statement in _rested_on(path, name)).encode()
 
 
-def _dumped(path: Path, name: str) -> Iterator[str]:
-    for statement in ast.parse(_content(path)).body:
-        own = getattr(statement, "name", "")
-        if not own.startswith("test_") or own == name:
-            yield ast.dump(statement)
+def _rested_on(path: Path, name: str) -> list[ast.stmt]:
+    """Return those statements of a file that define what a test names, and what these name.
+
+    Its fixtures are among them, for it has them as parameters; so are those that are used by all.
+    """
+    statements = list(_one_import_each(ast.parse(_content(path)).body))
+    told = [_names_of(statement) for statement in statements]
+    named, found = {name, "pytestmark"}, set[int]()
+    while True:
+        more = {
+            place
+            for place, (defined, _) in enumerate(told)
+            if place not in found and (not defined or defined & named)
+        }
+        if not more:
+            return [statements[place] for place in sorted(found)]
+        found |= more
+        named |= {used for place in more for used in told[place][1]}
+
+
+def _one_import_each(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements but docstrings, of imports each name by itself."""
+    for statement in body:
+        match statement:
+            case ast.ImportFrom(module=module, names=names, level=level):
+                yield from (ast.ImportFrom(module, [one], level) for one in names)
+            case ast.Expr(value=ast.Constant()):
+                pass
+            case _:
+                yield statement
+
+
+def _names_of(statement: ast.stmt) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names that a statement of a module defines, and all that stand in it.
+
+    What counts for every test, as a fixture does that is used by itself, defines none.
+    """
+    defined, used, is_for_all = set[str](), set[str](), False
+    match statement:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            defined.add(name)
+        case ast.Import(names=names) | ast.ImportFrom(names=names):
+            defined |= {(one.asname or one.name).partition(".")[0] for one in names}
+        case _:
+            pass
+    is_named = bool(defined)
+    for node in ast.walk(statement):
+        match node:
+            case ast.keyword(arg="autouse"):
+                is_for_all = True
+            case ast.Name(id=name, ctx=ast.Store()) if not is_named:
+                defined.add(name)
+            case ast.Name(id=name) | ast.arg(arg=name):
+                used.add(name)
+            case ast.Constant(value=str(name)):  # A fixture, by `usefixtures`.
+                used.add(name)
+            case _:
+                pass
+    return frozenset() if is_for_all else frozenset(defined), frozenset(used)

@@ -516,12 +516,28 @@ def test_a_verdict_is_kept_until_its_function_or_what_judged_it_is_changed(
         assert elsewhere.known(first) == kept.known(first)
         return [judged.verdict for one in (first, second) if (judged := kept.known(one))]
 
+    def forget() -> None:
+        (tmp_path / "judged.jsonl").unlink()
+
     both = ["noticed", "survived"]
     assert known(rule, noticing) == both
     assert known("# a remark\n" + rule, noticing) == both
     assert known(rule, noticing + other) == ["noticed"], "the other test may notice the second"
     assert known(rule, noticing.replace("2", "1")) == []
-    assert known(rule, noticing + "LIMIT = 3\n") == [], "what tests share"
+    assert known(rule, "from it import LIMIT\n" + noticing) == ["noticed"], "nothing of it is used"
+    helped = noticing.replace("f(2)", "f(helped())") + "def helped():\n    return LIMIT\n"
+    limited = helped + "LIMIT = 2\n"
+    forget()
+    assert known(rule, limited) == both
+    assert known(rule, limited + other + "OTHER = 3\n") == ["noticed"]
+    assert known(rule, limited.replace("LIMIT = 2", "LIMIT = 1")) == [], "the test rests on it"
+    assert known(rule, helped + "from it import LIMIT\n") == []
+    assert known(rule, limited + "pytestmark = pytest.mark.slow\n") == []
+    for_all = "@pytest.fixture(autouse=True)\ndef it_all():\n    pass\n"
+    assert known(rule, limited + for_all) == []
+    assert known(rule, limited + for_all.replace("autouse", "name")) == ["noticed"]
+    forget()
+    assert known(rule, noticing) == both
     assert known(rule + "LIMIT = 3\n", noticing) == ["noticed"], "that is none of this function's"
     assert known(rule.replace("return", "n = int(n)\n    return"), noticing) == []
 

@@ -45,7 +45,9 @@ def test_a_purchase_makes_a_channel_larger_without_a_transaction(n_clients: int)
     check_nothing_is_left(pump)
     assert n_pools(pump) == n_before
     n_agreed = [len(pump.sent(client, m.AdvanceAgree)) for client in pump.clients]
-    assert n_agreed == [1] * n_clients, "and not again with nonces that were used"
+    n_in_leaf = min(n_clients, 2)
+    assert sum(n_agreed) == n_in_leaf, "and not again with nonces that were used"
+    assert max(n_agreed) == 1
     check_payments_work(pump, *range(1, n_clients + 1))
 
 

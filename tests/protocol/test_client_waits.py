@@ -148,6 +148,27 @@ def test_who_comes_back_before_the_root_is_finished_gets_it_with_the_others() ->
     assert pump.is_funded()
 
 
+def test_whoever_holds_its_branch_and_was_away_at_an_abort_hears_of_it_when_it_is_back() -> None:
+    """Else it would wait for the funding, with its wish, until its patience ends."""
+    pump = proposed(2)
+    early, late = pump.client_at(1), pump.client_at(2)
+    with pump.tampering(only_from(late, lambda _: (), m.Acknowledge)):
+        pump.run()
+    held = pump.held(early)
+    assert isinstance(held.stage, Complete)
+    pump.disconnect(early)
+    pump.pass_deadline(pump.lsp, fx.AttemptDeadline(attempt_id=held.attempt_id))
+    pump.run()
+    assert pump.attempt.aborted is not None
+    assert pump.held(early).aborted is None
+    pump.connect(early)
+    pump.run()
+    aborted = early.state.attempts[held.attempt_id].aborted
+    assert aborted is not None
+    assert "this attempt is over" in aborted
+    assert early.state.joining is not None, "and its wish lives on"
+
+
 @pytest.mark.parametrize("ends", ["deadline", "the LSP's word"])
 def test_a_factory_that_comes_after_all_takes_the_next_join_back(ends: str) -> None:
     """Its LSP was silent, or said that it was over, and funds it: one factory was wished for."""

@@ -54,7 +54,7 @@ def take_opening_message(round_: Round, node_id: bytes, message: m.OpeningMessag
     """Let a factory hear its client; whoever merely knows its name wakes no factory."""
     entry = round_.house_now().entries.get(message.attempt_id)
     if entry is None or entry.status == ABORTED or node_id not in entry.node_ids:
-        if isinstance(message, m.Resume):
+        if isinstance(message, m.Resume | m.Acknowledge):
             round_.house.send(node_id, opening.over(message))
         return
     if node_id not in entry.seated:

@@ -350,6 +350,9 @@ def _signed_root(attempt: LspAttempt) -> m.SignedRoot:
 
 def on_acknowledge(turn: Turn[Factory], node_id: bytes, message: m.Acknowledge) -> None:
     """Take one client's word that it holds its branch; with the last, fund."""
+    if turn.state.is_dead and turn.state.attempt.client_of(node_id) is not None:
+        turn.send(node_id, over(message))
+        return
     found = _seat(turn.state, node_id, message)
     if found is None:
         return
@@ -423,8 +426,11 @@ def on_resume(turn: Turn[Factory], node_id: bytes, message: m.Resume) -> None:
     # Before it is finished there is nothing to tell; then everybody hears it.
 
 
-def over(message: m.Resume) -> m.Abort:
-    """Return the answer about an attempt of which there is nothing to go on with."""
+def over(message: m.Resume | m.Acknowledge) -> m.Abort:
+    """Return the answer about an attempt of which there is nothing to go on with.
+
+    Whoever holds its branch would wait for the funding until `patience_end_height` else.
+    """
     return m.Abort(attempt_id=message.attempt_id, reason="this attempt is over")
 
 

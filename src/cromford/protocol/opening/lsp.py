@@ -427,10 +427,7 @@ def on_resume(turn: Turn[Factory], node_id: bytes, message: m.Resume) -> None:
 
 
 def over(message: m.Resume | m.Acknowledge) -> m.Abort:
-    """Return the answer about an attempt of which there is nothing to go on with.
-
-    Whoever holds its branch would wait for the funding until `patience_end_height` else.
-    """
+    """Return the answer about an attempt of which there is nothing to wait for."""
     return m.Abort(attempt_id=message.attempt_id, reason="this attempt is over")
 
 

@@ -53,8 +53,9 @@ def factories_of(round_: Round, node_id: bytes) -> list[Turn[Factory]]:
 def take_opening_message(round_: Round, node_id: bytes, message: m.OpeningMessage) -> None:
     """Let a factory hear its client; whoever merely knows its name wakes no factory."""
     entry = round_.house_now().entries.get(message.attempt_id)
-    if entry is None or entry.status == ABORTED or node_id not in entry.node_ids:
-        if isinstance(message, m.Resume | m.Acknowledge):
+    is_own = entry is not None and node_id in entry.node_ids
+    if entry is None or entry.status == ABORTED or not is_own:
+        if isinstance(message, m.Resume) or (is_own and isinstance(message, m.Acknowledge)):
             round_.house.send(node_id, opening.over(message))
         return
     if node_id not in entry.seated:

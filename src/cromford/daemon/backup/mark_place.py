@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from cromford import told
 from cromford.daemon.backup.high_water import LINE_SIZE, HighWater, HighWaterMark, MarkSays
 from cromford.daemon.backup.holding import HeldDirectory
 from cromford.daemon.backup.mark_file import SUFFIX, BadMark, MarkFile
 from cromford.daemon.backup.places import is_within
+from cromford.daemon.backup.said import why_behind
 
 _log = logging.getLogger(__name__)
 
@@ -151,12 +151,8 @@ def _judge_own(
         case MarkSays.CONTAINED:
             return Judged(StoreIs.CURRENT)
         case MarkSays.LEADS:
-            n_lost = mark.number - high_water.position.number
-            lost = told.counted(n_lost, "record is", "records are")
-            why = (
-                f"{lost} lost: the store has {high_water.position.number}, and record "
-                f"{mark.number} is in the mark in {where}"
-            )
+            newest = high_water.position.number
+            why = why_behind(newest, number=mark.number, holder=f"the mark in {where}")
             return Judged(StoreIs.LOST, why)
         case MarkSays.DIFFERS:
             why = f"record {mark.number} is not the one that was marked in {where}"

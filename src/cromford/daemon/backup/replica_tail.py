@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cromford import told
 from cromford.adapters.sealed import BadFile, Reach, read_sealed
 from cromford.daemon.backup.contents import Appended, Frame, Moment, frames
 from cromford.daemon.backup.header import SEGMENT, Owner, checked_header
 from cromford.daemon.backup.replica_files import ReplicaFiles, generations_in
+from cromford.daemon.backup.said import why_behind
 from cromford.ports import Store
 
 
@@ -95,12 +95,8 @@ def why_lost(store: Store, tail: Tail, directory: Path) -> str | None:
         StoreFailed: If the store cannot be read.
     """
     if tail.number > store.newest:
-        n_lost = tail.number - store.newest
-        lost = told.counted(n_lost, "record is", "records are")
-        return (
-            f"{lost} lost: the store has {store.newest}, and record {tail.number} is in the "
-            f"replica in {directory}"
-        )
+        holder = f"the replica in {directory}"
+        return why_behind(store.newest, number=tail.number, holder=holder)
     kept = _kept_at(store, tail.number)
     if kept is not None and kept != tail:
         return f"record {tail.number} is not the one that the replica in {directory} has"

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from cromford import told
+
 RESTORED: Final = (
     "this store was restored: what came after its backup may be lost. Its channels take no update, "
     "and no commitment of ours is published. They can only be closed: a client asks its LSP, an "
@@ -17,6 +19,18 @@ MARK_LEFT_OUT: Final = (
     "the store had a mark, and is run without --mark-dir: an old copy that is put back would not "
     "be found out"
 )
+
+
+def why_behind(newest: int, *, number: int, holder: str) -> str:
+    """Return why a store lacks records: it ends before one that somebody else knows.
+
+    Args:
+        newest: The store's newest record.
+        number: The other one.
+        holder: Who knows it, and where.
+    """
+    lost = told.counted(number - newest, "record is", "records are")
+    return f"{lost} lost: the store has {newest}, and record {number} is in {holder}"
 
 
 def reason_of(error: Exception) -> str:

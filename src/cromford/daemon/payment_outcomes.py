@@ -6,17 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from cromford.channel.messages import UpdateFail
 from cromford.daemon.lookups import PENDING, Lookup
 from cromford.daemon.metrics import Sample
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import mail
-from cromford.protocol.journal.encoding import journalled_update
+from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.failures import Failure, describe_failure
 from cromford.protocol.journal.lobby_records import PaymentOrdered
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.records import AnyRecord
+from cromford.wire import messages as m
 
+# How a proposal begins that gives an HTLC back: only those are read.
+_FAILS: Final = m.MESSAGE_TYPES[m.UpdateFailHtlc].to_bytes(2, "big")
 PAID: Final = "paid"
 FAILED: Final = "failed"
 EXPIRED: Final = "expired"
@@ -111,7 +113,7 @@ class PaymentOutcomes:
             case cr.FeeEarned():
                 self._forwards.pop((record.channel_id, record.htlc_id), None)
                 self._ended[FORWARDED, PAID] += 1
-            case cr.UpdateProposed():
+            case cr.UpdateProposed(message=message) if message.startswith(_FAILS):
                 self._given_back(record)
             case cr.IncomingEnded():
                 self._ended_on_chain(record)
@@ -119,10 +121,7 @@ class PaymentOutcomes:
                 pass
 
     def _given_back(self, proposed: cr.UpdateProposed) -> None:
-        update = journalled_update(proposed.message)
-        if not isinstance(update, UpdateFail):
-            return
-        key = (proposed.channel_id, update.htlc_id)
+        key = (proposed.channel_id, decoded(proposed.message, m.UpdateFailHtlc).htlc_id)
         if key not in self._forwards:
             return
         reason = self._forwards.pop(key)

@@ -285,6 +285,18 @@ def test_an_old_copy_and_an_emptied_place_are_found_out_at_a_start(
     asyncio.run(scenario())
 
 
+async def become_older(t: Town, place: Path) -> None:
+    """Copy alice's store while she is stopped, let it go on with its replica, put the copy back."""
+    home = t.base / "alice" / "regtest"
+    await asyncio.to_thread(shutil.copytree, home, place)
+    await t.start_client("alice")
+    await pay(t, "lsp", "alice", AMOUNT_MSAT)
+    await t.until("alice", "backup_status", lambda s: s["replica"]["behind_records"] == 0)
+    await t.stop("alice")
+    await asyncio.to_thread(shutil.rmtree, home)
+    await asyncio.to_thread(shutil.copytree, place, home)
+
+
 def test_an_old_copy_is_found_out_by_its_replica_where_no_mark_is_kept(
     tmp_path: Path, places: Path
 ) -> None:
@@ -294,15 +306,7 @@ def test_an_old_copy_is_found_out_by_its_replica_where_no_mark_is_kept(
             await t.build("alice")
             await pay(t, "lsp", "alice", AMOUNT_MSAT)
             await t.stop("alice")
-            home = t.base / "alice" / "regtest"
-            await asyncio.to_thread(shutil.copytree, home, places / "older")
-            await t.start_client("alice")
-            await pay(t, "lsp", "alice", AMOUNT_MSAT)
-            await t.until("alice", "backup_status", lambda s: s["replica"]["behind_records"] == 0)
-            await t.stop("alice")
-
-            await asyncio.to_thread(shutil.rmtree, home)
-            await asyncio.to_thread(shutil.copytree, places / "older", home)
+            await become_older(t, places / "older")
             await t.start_client("alice")
             status = await backup_status(t, "alice")
             assert status["is_restored"]
@@ -325,14 +329,7 @@ def test_a_replica_that_comes_back_and_leads_ends_the_daemon_and_its_next_start_
             t.more["alice"] = {"backup_dir": second}
             await t.build("alice")
             await t.stop("alice")
-            home = t.base / "alice" / "regtest"
-            await asyncio.to_thread(shutil.copytree, home, places / "older")
-            await t.start_client("alice")
-            await pay(t, "lsp", "alice", AMOUNT_MSAT)
-            await t.until("alice", "backup_status", lambda s: s["replica"]["behind_records"] == 0)
-            await t.stop("alice")
-            await asyncio.to_thread(shutil.rmtree, home)
-            await asyncio.to_thread(shutil.copytree, places / "older", home)
+            await become_older(t, places / "older")
             await asyncio.to_thread(second.rename, away)
             await t.start_alone("alice")
             assert not (await backup_status(t, "alice"))["is_restored"]

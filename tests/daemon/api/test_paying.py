@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -67,21 +67,26 @@ KEPT = KnownPayment(
 )
 
 
-@pytest.mark.parametrize("wait_seconds", [0.0, 5.0])
-def test_a_payment_of_which_its_factory_cannot_be_asked_is_told_by_its_name(
-    wait_seconds: float,
-) -> None:
+def paying_stuck(*, wait_seconds: float = 0.0, dry_run: bool = False) -> Coroutine[Any, Any, Any]:
+    """Pay out of a factory that never takes it."""
     payer: Any = Stuck()
     invoice: Any = Unexpired()
-    paying = pay(
+    return pay(
         payer,
         invoice,
         ASKED,
         means=lambda: Means(cost_msat=0, sendable_msat=0),
         shown=lambda: None,
         wait_seconds=wait_seconds,
-        dry_run=False,
+        dry_run=dry_run,
     )
+
+
+@pytest.mark.parametrize("wait_seconds", [0.0, 5.0])
+def test_a_payment_of_which_its_factory_cannot_be_asked_is_told_by_its_name(
+    wait_seconds: float,
+) -> None:
+    paying = paying_stuck(wait_seconds=wait_seconds)
     with pytest.raises(ApiFailure) as caught:
         asyncio.run(paying)
     assert (caught.value.code, caught.value.retryable) == ("payment_waits", True)
@@ -89,17 +94,7 @@ def test_a_payment_of_which_its_factory_cannot_be_asked_is_told_by_its_name(
 
 @pytest.mark.parametrize("wait_seconds", [-1.0, 100.5, 1e9, float("inf"), float("nan")])
 def test_a_wait_that_no_caller_would_sit_out_is_refused_by_its_name(wait_seconds: float) -> None:
-    payer: Any = Stuck()
-    invoice: Any = Unexpired()
-    paying = pay(
-        payer,
-        invoice,
-        ASKED,
-        means=lambda: Means(cost_msat=0, sendable_msat=0),
-        shown=lambda: None,
-        wait_seconds=wait_seconds,
-        dry_run=False,
-    )
+    paying = paying_stuck(wait_seconds=wait_seconds)
     with pytest.raises(InvalidParam) as caught:
         asyncio.run(paying)
     told = f"wait_seconds: expected 0..100, received {wait_seconds}"
@@ -107,17 +102,7 @@ def test_a_wait_that_no_caller_would_sit_out_is_refused_by_its_name(wait_seconds
 
 
 def test_a_payment_that_would_stop_its_factory_cannot_be_planned() -> None:
-    payer: Any = Stuck()
-    invoice: Any = Unexpired()
-    paying = pay(
-        payer,
-        invoice,
-        ASKED,
-        means=lambda: Means(cost_msat=0, sendable_msat=0),
-        shown=lambda: None,
-        wait_seconds=0.0,
-        dry_run=True,
-    )
+    paying = paying_stuck(dry_run=True)
     with pytest.raises(ApiFailure) as caught:
         asyncio.run(paying)
     assert (caught.value.code, caught.value.retryable) == ("factory_stopped", True)

@@ -1,10 +1,18 @@
 """A breach, years later: what the peer revoked is looked up, whatever was forgotten since."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from tests.channel.specimen import total_msat
-from tests.protocol.paying_clients import live_factory, lsp_link, make_invoice, newest_link, pay
+from tests.protocol.paying_clients import (
+    book,
+    live_factory,
+    lsp_link,
+    make_invoice,
+    newest_link,
+    pay,
+)
 from tests.protocol.pump import Pump
 from tests.protocol.test_exit_guards import ask_to_leave, remembered
 from tests.protocol.test_leaving import QUICK, wallet_sat
@@ -16,7 +24,12 @@ from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.content import CommitmentContent
 from cromford.channel.stage import Edition
 from cromford.protocol import events as ev
+from cromford.protocol.exiting.channel import landed_channel
+from cromford.protocol.exiting.lsp import in_hand
 from cromford.protocol.journal import channel_records as cr
+from cromford.watch.channel_exit import channel_actions
+from cromford.watch.sweep import TakingTx
+from cromford.wire import messages as m
 
 
 def breached(
@@ -122,6 +135,60 @@ def test_a_breach_is_punished_whatever_crashes_when_it_is_seen(fuse: int) -> Non
     published, _ = breached(pump, die_soon)
     check_punished(pump, published, before_sat)
     assert pump.lsp.n_deaths == 2
+
+
+def test_what_a_cheater_takes_while_its_commitment_is_looked_up_is_punished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A daemon that was away reads on while its disk is busy, and has both blocks before."""
+    pump = live_factory(2, policy=QUICK)
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    request = make_invoice(pump, bob, WORTH_MSAT)
+    pump.handle(alice, request)
+    pump.run_to(m.UpdateFulfillHtlc)
+    shown = {request.payment_hash: book(bob).invoices[request.payment_hash].preimage}
+    old = replace(in_hand(pump.factory, newest_link(alice).client), preimages=shown)
+    pump.run()
+    pay(pump, alice, bob, 1_000_000)
+    ask_to_leave(pump, alice, alice)
+    while pump.chain.coin(old.link.present.outpoint) is None:
+        pump.mine()
+
+    assert alice.driver is not None
+    look_up = alice.driver.recall
+    late: list[fx.RecallCommitment] = []
+
+    def put_off(asked: fx.RecallCommitment) -> tuple[ev.Event, ...]:
+        late.append(asked)
+        return ()
+
+    monkeypatch.setattr(alice.driver, "recall", put_off)
+    confirm(pump, old.link.finished.tx)
+    (due,) = (
+        action
+        for action in channel_actions(landed_channel(old, pump.factory.chain))
+        if isinstance(action, TakingTx)
+    )
+    (made,) = pump.lsp.perform(fx.SignTakingTx(key=old.link.key, spend=due))
+    assert isinstance(made, ev.TakingTxSigned)
+    confirm(pump, made.tx)
+    monkeypatch.undo()
+    for event in look_up(late[0]):
+        pump.handle(alice, event)
+
+    pump.mine(2)
+    assert made.tx.outpoint(0) in alice.state.chain.spends
+    (paid,) = alice.state.chain.spends[made.tx.outpoint(0)].outputs
+    assert paid.script_pubkey in alice.state.wallet.scripts
+
+
+def confirm(pump: Pump, tx: Tx) -> None:
+    """Let a transaction be alone in the next block."""
+    pump.chain.mempool.clear()
+    pump.chain.broadcast(tx)
+    pump.mine()
+    assert tx.txid in pump.chain.confirmed
 
 
 @pytest.mark.sampled(5)

@@ -4,7 +4,14 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
-from tests.protocol.paying_clients import book, live_factory, make_invoice, newest_link, pay
+from tests.protocol.paying_clients import (
+    book,
+    live_factory,
+    lsp_link,
+    make_invoice,
+    newest_link,
+    pay,
+)
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.restoring import (
     QUICK,
@@ -402,6 +409,30 @@ def test_a_restored_lsp_takes_what_pays_for_a_preimage_that_a_lost_commitment_sh
     mine_until_spent(pump, outpoint)
     taken = pump.lsp.state.chain.spends[outpoint]
     assert preimage in taken.inputs[0].witness
+
+
+def test_a_restored_payer_learns_by_a_lost_commitment_that_it_paid() -> None:
+    """Its backup has the HTLC, and not what came later: the LSP takes it in a later block."""
+    pump = live_factory(3, policy=QUICK)
+    alice, bob, _ = pump.clients
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    bob.facts_at = lambda _height: replace(FRESH, stale="no block comes")
+    request = make_invoice(pump, bob, WORTH_MSAT)
+    pump.handle(alice, request)
+    pump.run()
+    backup = backup_of(alice)
+    pump.handle(pump.lsp, make_invoice(pump, alice, STEP_MSAT))
+    pump.run()
+    bob.facts_at = lambda _height: FRESH
+    with pump.tampering(mute(pump.lsp, alice, m.UpdateFulfillHtlc, m.CommitmentSigned)):
+        pump.handle(bob, ev.FactsChanged())
+        pump.run()
+    restore(pump, (alice, backup))
+    link = lsp_link(pump, newest_link(alice))
+    ask_to_leave(pump, pump.lsp, alice)
+    mine_until_spent(pump, htlc_outpoint(link))
+    assert link.finished.commitment.tx.txid in pump.chain.confirmed, "not one in its store"
+    assert book(alice).payments[request.payment_hash].status == "paid"
 
 
 def link_of_lsp(pump: Pump) -> Link:

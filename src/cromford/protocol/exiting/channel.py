@@ -223,9 +223,21 @@ def arriving_sat(holding: InHand, chain: KnownChain) -> int:
     )
 
 
-def watched_outpoints(holding: InHand, chain: KnownChain) -> tuple[OutPoint, ...]:
-    """Return the outpoints whose spends matter once the channel is on chain."""
-    return outpoints_of_interest(landed_channel(holding, chain))
+def watched_outpoints(holding: InHand, chain: KnownChain) -> Iterator[OutPoint]:
+    """Yield the outpoints whose spends matter once the channel is on chain.
+
+    Of what spent its output all, whatever it is: what a revoked one says has to be looked up, and
+    blocks are read meanwhile. A forgotten one may show preimages.
+    """
+    yield from outpoints_of_interest(landed_channel(holding, chain))
+    spender = chain.spends.get(holding.link.funding_on(chain).outpoint)
+    if spender is None:
+        return
+    yield from spender.outpoints
+    if is_to_be_recalled(holding.link, spender):
+        for outpoint in spender.outpoints:
+            following = chain.spends.get(outpoint)
+            yield from () if following is None else following.outpoints
 
 
 def resolved_on_chain(

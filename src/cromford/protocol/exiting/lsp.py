@@ -9,7 +9,6 @@ from cromford.protocol import events as ev
 from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
 from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.channels.seats import link_of
-from cromford.protocol.exiting.breach import is_to_be_recalled
 from cromford.protocol.exiting.channel import (
     allow_stale,
     arriving_sat,
@@ -378,16 +377,8 @@ def watched(state: Factory) -> frozenset[OutPoint]:
         outpoint = state.funding_on_chain(client).outpoint
         if outpoint.txid in confirmed:
             outpoints.add(outpoint)
-        spender = state.chain.spends.get(outpoint)
-        if spender is not None:
-            # All of it, whatever it is: what a revoked one says may still have to be looked up.
-            outpoints.update(spender.outpoints)
-            holding = in_hand(state, client)
-            outpoints.update(watched_outpoints(holding, state.chain))
-            if is_to_be_recalled(holding.link, spender):
-                spends = state.chain.spends
-                following = (spends.get(output) for output in spender.outpoints)
-                outpoints |= {one for tx in following if tx is not None for one in tx.outpoints}
+        if outpoint in state.chain.spends:
+            outpoints.update(watched_outpoints(in_hand(state, client), state.chain))
     return frozenset(outpoints)
 
 

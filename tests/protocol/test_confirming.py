@@ -5,9 +5,9 @@ from typing import Final
 
 import pytest
 from tests.channel import specimen
-from tests.protocol.paying_clients import live_factory, newest_link, pay
+from tests.protocol.paying_clients import book, live_factory, newest_link, pay
 from tests.protocol.test_close_limits import spend_of
-from tests.protocol.test_leaving import QUICK
+from tests.protocol.test_leaving import QUICK, reasons_to_leave
 from tests.protocol.unanswered import (
     WORTH_MSAT,
     chain_at,
@@ -23,6 +23,7 @@ from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.script import ANCHOR_SCRIPT
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.channel.terms import Party
+from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.exiting.confirming import (
     children_cost_sat,
     cost_in_blocks_sat,
@@ -86,14 +87,14 @@ def test_once_its_output_is_settled_nothing_of_a_balance_is_lost(link: Link) -> 
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize(("side", "after_blocks"), [("payee", -6), ("lsp", 18), ("payer", None)])
+@pytest.mark.parametrize(("side", "after_blocks"), [("payee", -6), ("lsp", 12), ("payer", None)])
 def test_for_an_htlc_half_may_go_until_it_is_lost_and_then_all_but_dust(
     side: str, after_blocks: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The peer may take one that we were offered from its expiry on.
 
-    One that the LSP forwarded is lost once it is due to who paid it; to its own payer nobody else
-    is owed anything, so that it waits for as long as it takes.
+    One that the LSP forwarded is late once it cannot be six deep before its payer has to leave; to
+    its own payer nobody else is owed anything, so that it waits for as long as it takes.
     """
     pump = live_factory(3, policy=QUICK)
     node, link = pending_for(pump, side, WORTH_MSAT)
@@ -131,6 +132,32 @@ def test_for_an_htlc_half_may_go_until_it_is_lost_and_then_all_but_dust(
 
 def _refuse(_tx: Tx) -> None:
     raise SimRefused("mempool full")
+
+
+def test_one_that_is_taken_back_by_its_deadline_is_given_back_before_its_payer_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its payer may be in another factory, of which nothing is on chain."""
+    pump = live_factory(3, policy=QUICK)
+    alice = pump.clients[0]
+    _, link = pending_for(pump, "lsp", WORTH_MSAT)
+    deadline, taken, paying = only_expiry(link) + 12, htlc_outpoint(link), newest_link(alice)
+    leaves_at = publish_height(paying, only_expiry(paying), chain=alice.state.chain)
+    publish = pump.chain.broadcast
+
+    def publish_in_time(tx: Tx) -> None:
+        if tx.inputs[0].outpoint == taken and pump.chain.height < deadline - 1:
+            raise SimRefused("mempool full")
+        publish(tx)
+
+    monkeypatch.setattr(pump.chain, "broadcast", publish_in_time)
+    while taken not in pump.lsp.state.chain.spends:
+        pump.mine()
+    assert pump.chain.height == deadline
+    (payment_hash,) = book(alice).payments
+    mine_to(pump, leaves_at - 1)
+    assert book(alice).payments[payment_hash].status == "failed"
+    assert reasons_to_leave(alice) == []
 
 
 # What children have cost

@@ -6,7 +6,9 @@ from cromford.factory.terms import SAFETY_BLOCKS
 
 CLAIM_BLOCKS: Final = 18  # To confirm what claims an HTLC once its commitment is on chain.
 FORWARD_BLOCKS: Final = 36  # Beyond EB, between an HTLC's expiry and that of the one it pays for.
-GIVE_UP_BLOCKS: Final = 12  # After its expiry, an HTLC without an output is written off.
+# After its expiry an HTLC without an output is written off, and one with an output has to be taken
+# back: it is six deep then before the one that it pays for has to be left for.
+GIVE_UP_BLOCKS: Final = 12
 INVOICE_SLACK_BLOCKS: Final = 12  # Blocks that may pass while a payment is on its way.
 BLOCK_SECONDS: Final = 600  # Between two blocks, on average.
 

@@ -12,8 +12,8 @@ from cromford.bitcoin.fees import fee_sat_of
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.exit_path import ExitStep, exit_path
 from cromford.factory.kinds import BLOCKS_PER_TX
+from cromford.protocol.channels.htlc_rules import give_up_height
 from cromford.protocol.exiting.in_hand import InHand
-from cromford.protocol.htlc_blocks import CLAIM_BLOCKS
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.purses import Purses
 from cromford.wallet.coins import Purse
@@ -89,7 +89,7 @@ def of_spend(
     """Return what may be done for an HTLC transaction; None for what names its own fee.
 
     HTLC-success has to come before the peer may take it back; HTLC-timeout, where it pays for an
-    HTLC of somebody else, before that one has to be left for.
+    HTLC of somebody else, so long before that one has to be left for that it is given back first.
     """
     one = spend.inputs[0]
     if not isinstance(one, HtlcInput):
@@ -98,7 +98,7 @@ def of_spend(
     deadline_height: int | None = htlc.cltv_expiry - MARGIN_BLOCKS
     if one.htlc_tx.is_offered:
         is_forwarded = htlc.htlc_id in holding.stake.forwarded
-        deadline_height = htlc.cltv_expiry + CLAIM_BLOCKS if is_forwarded else None
+        deadline_height = give_up_height(htlc.cltv_expiry) if is_forwarded else None
     hurry = _Hurry(
         deadline_height=deadline_height,
         first_height=_first_height(holding, chain, spend.tx),

@@ -185,9 +185,11 @@ def test_what_was_decided_for_one_connection_is_not_done_on_the_next(
         performed.append(one)
         return ()
 
-    peers = SimpleNamespace(connection_of=lambda _node_id: connection[0])
+    let_go: list[bytes] = []
+    peers = SimpleNamespace(connection_of=lambda _node_id: connection[0], let_go=let_go.append)
     daemon: Any = SimpleNamespace(peers=peers, _perform=note, _is_covered=True)
     perform = Daemon._bound(daemon, effect)
+    assert let_go == ([bytes(33)] if effect is HANG_UP else []), "before the disk has it"
     connection[0] = later
     assert list(perform()) == []
     assert performed == [effect] * n_performed
@@ -207,6 +209,7 @@ def test_what_binds_is_said_only_once_it_is_marked(effect: fx.Performed, n_said:
 
     peers = SimpleNamespace(
         connection_of=lambda _node_id: "one",
+        let_go=lambda _node_id: None,
         disconnect=lambda node_id, _reason, *, is_ours: hung_up.append((node_id, is_ours)),
     )
     daemon: Any = SimpleNamespace(peers=peers, _perform=note, _is_covered=True)

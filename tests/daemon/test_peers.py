@@ -110,6 +110,34 @@ def test_what_a_peer_said_after_it_had_to_go_is_not_heard() -> None:
     assert kinds == [ev.ConnectionOpened, ev.MessageReceived, ev.ConnectionClosed]
 
 
+def test_nothing_is_heard_of_a_peer_that_is_hung_up_on_once_the_disk_has_it() -> None:
+    """It says what follows from a word that was not taken: heard, that would fail its channel."""
+
+    async def scenario() -> list[ev.Event]:
+        happened: list[ev.Event] = []
+        word = encode_message(Leave(factory_pubkey=PEER))
+        connection = Scripted(words=[word, word, b"\x00", word])
+
+        def post(event: ev.Event) -> None:
+            happened.append(event)
+            if isinstance(event, ev.MessageReceived):
+                peers.let_go(PEER)
+
+        peers = Peers(post)
+        serving = asyncio.create_task(peers.run(connection))
+        async with asyncio.timeout(5):
+            while connection.words:  # noqa: ASYNC110 - the state watched has no event
+                await asyncio.sleep(0)
+            peers.disconnect(PEER, "the chain is stale", is_ours=True)
+            await serving
+        return happened
+
+    happened = asyncio.run(scenario())
+    kinds = [type(event) for event in happened]
+    assert kinds == [ev.ConnectionOpened, ev.MessageReceived, ev.ConnectionClosed]
+    assert happened[-1] == ev.ConnectionClosed(node_id=PEER, is_ours=True)
+
+
 @pytest.mark.parametrize("is_ours", [False, True])
 def test_whose_doing_it_was_that_we_hung_up_is_told_with_the_end(*, is_ours: bool) -> None:
     async def scenario() -> list[ev.Event]:

@@ -45,6 +45,7 @@ class _Peer:
     owes_pong: bool = False  # One waits in the outbox: many pings make no more than that.
     parting: asyncio.Event = field(default_factory=asyncio.Event)  # We hung up.
     is_ours: bool = False  # We hung up, for a reason that is not the peer's doing.
+    is_let_go: bool = False  # It was decided to hang up, and is done once that is durable.
     waits_for_us: bool = False  # A message of it has arrived, and had no turn yet.
 
 
@@ -143,6 +144,15 @@ class Peers:
         if peer is not None:
             self._queue(peer, message)
 
+    def let_go(self, node_id: bytes) -> None:
+        """Hear nothing more of a peer in this connection: we are about to close it.
+
+        What it said after that is for a peer that goes on, and what came before was not taken.
+        """
+        peer = self._peers.get(node_id)
+        if peer is not None:
+            peer.is_let_go = True
+
     def disconnect(self, node_id: bytes, reason: str, *, is_ours: bool) -> None:
         """Close a peer's connection. Harmless if there is none.
 
@@ -238,7 +248,8 @@ class Peers:
             await self._wait_for_turn(peer, data)
             if self._peers.get(node_id) is not peer or peer.parting.is_set():
                 return
-            self._hear(peer, data)
+            if not peer.is_let_go:
+                self._hear(peer, data)
             # Who waits in a lobby says nothing more for hours; what it said need not stay here.
             del data
 

@@ -394,6 +394,8 @@ class Daemon(Generic[S]):
             return partial(self._perform, effect)
         node_id = effect.node_id
         connection = self.peers.connection_of(node_id)
+        if isinstance(effect, fx.Disconnect):
+            self.peers.let_go(node_id)
 
         def perform() -> Iterable[ev.Event]:
             if self.peers.connection_of(node_id) is not connection:

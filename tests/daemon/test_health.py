@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import json
 import socket
 import threading
@@ -33,7 +34,7 @@ def get(server: MetricsServer, path: str) -> tuple[int, Any]:
     except urllib.error.HTTPError as error:
         status, text = error.code, error.read().decode()
         error.close()
-    return status, json.loads(text) if path != "/metrics" else text
+    return status, json.loads(text) if path in {HEALTH_PATH, READY_PATH} else text
 
 
 async def settled() -> None:
@@ -131,6 +132,44 @@ def test_numbers_that_others_can_read_are_warned_of(
 
 def knock(server: MetricsServer) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), timeout=30)
+
+
+def test_a_path_that_is_none_is_not_found() -> None:
+    """Kubernetes calls it `/livez` elsewhere: a probe that is answered numbers never fails."""
+    for status, told in probed("/", "/health", "/livez", f"{HEALTH_PATH}/", f"{READY_PATH}%20"):
+        assert status == 404
+        assert told.startswith("expected one of /metrics, /healthz, /readyz, received '/")
+
+
+def asked_for(host: str, listen: str = "127.0.0.1") -> int:
+    """Return the status that a browser gets, which was led here by a name."""
+    server = MetricsServer((listen, 0), lambda: [("height", {}, 7)])
+    asking = http.client.HTTPConnection("127.0.0.1", server.port)
+    try:
+        asking.request("GET", "/metrics", headers={"Host": host.format(server.port)})
+        return asking.getresponse().status
+    finally:
+        asking.close()
+        server.close()
+
+
+def test_another_sites_page_does_not_read_the_numbers_of_this_machine() -> None:
+    """A browser asks a name of the page's own site, which resolves to our address."""
+    assert asked_for("rebound.example:{}") == 403
+    assert {asked_for(host) for host in ("127.0.0.1:{}", "localhost:{}", "[::1]:{}")} == {200}
+    # In a container's network each has a name that only the network knows.
+    assert asked_for("lsp:{}", listen="0.0.0.0") == 200  # noqa: S104 - asked for
+
+
+def test_a_probe_that_names_nobody_is_answered() -> None:
+    """HAProxy's asks by HTTP/1.0, which has no `Host`."""
+    server = MetricsServer(("127.0.0.1", 0), lambda: [("height", {}, 7)])
+    try:
+        with knock(server) as probe:
+            probe.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert probe.recv(64).startswith(b"HTTP/1.0 200 OK")
+    finally:
+        server.close()
 
 
 def test_who_connects_and_says_nothing_keeps_nobody_out_and_takes_few_places() -> None:

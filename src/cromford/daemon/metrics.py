@@ -1,7 +1,6 @@
 """Numbers for Prometheus, read from the state when they are asked for."""
 
 import contextlib
-import ipaddress
 import logging
 import socket
 import threading
@@ -16,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
+from cromford.daemon.loopback import LOCALHOST, is_loopback, names_us
 from cromford.listening import METRICS, listening_for
 
 CONNECTIONS_MAX: Final = 16  # At once: whoever scrapes has one.
@@ -104,7 +104,10 @@ class Page:
     body: str
 
 
+METRICS_PATH: Final = "/metrics"
 _REASONS: Final = {200: "200 OK", 503: "503 Service Unavailable"}
+_FORBIDDEN: Final = "403 Forbidden"
+_NOT_FOUND: Final = "404 Not Found"
 
 
 class _Quiet(WSGIRequestHandler):
@@ -189,20 +192,28 @@ class MetricsServer:
         registry = CollectorRegistry()
         registry.register(StateCollector(read))
         numbers, others = make_wsgi_app(registry), dict(pages or {})
+        names = {LOCALHOST, host.lower()}
 
         def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            page_at = others.get(environ["PATH_INFO"])
-            if page_at is None:
+            asked, path = environ.get("HTTP_HOST", ""), environ["PATH_INFO"]
+            # By HTTP/1.0 nobody need be named; a browser always says whom it asks.
+            if asked and is_loopback(host) and not names_us(asked, names):
+                return _refused(start_response, _FORBIDDEN, f"host: {asked!r} is no name of ours")
+            if path == METRICS_PATH:
                 found: Iterable[bytes] = numbers(environ, start_response)
                 return found
-            page = page_at()
+            if path not in others:
+                # Numbers for any path would let a probe whose path is misspelt hold for ever.
+                told = f"expected one of {', '.join((METRICS_PATH, *others))}, received {path!r}"
+                return _refused(start_response, _NOT_FOUND, told)
+            page = others[path]()
             start_response(_REASONS[page.status], [("Content-Type", "application/json")])
             return [page.body.encode()]
 
         serving = _OverIpv6 if ":" in host else _Bounded
         with listening_for(METRICS, host, port):
             self._server = make_server(host, port, answer, serving, handler_class=_Quiet)
-        if not _is_loopback(host):
+        if not is_loopback(host):
             _log.warning("metrics_beyond_this_machine host=%s port=%d", host, self.port)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -219,7 +230,6 @@ class MetricsServer:
         self._thread.join()
 
 
-def _is_loopback(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
+def _refused(start_response: StartResponse, status: str, told: str) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [f"{told}\n".encode()]

@@ -22,7 +22,7 @@ from cromford.cli.configuration.together import (
 )
 from cromford.cli.failures import EXIT_USAGE, CommandFailed
 from cromford.crypto.keys import is_pubkey
-from cromford.daemon.api.loopback import is_loopback
+from cromford.daemon.loopback import is_loopback
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
 from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.factory.odometer import Odometer

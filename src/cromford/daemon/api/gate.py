@@ -1,7 +1,5 @@
 """Who may come in by TCP: with a token or a session, and not by another site's page."""
 
-import ipaddress
-
 from starlette.datastructures import Headers
 
 from cromford.daemon.api.caller import caller
@@ -11,17 +9,16 @@ from cromford.daemon.api.failures import (
     UNAUTHORIZED,
     ApiFailure,
 )
-from cromford.daemon.api.loopback import LOCALHOST
 from cromford.daemon.api.operations import Scope
 from cromford.daemon.api.sessions import Sessions, cookies
 from cromford.daemon.api.tokens import Token, Tokens
+from cromford.daemon.loopback import LOCALHOST, names_us
 
 
 class TokenGate:
     """Lets in who has a token, or signed in with one, and asks for us by our address or our name.
 
-    A page of another site can let its own name resolve to our address (DNS rebinding), and then
-    asks with that name in `Host`. So a name has to be ours; an address cannot be made to lie.
+    So the pages of other sites are kept out, whatever their names resolve to.
 
     Args:
         tokens: The tokens.
@@ -65,8 +62,7 @@ class TokenGate:
             ApiFailure: If it does not.
         """
         asked = headers.get("host", "")
-        host = _host_of(asked)
-        if host not in self._names and not _is_address(host):
+        if not names_us(asked, self._names):
             raise ApiFailure(
                 "host_refused",
                 f"host: expected an address, or a name of this daemon, received {asked!r}",
@@ -74,18 +70,3 @@ class TokenGate:
                 exit_code=EXIT_AUTHENTICATION,
                 status=FORBIDDEN,
             )
-
-
-def _host_of(asked: str) -> str:
-    """Return what stands before the port, without the brackets of an IPv6 address."""
-    if asked.startswith("["):
-        return asked[1:].partition("]")[0]
-    return asked.partition(":")[0].lower()
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

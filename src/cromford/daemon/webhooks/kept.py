@@ -18,9 +18,9 @@ import msgspec
 
 from cromford.adapters.directories import replace_file
 from cromford.adapters.peer_address import can_be_looked_up, is_of_one_machine
-from cromford.daemon.api.loopback import is_loopback
 from cromford.daemon.event_filter import BadFilter, EventFilter
 from cromford.daemon.home_file import read_home_file
+from cromford.daemon.loopback import is_loopback
 
 FILE_NAME: Final = "webhooks.json"
 FILE_VERSION: Final = 1

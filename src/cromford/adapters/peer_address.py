@@ -47,7 +47,7 @@ def parse_endpoint(written: str) -> tuple[str, int]:
     Raises:
         ValueError: Naming the part that is missing or wrong.
     """
-    host, port = _split_endpoint(written)
+    host, port = split_endpoint(written)
     return host, _parse_port(port)
 
 
@@ -65,7 +65,14 @@ def _parse_node_id(node_id_hex: str) -> bytes:
     return node_id
 
 
-def _split_endpoint(endpoint: str) -> tuple[str, str]:
+def split_endpoint(endpoint: str) -> tuple[str, str]:
+    """Return the host and what stands for a port; an IPv6 host stands in brackets.
+
+    Without them nobody can tell where the host ends: `::1:9750` is an address by itself.
+
+    Raises:
+        ValueError: Naming the part that is missing or wrong.
+    """
     if endpoint.startswith("["):
         host, bracket, port = endpoint[1:].partition("]:")
         if not bracket or ":" not in host:

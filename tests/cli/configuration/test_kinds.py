@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from bitcoin_core_rpc import BitcoinCoreRpcClient
 
-from cromford.cli.configuration.kinds import NodeUrl, NodeUser
+from cromford.cli.configuration.kinds import Endpoint, NodeUrl, NodeUser
 
 URLS = [
     "http://127.0.0.1:18443",
@@ -62,3 +62,21 @@ def test_a_user_is_refused_where_the_nodes_client_would_refuse_it(user: str) -> 
     by_client = refuses(lambda: BitcoinCoreRpcClient("http://node", user=user, password="it"))
     by_us = refuses(lambda: NodeUser().of_text(user))
     assert bool(by_us) == bool(by_client), (by_us, by_client)
+
+
+@pytest.mark.parametrize("written", ["::1", "::1:9750", "2001:db8::9750", "fe80::1", "[::1]"])
+def test_to_listen_an_ipv6_address_stands_in_brackets_or_nobody_knows_where_it_ends(
+    written: str,
+) -> None:
+    assert refuses(lambda: Endpoint().of_text(written))
+
+
+@pytest.mark.parametrize("written", ["http://127.0.0.1:9750", "host:9750:1", "a b:1", "[host]:1"])
+def test_to_listen_a_host_is_an_address_or_a_name(written: str) -> None:
+    assert refuses(lambda: Endpoint().of_text(written))
+
+
+def test_to_listen_any_free_port_of_any_kind_of_address_will_do() -> None:
+    listens = ["127.0.0.1:0", "localhost:9750", "[::]:0", "[2001:db8::1]:65535"]
+    hosts = ["127.0.0.1", "localhost", "::", "2001:db8::1"]
+    assert [Endpoint().of_text(written)[0] for written in listens] == hosts

@@ -20,6 +20,7 @@ from cromford.adapters.peer_address import (
     parse_endpoint,
     parse_peer_address,
     port_number,
+    split_endpoint,
     written_endpoint,
 )
 from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, SAT_PER_KW_OF_SAT_PER_VB
@@ -359,10 +360,9 @@ class Endpoint:
 
     def of_text(self, text: str) -> tuple[str, int]:
         """Return the host and the port."""
-        host, _, port = text.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
+        host, port = split_endpoint(text)
         number = port_number(port)
-        if not host or number is None or not can_be_looked_up(host):
+        if number is None:
             _refuse(self.metavar, text)
         return host, number
 

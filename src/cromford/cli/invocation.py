@@ -66,7 +66,8 @@ class Invocation:
         if self.config is not None:
             return self.config.expanduser()
         own = self.datadir_of(role) / CONFIG_NAME
-        return own if own.exists() else None
+        # A link that leads nowhere is a file that is missing, and no daemon without one.
+        return own if own.is_symlink() or own.exists() else None
 
     def settings_of(self, role: str, flags: Mapping[str, Any]) -> "Settings":
         """Return the value of every key of the configuration.

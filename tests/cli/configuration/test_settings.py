@@ -397,3 +397,10 @@ def test_every_range_of_a_client_is_set_by_its_two_keys() -> None:
         ]
         assert len(different) == 1, path
         assert getattr(policy, different[0]) == (low, low)
+
+
+def test_a_link_to_no_file_is_a_configuration_that_is_missing(tmp_path: Path) -> None:
+    """Its disk may not be mounted: the daemon it describes is no daemon of the defaults."""
+    (tmp_path / "config.toml").symlink_to(tmp_path / "mounted" / "config.toml")
+    result = CommandLine(tmp_path).run("lsp", "status", "--json")
+    assert (result.exit_code, json.loads(result.stderr)["code"]) == (4, "config_not_found")

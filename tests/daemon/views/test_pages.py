@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from immutables import Map
 
+from cromford.daemon.api.failures import InvalidParam
+from cromford.daemon.api.paging import PageParams, check_page
 from cromford.daemon.views.pages import LOOKED_AT_MAX, ListPage, Spot, page_of
 from cromford.daemon.views.payments import own_spots
 from cromford.protocol.journal.book import Book, OwnInvoice
@@ -96,3 +98,14 @@ def test_pages_hold_each_entry_once_and_the_last_says_so(limit: int, n: int) -> 
 def test_what_is_dear_to_look_at_ends_a_page_sooner() -> None:
     spots: list[Spot[int, str]] = [Spot(place, None, LOOKED_AT_MAX // 4) for place in range(9)]
     assert page_of(spots, limit=5) == ListPage([], 3)
+
+
+@pytest.mark.parametrize("until", [99, 100])
+def test_a_time_in_which_nothing_can_be_is_refused_and_not_answered_with_nothing(
+    until: int,
+) -> None:
+    with pytest.raises(InvalidParam, match=f"expected less than until, {until}, received 100"):
+        check_page(PageParams(since=100, until=until))
+    check_page(PageParams(since=100, until=101))
+    check_page(PageParams(since=100))
+    check_page(PageParams(until=until))

@@ -39,13 +39,16 @@ class PageParams(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def check_page(wanted: PageParams) -> None:
-    """Check a limit.
+    """Check a limit, and that there is time in which something can have begun.
 
     Raises:
-        InvalidParam: If it is out of range.
+        InvalidParam: If the limit is out of range, or nothing lies between the two times.
     """
     if not 1 <= wanted.limit <= LIMIT_MAX:
         raise InvalidParam("limit", f"expected 1..{LIMIT_MAX}, received {wanted.limit}")
+    since, until = wanted.since, wanted.until
+    if since is not None and until is not None and since >= until:
+        raise InvalidParam("since", f"expected less than until, {until}, received {since}")
 
 
 def check_choice(field: str, received: str, allowed: tuple[str, ...]) -> None:

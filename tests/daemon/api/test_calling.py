@@ -106,7 +106,10 @@ def test_an_error_without_words_is_told_by_its_status_and_code() -> None:
     assert failure.value.message == str(failure.value)
 
 
-def test_a_daemon_that_hangs_up_has_lost_the_connection(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "looks_only"), [("pay", False), ("status", True)])
+def test_a_daemon_that_hangs_up_has_lost_the_connection(
+    tmp_path: Path, name: str, *, looks_only: bool
+) -> None:
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
@@ -114,8 +117,10 @@ def test_a_daemon_that_hangs_up_has_lost_the_connection(tmp_path: Path) -> None:
     async def run() -> None:
         server = await asyncio.start_unix_server(reply, str(tmp_path / SOCKET))
         with pytest.raises(ApiFailure) as failure:
-            await asyncio.to_thread(ApiClient(tmp_path / SOCKET, timeout_seconds=10).call, "pay")
-        assert failure.value.code == "connection_lost"
+            await asyncio.to_thread(ApiClient(tmp_path / SOCKET, timeout_seconds=10).call, name)
+        assert (failure.value.code, failure.value.retryable) == ("connection_lost", looks_only)
+        # Whoever only looked has nothing to look after.
+        assert ("may have been carried out" in failure.value.remediation) is not looks_only
         server.close()
         await server.wait_closed()
 

@@ -30,6 +30,7 @@ CALL_TIMEOUT_SECONDS: Final = 120.0
 JSON_TYPE: Final = JSON
 _QUEUE_SECONDS: Final = 0.01  # Between two looks whether a full queue has a place.
 _CHUNK_SIZE: Final = 64 * 1024
+_UNANSWERED: Final = frozenset({"connection_lost", "timeout"})
 _ERROR_STATUS_MIN: Final = 400
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?")
 _CONTENT_LENGTH: Final = re.compile(rb"content-length: *(\d{1,12}) *", re.IGNORECASE)
@@ -85,8 +86,8 @@ class ApiClient:
         Raises:
             DaemonNotRunning: If nobody listens.
             ApiFailure: If the daemon refused, did not answer in time, or went away. After the
-                last two the request may have been carried out all the same. `wrong_role` if it is
-                another role's.
+                last two the request may have been carried out all the same, but one that only
+                looks. `wrong_role` if it is another role's.
         """
         target, body = _asked(OPERATIONS[name], params)
         if len(target) + len(body) > REQUEST_SIZE_MAX:
@@ -105,7 +106,13 @@ class ApiClient:
         if body:
             head += [f"content-type: {JSON_TYPE}", f"content-length: {len(body)}"]
         request = "\r\n".join((*head, "", "")).encode() + body
-        return read_answer(self._exchange(request), media_type=OPERATIONS[name].media_type)
+        try:
+            return read_answer(self._exchange(request), media_type=OPERATIONS[name].media_type)
+        except ApiFailure as failure:
+            if failure.code in _UNANSWERED and OPERATIONS[name].verb == "GET":
+                failure.retryable = True
+                failure.remediation = "Nothing was asked for but an answer. Try again."
+            raise
 
     def _exchange(self, request: bytes) -> bytes:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:

@@ -386,3 +386,66 @@ def test_whose_a_directory_is_is_asked_of_who_may_not_read_it() -> None:
     problem = problem_of(TimeoutError())
     assert problem is not None
     assert (problem.message, problem.remediation) == ("TimeoutError", "")
+
+
+NO_TEXT = "K\udce4se"  # As the system hands over bytes that are no UTF-8.
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("client", "invoice", "1000", "--description", NO_TEXT),
+        ("client", "payments", "--label", NO_TEXT),
+        ("client", "pay", NO_TEXT),
+        ("client", "token", "add", "--name", NO_TEXT, "--scope", "read"),
+        ("config", "check", NO_TEXT),
+        (NO_TEXT,),
+    ],
+)
+@pytest.mark.parametrize("is_json", [False, True])
+def test_a_word_that_is_no_utf_8_is_refused_whatever_it_is_for(
+    client: FakeDaemon, line: tuple[str, ...], *, is_json: bool
+) -> None:
+    result = CommandLine(client.datadir).run(*line, *(["--json"] if is_json else []))
+    assert result.exit_code == 2
+    assert "expected words in UTF-8, received 'K\\udce4se'" in (
+        json.loads(result.stderr)["message"] if is_json else result.stderr
+    )
+    assert client.calls == []
+
+
+def test_a_variable_that_is_no_utf_8_is_refused_by_its_name_and_not_shown() -> None:
+    variables = {"CROMFORD_SEED_PASSPHRASE_FILE": NO_TEXT}
+    result = CommandLine(None).run("config", "dump", "--json", env=variables)
+    assert result.exit_code == 2
+    told = json.loads(result.stderr)["message"]
+    assert told == "'CROMFORD_SEED_PASSPHRASE_FILE': expected a value in UTF-8"
+
+
+def test_a_directory_that_is_no_utf_8_is_said_to_be(
+    client: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / NO_TEXT
+    here.mkdir()
+    monkeypatch.chdir(here)
+    command = ("client", "backup", "create", "alice.backup", "--json")
+    result = CommandLine(client.datadir).run(*command)
+    assert result.exit_code == 2
+    assert json.loads(result.stderr)["message"] == "the name of a directory: expected UTF-8"
+
+
+def test_a_terminal_of_another_encoding_is_shown_what_it_has(fake: Any) -> None:
+    """`LC_ALL=en_US.ISO-8859-1`: who paid may have written anything."""
+
+    def printed(*words: str) -> bytes:
+        command = [sys.executable, "-m", "cromford", "client", "payments", *words]
+        place = ["--datadir", str(client.datadir)]
+        env = os.environ | {"PYTHONIOENCODING": "ascii"}
+        ran = subprocess.run([*command, *place], env=env, check=True, capture_output=True)
+        return ran.stdout
+
+    entry = {"number": 9, **answers.PAID, "description": "K\u00e4se"}
+    client = fake({"payments": {"payments": [entry], "next": None}})
+    assert b"K?se" in printed()
+    assert json.loads(printed("--json"))["payments"][0]["description"] == "K\u00e4se"
+    assert "K\u00e4se".encode() in printed("--csv")

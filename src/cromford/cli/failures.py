@@ -118,6 +118,14 @@ def problem_of(error: BaseException) -> Problem | None:
                 if is_anothers
                 else "",
             )
+        case UnicodeEncodeError(reason="surrogates not allowed"):
+            # Words were looked at; the name of the current directory is the system's, too.
+            return Problem(
+                code="usage",
+                message="the name of a directory: expected UTF-8",
+                remediation="Run this in another directory, or name places by their whole path.",
+                exit_code=EXIT_USAGE,
+            )
         case _:
             return None
 
@@ -138,7 +146,7 @@ def report(problem: Problem, *, is_json: bool) -> None:
     if is_json:
         document = {
             "code": problem.code,
-            "message": problem.message,
+            "message": problem.message.encode(errors="replace").decode(),
             "retryable": problem.retryable,
             "remediation": problem.remediation,
         }

@@ -1,9 +1,10 @@
 """The command `cromford`: its groups, imported only when one is asked for."""
 
 import importlib
+import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
 import click
@@ -11,6 +12,8 @@ import click
 from cromford import __version__
 from cromford.cli.failures import EXIT_FAILED, problem_of, report
 from cromford.cli.invocation import Invocation, asks_for_json, invocation_options, take_environment
+
+_ENV_PREFIX: Final = "CROMFORD_"  # As all variables of the configuration begin.
 
 
 class _Entry(NamedTuple):
@@ -55,7 +58,9 @@ class CromfordGroup(click.Group):
         extra |= {"standalone_mode": False, "prog_name": "cromford"}
         invocation = Invocation(is_json=asks_for_json(given))
         take_environment(invocation)
+        _print_what_can_be()
         try:
+            _check_words(given, os.environ)
             result = super().main(args=given, obj=invocation, **extra)
         except BrokenPipeError:
             _leave_a_closed_pipe()
@@ -69,6 +74,34 @@ class CromfordGroup(click.Group):
             sys.exit(problem.exit_code)
         # Outside its standalone mode click returns the code of --help and --version.
         sys.exit(result if isinstance(result, int) else 0)
+
+
+def _check_words(given: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Check that all we are told is text: daemons are asked in UTF-8, and so are stores named.
+
+    Raises:
+        UsageError: Naming the word, or the variable.
+    """
+    for word in given:
+        if not _is_text(word):
+            raise click.UsageError(f"expected words in UTF-8, received {word!r}")
+    for name, value in environment.items():
+        if name.startswith(_ENV_PREFIX) and not _is_text(name + value):
+            raise click.UsageError(f"{name!r}: expected a value in UTF-8")
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:  # What the system handed over as bytes that are no UTF-8.
+        return False
+    return True
+
+
+def _print_what_can_be() -> None:
+    """Let a terminal of another encoding than UTF-8 show `?` for what it has not."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _leave_a_closed_pipe() -> NoReturn:

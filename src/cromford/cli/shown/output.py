@@ -37,9 +37,8 @@ def show(invocation: Invocation, document: object, printer: Printer) -> None:
 
 
 def write_json(document: object) -> None:
-    """Write one JSON document to stdout."""
-    encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
-    click.echo(encoded.decode())
+    """Write one JSON document to stdout, in UTF-8 (RFC 8259) whatever a terminal reads."""
+    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
 
 
 def stdout_console() -> Console:

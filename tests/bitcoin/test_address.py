@@ -15,7 +15,7 @@ from cromford.bitcoin.network import MAINNET, NETWORKS, REGTEST, SIGNET, TESTNET
 Vectors = Callable[[str], Any]
 # What the BIPs call a fault, and what we say.
 REASONS = {
-    "Invalid human-readable part": "expected one of",
+    "Invalid human-readable part": "expected a segwit address of",
     "Invalid checksum": "checksum",
     "Invalid checksum (Bech32 instead of Bech32m)": "checksum",
     "Invalid checksum (Bech32m instead of Bech32)": "checksum",
@@ -31,11 +31,11 @@ REASONS = {
     "Empty data section": "not bech32",
 }
 INVALID = [
-    ("", "expected one of"),
-    ("pzry9x0s0muk", "expected one of"),
-    ("1pzry9x0s0muk", "expected one of"),
+    ("", "expected a segwit address of"),
+    ("pzry9x0s0muk", "expected a segwit address of"),
+    ("1pzry9x0s0muk", "expected a segwit address of"),
     ("bc1", "not bech32"),
-    ("A12UEL5L", "expected one of"),
+    ("A12UEL5L", "expected a segwit address of"),
     ("bc1" + "q" * 88, "too long"),
     ("tb1é", "not ASCII"),
 ]
@@ -131,7 +131,7 @@ def test_an_address_of_another_network_is_refused(script_pubkey: bytes) -> None:
     address = address_of_script(script_pubkey, TESTNET4)
     assert script_of_address(address, SIGNET) == script_pubkey, "BIP 173 gives all testnets one"
     for network in (MAINNET, REGTEST):
-        with pytest.raises(ValueError, match=f"expected one of {network.name}"):
+        with pytest.raises(ValueError, match=f"expected a segwit address of {network.name}"):
             script_of_address(address, network)
 
 
@@ -143,6 +143,14 @@ def test_any_text_is_an_address_or_refused(text: str, data: str) -> None:
         except ValueError:
             continue
         assert address_of_script(script, REGTEST) == address.lower()
+
+
+@pytest.mark.parametrize(
+    "address", ["mipcBbFg9gMiCh81Kj8tqqdgoZub1ZJRfn", "2MzQwSSnBHWHqSAqtTVQ6v47XtaisrJa1Vc"]
+)
+def test_an_address_that_is_not_segwit_is_told_so_whatever_its_letters(address: str) -> None:
+    with pytest.raises(ValueError, match=r"expected a segwit address of regtest \(bcrt1…\)"):
+        script_of_address(address, REGTEST)
 
 
 def test_a_letter_that_only_looks_like_one_is_refused() -> None:

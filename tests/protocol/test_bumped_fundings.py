@@ -331,7 +331,7 @@ def test_a_child_never_leaves_less_than_dust() -> None:
         outpoint, 1_000, script_pubkey=b"\x51", coins=(), fee_sat_of_weight=lambda _: 670
     )
     assert (plan.change_sat, plan.fee_sat) == (330, 670)
-    with pytest.raises(InsufficientCoins, match="1001 sat are needed, 1000 sat are free"):
+    with pytest.raises(InsufficientCoins, match="1,001 sat are needed, 1,000 sat are free"):
         plan_child(
             outpoint, 1_000, script_pubkey=b"\x51", coins=(), fee_sat_of_weight=lambda _: 671
         )

@@ -161,7 +161,7 @@ def test_a_payment_that_cannot_be_paid_is_rejected_with_its_reason(role: str) ->
     _, node = with_wallet(role)
     too_much = rejection(node, request(N_COINS * COIN_SAT))
     assert (too_much.code, too_much.retryable) == ("insufficient_coins", True)
-    assert f"{N_COINS * COIN_SAT} sat are free" in str(too_much)
+    assert f"{N_COINS * COIN_SAT:,} sat are free" in str(too_much)
     dust = rejection(node, request(P2TR_DUST_SAT - 1))
     assert (dust.code, dust.retryable) == ("dust", False)
     assert f"at least {P2TR_DUST_SAT}, received {P2TR_DUST_SAT - 1}" in str(dust)

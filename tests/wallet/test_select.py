@@ -147,13 +147,13 @@ def test_one_satoshi_decides() -> None:
     assert (selection.change_sat, selection.fee_sat) == (CHANGE_MIN_SAT, fee_sat)
     with pytest.raises(InsufficientCoins) as refused:
         select(wallet_with(enough_sat - 1), [40_000], 500)
-    assert str(refused.value) == f"{enough_sat} sat are needed, {enough_sat - 1} sat are free"
+    assert str(refused.value) == f"{enough_sat:,} sat are needed, {enough_sat - 1:,} sat are free"
     assert (refused.value.needed_sat, refused.value.available_sat) == (enough_sat, enough_sat - 1)
 
 
 def test_an_empty_wallet_asks_for_the_fee_of_one_input_too() -> None:
     fee_sat = fee_sat_of(vsize=wallet_tx_vsize(n_inputs=1, n_outputs=2), feerate_sat_per_kw=500)
-    with pytest.raises(InsufficientCoins, match=f"^{40_000 + fee_sat + 10_000} sat are needed, 0"):
+    with pytest.raises(InsufficientCoins, match=f"^{40_000 + fee_sat + 10_000:,} sat are needed, 0"):
         select(wallet_with(), [40_000], 500)
 
 
@@ -162,7 +162,7 @@ def test_reserved_and_immature_coins_are_not_selected() -> None:
     largest = wallet.free(TIP)[0]
     wallet = wallet.with_reserved([largest.outpoint], b"\xaa" * 32)
     assert [coin.txout.amount_sat for coin in select(wallet, [40_000], 500).coins] == [90_000]
-    with pytest.raises(InsufficientCoins, match="90000 sat are free"):
+    with pytest.raises(InsufficientCoins, match="90,000 sat are free"):
         select(wallet, [90_000], 500)
 
 
@@ -171,7 +171,7 @@ def test_only_so_many_coins_are_selected() -> None:
     wallet = wallet_with(*[1_000] * (N_INPUTS_MAX + 1))
     amount_sat = N_INPUTS_MAX * 1_000 - CHANGE_MIN_SAT
     assert len(select(wallet, [amount_sat], 0).coins) == N_INPUTS_MAX
-    with pytest.raises(InsufficientCoins, match=f"{N_INPUTS_MAX * 1_000} sat are free"):
+    with pytest.raises(InsufficientCoins, match=f"{N_INPUTS_MAX * 1_000:,} sat are free"):
         select(wallet, [amount_sat + 1], 0)
 
 

@@ -65,7 +65,7 @@ def check_refusal(error: InsufficientCoins, coins_sat: list[int], feerate: int) 
     worth_sat = sum(worth_spending(coins_sat, feerate))
     assert error.needed_sat > error.available_sat == worth_sat
     assert error.worthless_sat == sum(coins_sat) - worth_sat
-    assert str(error).startswith(f"{error.needed_sat} sat are needed, {worth_sat} sat are free")
+    assert str(error).startswith(f"{error.needed_sat:,} sat are needed, {worth_sat:,} sat are free")
 
 
 @settings(max_examples=60)
@@ -136,7 +136,7 @@ def test_one_satoshi_decides_between_change_and_fee_and_refusal() -> None:
     kept = plan(wallet_with(least_sat - 1), 50_000)
     assert (kept.change_sat, kept.fee_sat) == (0, with_change + P2TR_DUST_SAT - 1)
     assert plan(wallet_with(50_000 + without), 50_000).fee_sat == without
-    with pytest.raises(InsufficientCoins, match=f"^{50_000 + without} sat are needed"):
+    with pytest.raises(InsufficientCoins, match=f"^{50_000 + without:,} sat are needed"):
         plan(wallet_with(50_000 + without - 1), 50_000)
 
 
@@ -172,7 +172,7 @@ def test_coins_worth_less_than_their_fee_cannot_be_swept() -> None:
         match=", 600 sat are free, beside 400 sat in coins that cost more to spend than they hold",
     ):
         plan(wallet_with(400, 600), None, feerate=2_000)
-    with pytest.raises(InsufficientCoins, match=", 0 sat are free, beside 40000 sat in coins"):
+    with pytest.raises(InsufficientCoins, match=", 0 sat are free, beside 40,000 sat in coins"):
         plan(wallet_with(*[400] * 100), None, feerate=2_000)
 
 

@@ -102,14 +102,14 @@ def test_one_satoshi_decides_between_change_and_fee_and_refusal_of_a_split() -> 
     assert (kept.change_sat, kept.fee_sat) == (0, fee_sat(1, 5) + P2TR_DUST_SAT - 1)
     least_sat = 40_000 + fee_sat(1, 4)
     assert amounts(split(wallet_with(least_sat), 4, 10_000)) == [10_000] * 4
-    with pytest.raises(InsufficientCoins, match=f"^{least_sat} sat are needed"):
+    with pytest.raises(InsufficientCoins, match=f"^{least_sat:,} sat are needed"):
         split(wallet_with(least_sat - 1), 4, 10_000)
 
 
 def test_what_would_be_divided_into_dust_is_refused() -> None:
     least_sat = 5 * P2TR_DUST_SAT + fee_sat(1, 5)
     assert amounts(split(wallet_with(least_sat), 5, None)) == [P2TR_DUST_SAT] * 5
-    with pytest.raises(InsufficientCoins, match=f"^{least_sat} sat are needed"):
+    with pytest.raises(InsufficientCoins, match=f"^{least_sat:,} sat are needed"):
         split(wallet_with(least_sat - 1), 5, None)
 
 

@@ -39,11 +39,14 @@ def script_of_address(address: str, network: Network) -> bytes:
     # Outside ASCII, lower() maps other letters (the Kelvin sign) onto bech32's.
     if not address.isascii() or len(address) > ADDRESS_LENGTH_MAX:
         raise ValueError(f"address {address!r}: too long or not ASCII")
-    if address not in {address.lower(), address.upper()}:
-        raise ValueError(f"address {address!r}: of mixed case")
     hrp, _, data = address.lower().rpartition("1")
     if hrp != network.hrp:
-        raise ValueError(f"address {address!r}: expected one of {network.name} ({network.hrp}1…)")
+        raise ValueError(
+            f"address {address!r}: expected a segwit address of {network.name} ({network.hrp}1…)"
+        )
+    # Of another kind (base58) most are, and are told that they are.
+    if address not in {address.lower(), address.upper()}:
+        raise ValueError(f"address {address!r}: of mixed case")
     words = [CHARSET.find(char) for char in data]
     if -1 in words or len(words) < CHECKSUM_LENGTH + 1:
         raise ValueError(f"address {address!r}: not bech32")

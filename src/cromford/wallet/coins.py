@@ -16,6 +16,7 @@ from cromford.bitcoin.fees import (
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut, compact_size, vsize_of
 from cromford.factory.funding import CHANGE_MIN_SAT
 from cromford.shelf import Shelf
+from cromford.told import sat
 from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE, Account, WalletPath
 
 N_INPUTS_MAX: Final = 128  # With many more, a proposal to 1,024 clients would not fit a message.
@@ -25,9 +26,9 @@ class InsufficientCoins(Exception):
     """The wallet cannot pay. Amounts in sat."""
 
     def __init__(self, *, needed_sat: int, available_sat: int, worthless_sat: int = 0) -> None:
-        beside = f", beside {worthless_sat} sat in coins that cost more to spend than they hold"
+        beside = f", beside {sat(worthless_sat)} in coins that cost more to spend than they hold"
         super().__init__(
-            f"{needed_sat} sat are needed, {available_sat} sat are free"
+            f"{sat(needed_sat)} are needed, {sat(available_sat)} are free"
             + (beside if worthless_sat else "")
         )
         self.needed_sat = needed_sat

@@ -236,6 +236,11 @@ class House:
         )
         return pause if pause is not None and self.chain.height < pause.until_height else None
 
+    def is_awaited(self, node_id: bytes) -> bool:
+        """Say whether a build waits for somebody to join again, whose last try others ended."""
+        build = self.build
+        return build is not None and build.attempt is None and node_id in build.node_ids
+
     def counts_attendance(self, node_id: bytes) -> bool:
         """Say whether it matters that somebody is connected: who has a channel, or waits."""
         return (

@@ -417,11 +417,12 @@ def _with_sale(house: House, sold: mail.SaleBooked, at: int) -> House:
 
 
 def _with_aborted(house: House, ended: mail.CeremonyEnded) -> House:
-    faults, joins = dict(house.faults), dict(house.joins)
+    faults, joins, n_new_joins = dict(house.faults), dict(house.joins), house.n_new_joins
     for node_id in house.entries[ended.attempt_id].node_ids:
         # The others have to join again for no fault of theirs, so that join does not count.
         if node_id not in ended.culprits and joins.get(node_id):
             joins[node_id] = joins[node_id][:-1]
+            n_new_joins -= node_id not in house.of_client
     for culprit in ended.culprits if ended.is_fault else ():
         faults[culprit] = (*faults.get(culprit, ()), house.chain.height)[-FAULTS_TO_BAN:]
     return replace(
@@ -429,6 +430,7 @@ def _with_aborted(house: House, ended: mail.CeremonyEnded) -> House:
         wallet=house.wallet.released(ended.attempt_id),
         faults=faults,
         joins=joins,
+        n_new_joins=n_new_joins,
     )
 
 

@@ -134,7 +134,7 @@ def refusal_of(state: House, node_id: bytes, join: m.Join) -> str | None:
     if node_id in state.members:
         # Otherwise one connection could fill the journal.
         return "already waiting in the lobby: leave first"
-    if len(state.members) >= MEMBERS_MAX:
+    if len(state.members) >= MEMBERS_MAX and not state.is_awaited(node_id):
         return f"the lobby is full: {MEMBERS_MAX} clients wait"
     floor_sat, ceiling_sat = capacity_floor_sat(policy), capacity_ceiling_sat(policy)
     if not (

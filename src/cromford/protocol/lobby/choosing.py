@@ -61,7 +61,8 @@ def join_refusal(state: House, node_id: bytes, least_sat: int) -> str | None:
     policy = state.config.policy
     if policy.allowed_clients is not None and node_id not in policy.allowed_clients:
         return "this LSP serves only clients that its operator has named"
-    if node_id not in state.of_client and state.n_new_joins >= policy.new_joins_per_block:
+    is_known = node_id in state.of_client or state.is_awaited(node_id)
+    if not is_known and state.n_new_joins >= policy.new_joins_per_block:
         until = state.chain.height + 1
         return f"too many new clients in this block: join again from height {until}"
     if least_sat > left_sat(state, node_id):

@@ -250,6 +250,34 @@ def test_a_join_that_is_refused_is_tried_again_after_six_blocks_and_not_before()
     assert len(told(alice, lr.JoinSent)) == n_before + 2
 
 
+def test_whoever_refuses_the_next_factory_says_so_and_spoils_one_in_six_blocks() -> None:
+    """Joining again at once, it would end the same ceremony for everybody, as often as it may."""
+    pump = factory_with_money(2)
+    alice, bob = pump.clients
+    alice.client_policy = replace(MOVING, min_depth=(5, 12))
+    pump.restart(alice)
+    pump.run()
+    before = [len(told(client, lr.JoinSent)) for client in pump.clients]
+    mine_to_dying(pump)
+    why = "min_depth: expected 5..12, received 1"
+    refused = f"we refused the next factory: {why}; asked again 6 blocks later"
+    assert status_of(alice) == ("waiting", refused)
+    pump.mine(5)
+    after = [len(told(client, lr.JoinSent)) for client in pump.clients]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [1, 2], "one ceremony"
+    pump.disconnect(bob)
+    pump.mine()
+    waits = f"in the lobby, until the LSP builds the next factory; we refused the last one: {why}"
+    assert status_of(alice) == ("waiting", waits)
+    alice.client_policy = MOVING
+    pump.restart(alice)
+    pump.connect(bob)
+    pump.run()
+    pump.mine()
+    assert status_of(alice) == ("moved", "")
+    assert own_msat(pump, alice) == (0, ALL_MSAT[0])
+
+
 def test_a_payment_that_is_refused_is_tried_again_and_arrives_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

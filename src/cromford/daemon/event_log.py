@@ -33,7 +33,7 @@ _TOLD: Final = frozenset(
         "capacity_sat", "change", "channel_id", "client", "clients", "close_id", "culprits",
         "expires_at", "external_id", "factory_pubkey", "fee_msat", "fee_sat", "height", "htlc_id",
         "in_channel_id", "in_htlc_id", "is_behind", "is_fault", "is_for_sale", "is_moved",
-        "is_moving", "label", "lstock_sat", "max_clients", "min_clients", "min_sat", "moves_from",
+        "is_moving", "is_refusal", "label", "lstock_sat", "max_clients", "min_clients", "min_sat", "moves_from",
         "name", "network", "next_attempt",
         "node_id", "node_ids", "out_channel_id", "outputs", "own_msat", "payee", "payment_hash",
         "per_million", "per_month", "period", "price_msat", "quote_id", "reason", "reasons",

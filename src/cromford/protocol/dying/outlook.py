@@ -104,9 +104,11 @@ def _wish_text(state: ClientState, attempt: ClientAttempt, moving: Moving) -> st
     if state.lobby is None:
         return "the LSP is not connected"
     if state.wish is not None and state.joining is not None and state.joining.is_accepted:
-        return "in the lobby, until the LSP builds the next factory"
+        last = f"; we refused the last one: {moving.refusal}" if moving.is_own_refusal else ""
+        return f"in the lobby, until the LSP builds the next factory{last}"
     if moving.refusal is not None:
-        return f"the LSP refused: {moving.refusal}; asked again {RETRY_BLOCKS} blocks later"
+        refused = "we refused the next factory" if moving.is_own_refusal else "the LSP refused"
+        return f"{refused}: {moving.refusal}; asked again {RETRY_BLOCKS} blocks later"
     if wish_of(state, attempt) is None:
         return (
             f"the LSP offers channels of at most {state.lobby.capacity_max_sat:,} sat, and "

@@ -39,10 +39,14 @@ class MoveStarted(Record, frozen=True, kw_only=True, tag="move_started"):
 
 
 class MoveHindered(Record, frozen=True, kw_only=True, tag="move_hindered"):
-    """A channel does not carry what we would pay ourselves now, for a reason that is new."""
+    """A channel does not carry what we would pay ourselves now, for a reason that is new.
+
+    Or we refused the terms of the next factory, or what the LSP signed of it (`is_refusal`).
+    """
 
     attempt_id: bytes
     reason: str
+    is_refusal: bool = False
 
 
 class MoveEnded(Record, frozen=True, kw_only=True, tag="move_ended"):

@@ -17,7 +17,8 @@ class Moving:
     Attributes:
         choice: What its operator says; None leaves it to the policy.
         failed_height: Since when the newest try is refused or came back; None if it did not.
-        refusal: Why the newest join was refused; None if it was not.
+        refusal: Why the newest join was refused, or the factory that it led to; None if it was not.
+        is_own_refusal: Whether it was we that refused: until a payment is on its way.
         payment: The hash of what is on its way, or was the last; None before the first.
         is_under_way: Whether that has neither arrived nor come back.
         hindrance: Why a channel did not carry the newest try; None once one did.
@@ -27,6 +28,7 @@ class Moving:
     choice: bool | None = None
     failed_height: int | None = None
     refusal: str | None = None
+    is_own_refusal: bool = False
     payment: bytes | None = None
     is_under_way: bool = False
     hindrance: str | None = None
@@ -53,9 +55,12 @@ def with_dying_record(
     before = moving.get(record.attempt_id, NOT_MOVING)
     match record:
         case dr.MoveChosen(is_moving=is_moving):
-            after = replace(before, choice=is_moving, failed_height=None, refusal=None)
+            after = replace(_unrefused(before), choice=is_moving, failed_height=None)
         case dr.MoveStarted(payment_hash=payment_hash):
-            after = replace(before, payment=payment_hash, is_under_way=True, hindrance=None)
+            begun = replace(before, payment=payment_hash, is_under_way=True, hindrance=None)
+            after = _unrefused(begun)
+        case dr.MoveHindered(reason=reason, is_refusal=True):
+            after = replace(before, refusal=reason, is_own_refusal=True, failed_height=height)
         case dr.MoveHindered(reason=reason):
             after = replace(before, hindrance=reason)
         case dr.MoveEnded(is_moved=True, amount_msat=amount_msat):
@@ -73,6 +78,14 @@ def with_join_answer(
 ) -> Map[bytes, Moving]:
     """Return how far a client has moved, after its wish to move out was answered in the lobby."""
     before = moving.get(attempt_id, NOT_MOVING)
-    failed_height = None if refusal is None else height
-    after = replace(before, refusal=refusal, failed_height=failed_height)
+    if refusal is not None:
+        after = replace(_unrefused(before), refusal=refusal, failed_height=height)
+    else:
+        # What we refused we may refuse again: it is said until a factory is there.
+        after = before if before.is_own_refusal else _unrefused(before)
+        after = replace(after, failed_height=None)
     return moving.set(attempt_id, after)
+
+
+def _unrefused(moving: Moving) -> Moving:
+    return replace(moving, refusal=None, is_own_refusal=False)

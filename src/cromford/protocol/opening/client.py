@@ -9,6 +9,7 @@ from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.protocol import events as ev
 from cromford.protocol.channels.client import begin
 from cromford.protocol.faults import FaultyLsp, Refusal
+from cromford.protocol.journal import dying_records as dr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import (
@@ -146,8 +147,7 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
     try:
         check_ladder(claims, facts, coins)
     except Refusal as refusal:
-        abort(turn, attempt_id, f"refused: {refusal}")
-        withdraw(turn)
+        _turn_down(turn, attempt_id, f"refused: {refusal}", str(refusal))
         return
     turn.remember(
         op.ProposalAccepted(
@@ -256,8 +256,7 @@ def on_signatures(turn: Turn[ClientState], message: m.SignedBelow | m.SignedRoot
         else:
             _on_signed_root(turn, attempt, message)
     except FaultyLsp as fault:
-        abort(turn, attempt.attempt_id, f"the LSP is at fault: {fault}")
-        withdraw(turn)
+        _turn_down(turn, attempt.attempt_id, f"the LSP is at fault: {fault}", str(fault))
 
 
 def _on_signed_below(
@@ -335,6 +334,20 @@ def abort(turn: Turn[ClientState], attempt_id: bytes, reason: str) -> None:
     turn.remember(op.AttemptAborted(attempt_id=attempt_id, reason=reason, culprits=()))
     turn.ask(fx.DropPools(pool_ids=pool_ids_of(attempt.join)), _cleared(attempt))
     turn.send(attempt.lsp_node_id, m.Abort(attempt_id=attempt_id, reason=reason))
+
+
+def _turn_down(turn: Turn[ClientState], attempt_id: bytes, reason: str, refusal: str) -> None:
+    """End an attempt that we do not take part in, and the wish that led to it.
+
+    Who moves out of a factory that dies wishes anew some blocks later: asked for at once, the same
+    terms would end the same ceremony for everybody else.
+    """
+    wish = turn.state.wish
+    abort(turn, attempt_id, reason)
+    if wish is not None and wish.moves_from:
+        why = refusal[: m.REASON_SIZE_MAX]
+        turn.remember(dr.MoveHindered(attempt_id=wish.moves_from, reason=why, is_refusal=True))
+    withdraw(turn)
 
 
 def on_deadline(turn: Turn[ClientState], attempt_id: bytes) -> None:

@@ -1,9 +1,11 @@
 """Whoever has to join again because of others loses neither its place nor its wish by it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from tests.protocol.attacks import refusal, with_house, with_pool
+from tests.protocol.moving_clients import POLICY, factory_with_money, mine_to, old_of, told
 from tests.protocol.pump import LEAST_SAT, Pump, PumpNode
 
 from cromford import effects as fx
@@ -11,6 +13,7 @@ from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.gathered import Member
+from cromford.protocol.journal.moving import RETRY_BLOCKS
 from cromford.protocol.lobby import choosing
 from cromford.protocol.lobby.build import MEMBERS_MAX, refusal_of
 from cromford.protocol.policy import LspPolicy
@@ -85,3 +88,66 @@ def test_of_those_who_join_again_only_who_ended_the_ceremony_counts_twice() -> N
     spoiled(pump)
     pump.run()
     assert pump.lsp.state.house.n_new_joins == N_CLIENTS + 1
+
+
+def crowd() -> Pump:
+    """Return clients that wait, more than may come in one block, after their LSP's restart."""
+    pump = Pump(N_CLIENTS, policy=replace(NARROW, new_joins_per_block=2))
+    for place in range(0, N_CLIENTS, 2):
+        pump.join(*pump.clients[place : place + 2])
+        pump.mine()
+    assert len(pump.lsp.state.house.members) == N_CLIENTS
+    pump.restart(pump.lsp)
+    pump.run()
+    assert len(pump.lsp.state.house.members) == 2
+    return pump
+
+
+def test_a_wish_that_waited_and_is_refused_for_a_moment_is_asked_for_again() -> None:
+    pump = crowd()
+    refused = [client for client in pump.clients if client.state.joining is None]
+    assert len(refused) == 2
+    height = pump.chain.height
+    for client in refused:
+        assert "too many new clients" in (client.state.refusal or "")
+        assert client.state.wish is not None
+        assert client.state.paused_until == height + RETRY_BLOCKS
+    pump.mine(RETRY_BLOCKS - 1)
+    assert len(pump.lsp.state.house.members) == 2
+    pump.mine()
+    assert len(pump.lsp.state.house.members) == N_CLIENTS
+    assert all(client.state.refusal is None for client in refused)
+
+
+def test_one_that_never_waited_is_over_and_so_is_one_that_its_operator_takes_back() -> None:
+    pump = crowd()
+    refused = [client for client in pump.clients if client.state.joining is None]
+    first, second = refused
+    pump.handle(first, ev.LeaveRequested())
+    assert first.state.wish is None
+    pump.join(first)
+    assert first.state.wish is None, "it was never let wait"
+    pump.mine(2 * RETRY_BLOCKS)
+    assert first.node_id not in pump.lsp.state.house.members
+    assert second.node_id in pump.lsp.state.house.members
+
+
+def test_a_wish_that_is_refused_gives_way_to_one_that_moves_out() -> None:
+    pump = factory_with_money(2, policy=replace(POLICY, min_clients=3))
+    alice = pump.clients[0]
+    mine_to(pump, old_of(alice).lifetime.dying_height - 1)
+    pump.join(alice)
+
+    def refused(_sender: PumpNode, receiver: PumpNode, message: m.Message) -> Sequence[m.Message]:
+        if isinstance(message, m.Joined) and receiver is alice:
+            return (m.Refused(factory_pubkey=message.factory_pubkey, reason="not today"),)
+        return (message,)
+
+    with pump.tampering(refused):
+        pump.disconnect(alice)
+        pump.connect(alice)
+        pump.run()
+        assert alice.state.wish is not None
+        assert not alice.state.wish.moves_from
+        pump.mine()
+    assert told(alice, lr.WishMade)[-1].moves_from == old_of(alice).attempt_id

@@ -128,8 +128,8 @@ def client_status(console: Console, status: Document) -> None:
     if status["refusal"]:
         rows.append(("refused", status["refusal"]))
     if status["paused_until_height"] is not None:
-        until = f"after too many that came to nothing: at height {status['paused_until_height']:,}"
-        rows.append(("joins again", until))
+        why = "" if status["refusal"] else "after too many that came to nothing: "
+        rows.append(("joins again", f"{why}at height {status['paused_until_height']:,}"))
     facts(console, rows)
     market.liquidity(console, status["channels"])
     dying.ending(console, status["dying"])

@@ -302,9 +302,11 @@ def _end_payments(turn: Turn[ClientState]) -> None:
 
 
 def _wish(turn: Turn[ClientState], old: ClientAttempt) -> None:
-    """Wish for a channel in the next factory; the operator's own wish goes first."""
+    """Wish for a channel in the next factory; the operator's own wish goes first, until refused."""
     state = turn.state
-    if state.wish is not None or state.joining is not None or state.open_attempt is not None:
+    if state.joining is not None or state.open_attempt is not None:
+        return
+    if state.wish is not None and state.wish.refused_height is None:
         return
     wish = wish_of(state, old)
     if wish is None:

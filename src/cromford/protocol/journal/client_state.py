@@ -48,7 +48,12 @@ from cromford.protocol.journal.kept import KeptJoin, kept_join
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.mark import Restored
 from cromford.protocol.journal.marking import after_restore, marked, unmarked
-from cromford.protocol.journal.moving import Moving, with_dying_record, with_join_answer
+from cromford.protocol.journal.moving import (
+    RETRY_BLOCKS,
+    Moving,
+    with_dying_record,
+    with_join_answer,
+)
 from cromford.protocol.journal.opened import client_link
 from cromford.protocol.journal.pause import (
     ABORTS_TO_PAUSE,
@@ -90,13 +95,20 @@ class ClientConfig:
 class Wish:
     """A channel of `capacity_sat`, at least `capacity_least_sat`, is wanted in the next factory.
 
-    `moves_from` is the factory that the client moves out of by itself; empty where its operator
-    wants the channel.
+    Attributes:
+        capacity_sat: What is wanted.
+        capacity_least_sat: What is enough.
+        moves_from: The factory that the client moves out of by itself; empty where its operator
+            wants the channel.
+        was_accepted: Whether the LSP let it wait before.
+        refused_height: Since when the LSP refuses it all the same; None if it does not.
     """
 
     capacity_sat: int
     capacity_least_sat: int
     moves_from: bytes = b""
+    was_accepted: bool = False
+    refused_height: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +189,9 @@ class ClientState:
     def paused_until(self) -> int | None:
         """The height from which it joins again by itself, or None if it need not wait."""
         until = closed_until(self.join_heights, limit=ABORTS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
+        refused_height = None if self.wish is None else self.wish.refused_height
+        if refused_height is not None:
+            until = max(until, refused_height + RETRY_BLOCKS)
         return until if self.chain.height < until else None
 
     def attempt_with(self, node_id: bytes, attempt_id: bytes) -> ClientAttempt | None:
@@ -514,8 +529,22 @@ def _with_answer(state: ClientState, record: lr.JoinAnswered) -> ClientState:
         )
         state = replace(state, moving=moving)
     if record.refusal is None:
-        return replace(state, joining=replace(joining, is_accepted=True))
-    return replace(state, joining=None, wish=None, refusal=record.refusal)
+        accepted = wish and replace(wish, was_accepted=True, refused_height=None)
+        return replace(
+            state, joining=replace(joining, is_accepted=True), wish=accepted, refusal=None
+        )
+    return replace(state, joining=None, wish=_refused(state, wish), refusal=record.refusal)
+
+
+def _refused(state: ClientState, wish: Wish | None) -> Wish | None:
+    """Return what is left of a wish that the LSP refused.
+
+    One that it let wait before, its operator's, stays: the lobby may be full for a moment, after an
+    abort or a restart with which everybody comes back at once. One that moves out is made anew.
+    """
+    if wish is None or wish.moves_from or not wish.was_accepted:
+        return None
+    return replace(wish, refused_height=state.chain.height)
 
 
 def _with_proposal(state: ClientState, record: op.ProposalReceived) -> ClientState:

@@ -15,8 +15,10 @@ from cromford.channel.stage import Edition
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
+from cromford.protocol import policy
 from cromford.protocol.channels.client import is_usable
 from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT, has_moved_out
+from cromford.protocol.dying.outlook import outlook_of
 from cromford.protocol.exiting.client import exit_effects
 from cromford.protocol.exiting.client import watched as watched_outpoints
 from cromford.protocol.faults import Rejected
@@ -121,6 +123,27 @@ def test_nobody_retires_from_a_factory_that_does_not_die() -> None:
 
     assert not moved_at(dying_height - 1)
     assert moved_at(dying_height)
+
+
+def test_nobody_retires_on_a_funding_that_is_too_shallow_for_what_was_bought(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What grew large since its terms were agreed asks for more, here as at each payment."""
+    world = dying_world(1)
+    (mover,) = world.pump.clients
+    world.move(mover)
+    state, attempt = mover.state, world.attempt(mover)
+    capacity_sat = world.new_link(mover).present.capacity_sat
+    txid = world.pump.held(mover).funding_tx.txid
+    monkeypatch.setattr(policy, "LARGE_CAPACITY_SAT", capacity_sat)
+    for depth in (policy.MIN_DEPTH_LARGE - 1, policy.MIN_DEPTH_LARGE):
+        confirmed = state.chain.confirmed.set(txid, state.chain.height - depth + 1)
+        chain = replace(state.chain, confirmed=confirmed)
+        is_deep = depth == policy.MIN_DEPTH_LARGE
+        assert (moved_to(replace(state, chain=chain), attempt) is not None) is is_deep
+        outlook = outlook_of(replace(state, chain=chain), attempt)
+        assert outlook is not None
+        assert (outlook.status == "moved") is is_deep
 
 
 def test_whatever_is_under_way_keeps_the_keys_until_the_last_answer() -> None:

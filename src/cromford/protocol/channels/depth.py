@@ -39,10 +39,15 @@ def _least_depth(attempt: ClientAttempt | LspAttempt, capacities_sat: Sequence[i
     return least_depth(terms.min_depth, capacities_sat, candidates=terms.candidates)
 
 
+def depth_asked(attempt: ClientAttempt | LspAttempt, link: Link) -> int:
+    """Return how many confirmations a channel asks for, by what it holds now."""
+    return _least_depth(attempt, (link.present.capacity_sat,))
+
+
 def why_not_deep(attempt: ClientAttempt | LspAttempt, chain: KnownChain, link: Link) -> str:
     """Return how far a funding is from what a channel asks for, in words."""
     depth = chain.depth(attempt.funding_tx.txid)
-    least = _least_depth(attempt, (link.present.capacity_sat,))
+    least = depth_asked(attempt, link)
     return (
         f"factory {attempt.attempt_id.hex()}: its funding {attempt.funding_tx.txid} has {depth} of "
         f"{told.counted(least, 'confirmation')}"

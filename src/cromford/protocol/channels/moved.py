@@ -49,7 +49,7 @@ def has_moved_out(old: Link, new: Link | None, chain: KnownChain, *, min_depth: 
         old: The channel in the factory that dies.
         new: The client's channel in a later factory; None if it has none.
         chain: What is known of the chain.
-        min_depth: At which depth the new factory's terms let it be paid through.
+        min_depth: At which depth the new one may be paid through, by what it holds.
     """
     if new is None or new.channel_id == old.channel_id or not is_alive(new, chain):
         return False

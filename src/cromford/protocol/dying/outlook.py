@@ -7,6 +7,7 @@ from cromford import told
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.coverage import room_msat
+from cromford.protocol.channels.depth import depth_asked
 from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT, has_moved_out
 from cromford.protocol.dying.client import (
     can_move_out,
@@ -71,7 +72,7 @@ def _is_out(state: ClientState, link: Link, target: ClientAttempt | None) -> boo
     return (
         target is not None
         and new is not None
-        and has_moved_out(link, new, state.chain, min_depth=target.terms.min_depth)
+        and has_moved_out(link, new, state.chain, min_depth=depth_asked(target, new))
     )
 
 

@@ -9,6 +9,7 @@ elsewhere before.
 from typing import Final
 
 from cromford import effects as fx
+from cromford.protocol.channels.depth import depth_asked
 from cromford.protocol.channels.moved import has_moved_out
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
@@ -86,7 +87,7 @@ def moved_to(state: ClientState, attempt: ClientAttempt) -> ClientAttempt | None
             and not (other.is_retired or other.is_exiting)
             and new is not None
             and not _is_dying(state, other)
-            and has_moved_out(old, new, state.chain, min_depth=other.terms.min_depth)
+            and has_moved_out(old, new, state.chain, min_depth=depth_asked(other, new))
         ):
             return other
     return None

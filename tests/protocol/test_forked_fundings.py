@@ -14,10 +14,12 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.daemon.views import client as client_views
 from cromford.daemon.views import lsp as lsp_views
+from cromford.daemon.views.channels import status_of
 from cromford.protocol import events as ev
 from cromford.protocol import policy
 from cromford.protocol.channels.depth import NOT_DEEP
 from cromford.protocol.channels.htlc_rules import publish_height
+from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Rejected
 from cromford.wallet.spending import plan_return
 
@@ -98,10 +100,24 @@ def test_a_channel_that_grew_large_is_paid_through_at_a_large_ones_depth(
     monkeypatch.setattr(policy, "LARGE_CAPACITY_SAT", capacity_sat)
     early = make_invoice(pump, bob, PAID_MSAT)
     while pump.factory.chain.depth(pump.attempt.funding_tx.txid) < policy.MIN_DEPTH_LARGE:
+        assert channel_words(pump, alice) == ("pending", "pending")
+        line = client_views.summary(alice.state, pump.held(alice), FRESH)
+        assert line["min_depth"] == policy.MIN_DEPTH_LARGE
         for asker, event in ((alice, early), (pump.lsp, early), (bob, AN_INVOICE)):
             assert rejected(asker, event) == NOT_DEEP
         pump.mine()
+    assert channel_words(pump, alice) == ("open", "open")
     assert pay(pump, alice, bob, PAID_MSAT).status == "paid"
+
+
+def channel_words(pump: ForkedPump, client: PumpNode) -> tuple[str, str]:
+    """Return how a client's channel stands, as both sides show it."""
+    link = book(client).ordered_links[0]
+    other = pump.factory.book.links[link.channel_id]
+    return (
+        status_of(link, client_views.standing_of(client.state, link, FRESH)),
+        status_of(other, lsp_views.standing_of(pump.factory, other, FRESH)),
+    )
 
 
 @pytest.mark.parametrize("side", ["payee"])

@@ -21,7 +21,7 @@ from cromford.daemon.views.ladder import client_candidates, overtaken_as
 from cromford.daemon.views.market import liquidity_of, receipts_of
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.protocol.channels.client import is_usable
-from cromford.protocol.channels.depth import is_deep
+from cromford.protocol.channels.depth import depth_asked, is_deep
 from cromford.protocol.exiting.client import is_swept, link_of, was_closed
 from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.facts import Facts
@@ -163,7 +163,7 @@ def _once_checked(
         "candidates": client_candidates(attempt, state.chain),
         "funding_amount_sat": branch.funding_amount_sat,
         "confirmations": state.chain.depth(attempt.funding_tx.txid),
-        "min_depth": terms.min_depth,
+        "min_depth": terms.min_depth if link is None else depth_asked(attempt, link),
         "expiry_height": terms.expiry_height,
         "blocks_to_expiry": terms.expiry_height - state.chain.height,
         "exit_deadline_height": remaining.exit_deadline_height,
@@ -259,7 +259,7 @@ def standing_of(state: ClientState, link: Link, facts: Facts) -> channel_views.S
         is_markable=facts.unmarkable is None,
         is_exiting=attempt.is_exiting or channel_views.is_on_chain(link, chain),
         depth=chain.depth(attempt.funding_tx.txid),
-        min_depth=attempt.terms.min_depth,
+        min_depth=depth_asked(attempt, link),
         is_swept=is_swept(state, attempt),
         is_closed=was_closed(state, attempt),
         is_closing=is_frozen(link.closes, chain),

@@ -32,6 +32,7 @@ from cromford.daemon.views.market import advances_of, leaves_of, sold_totals
 from cromford.daemon.views.words import phase_word, shape_word, vertex_word
 from cromford.factory.lifetime import Period
 from cromford.protocol.channels.coverage import limit_in
+from cromford.protocol.channels.depth import depth_asked
 from cromford.protocol.channels.lsp import is_usable
 from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.exiting.lsp import is_over as leads_nowhere
@@ -278,7 +279,7 @@ def standing_of(factory: Factory, link: Link, facts: Facts) -> Standing:
         is_markable=facts.unmarkable is None,
         is_exiting=link.client in factory.exits or is_on_chain(link, chain),
         depth=chain.depth(attempt.funding_tx.txid),
-        min_depth=attempt.terms.min_depth,
+        min_depth=depth_asked(attempt, link),
         is_swept=is_swept(factory, link.client),
         is_closed=was_closed(factory, link.client),
         is_closing=is_frozen(link.closes, chain),

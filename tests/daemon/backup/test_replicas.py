@@ -147,19 +147,28 @@ def test_a_place_that_is_away_stalls_nobody_is_told_of_and_is_caught_up_with(
     assert sum(message.startswith("replica_goes_on") for message in said) == 1
 
 
+@pytest.mark.parametrize(
+    ("failed", "why"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
 def test_a_write_that_fails_makes_it_begin_again(
-    home: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, place: Path, monkeypatch: pytest.MonkeyPatch, failed: Exception, why: str
 ) -> None:
+    """Whatever it was need not last: its thread goes on, and says meanwhile that it is behind."""
     with running(home, place) as (store, replica):
         fill(store)
         caught_up(store, replica)
 
         def full(*_args: object) -> None:
-            raise OSError(28, "No space left on device")
+            raise failed
 
         monkeypatch.setattr(SealedWriter, "flush", full)
         store.append([Entry("house", b"too much")])
         until(lambda: replica.failure)
+        assert replica.failure == f"{place}: {why}"
         monkeypatch.undo()
         caught_up(store, replica)
         now = content(store)

@@ -181,7 +181,7 @@ class Replica:
                     self._make_base()
                 if not self._write_waiting():
                     return
-            except (OSError, StoreFailed, BadFile) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, memory, say, it may pass
                 self._give_up(error)
                 if self._is_over():
                     return
@@ -240,7 +240,13 @@ class Replica:
 
     def _give_up(self, error: Exception) -> None:
         if self.failure is None:
-            _log.error("replica_failed place=%s reason=%s", self._root, reason_of(error))
+            is_foreseen = isinstance(error, OSError | StoreFailed | BadFile)
+            _log.error(
+                "replica_failed place=%s reason=%s",
+                self._root,
+                reason_of(error),
+                exc_info=None if is_foreseen else error,
+            )
         self.failure = reason_at(self._root, error)
         self._close_segment()
         with self._changed:

@@ -37,7 +37,7 @@ def reason_of(error: Exception) -> str:
     """Return why a place could not be read or written, in words and without a number."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error)
+    return str(error) or type(error).__name__
 
 
 def reason_at(place: Path, error: Exception) -> str:

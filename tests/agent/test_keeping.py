@@ -113,3 +113,11 @@ def test_a_package_that_cannot_be_read_any_more_takes_none_of_the_others_along()
     again = keeping_of(store)
     assert list(again.held) == [ALICE.package_id]
     assert again.n_unreadable == 1
+    full = keeping_of(store, packages_max=2)
+    assert full.take(BOB), "handed over once more, it takes its own place"
+    assert full.n_unreadable == 0
+    store.replace_checkpoint(Checkpoint(stream=STREAM, n=0, snapshot=b"", rows=(row,)))
+    again = keeping_of(store)
+    again.give_back(BOB.package_id)
+    assert again.n_unreadable == keeping_of(store).n_unreadable == 0
+    assert list(keeping_of(store).held) == [ALICE.package_id]

@@ -278,19 +278,19 @@ class AgentDaemon:
         wanted = read_params(params, _WithdrawParams).package_id.lower()
         async with self._rounds.lock:
             package_id = self._find(wanted)
-            held = self._keeping.held[package_id]
+            held = self._keeping.held.get(package_id)
             self._keeping.give_back(package_id)
             self._rounds.forget(package_id)
         _log.info("package_withdrawn id=%s", package_id.hex())
         return {
             "withdrawn": True,
             "package_id": package_id.hex(),
-            "begun_height": held.begun_height,
+            "begun_height": None if held is None else held.begun_height,
         }
 
     def _find(self, wanted: str) -> bytes:
-        held = self._keeping.held
-        return find_id(held, wanted, what="package", many="packages", listed_by="list")
+        ids = self._keeping.ids  # What cannot be read any more is named by the log alone.
+        return find_id(ids, wanted, what="package", many="packages", listed_by="list")
 
 
 def _invalid(error: InvalidPackage) -> ApiFailure:

@@ -59,7 +59,7 @@ class Keeping:
         self._store = store
         self._network = network
         self.packages_max = packages_max
-        self.n_unreadable = 0
+        self._unreadable: set[bytes] = set()
         self._open()
         self._held = dict(self._read())
 
@@ -67,6 +67,16 @@ class Keeping:
     def held(self) -> Mapping[bytes, HeldPackage]:
         """The packages by their ids."""
         return MappingProxyType(self._held)
+
+    @property
+    def n_unreadable(self) -> int:
+        """How many are kept that cannot be read: until they are given back, or taken anew."""
+        return len(self._unreadable)
+
+    @property
+    def ids(self) -> tuple[bytes, ...]:
+        """The ids of all that are kept, readable or not."""
+        return (*self._held, *self._unreadable)
 
     def take(self, package: ExitPackage) -> bool:
         """Hold a package, durably; return whether it was not held before.
@@ -86,12 +96,13 @@ class Keeping:
                 "package_held",
                 f"another package of the same channel is held: {package.package_id.hex()}",
             )
-        if held is None and len(self._held) + self.n_unreadable >= self.packages_max:
+        if package.package_id not in self.ids and len(self.ids) >= self.packages_max:
             raise NotHeld("agent_full", f"the agent holds {self.packages_max} packages, its most")
         value = msgspec.json.encode(package_document(package))
         self._write(Row(PACKAGES, package.package_id, value))
         begun_height = None if held is None else held.begun_height
         self._held[package.package_id] = HeldPackage(package=package, begun_height=begun_height)
+        self._unreadable.discard(package.package_id)
         return held is None
 
     def begin(self, package_id: bytes, height: int) -> HeldPackage:
@@ -111,7 +122,8 @@ class Keeping:
             StoreFailed: If the disk refused: stop.
         """
         self._write(Row(PACKAGES, package_id, None), Row(BEGUN, package_id, None))
-        del self._held[package_id]
+        self._held.pop(package_id, None)
+        self._unreadable.discard(package_id)
 
     def _open(self) -> None:
         whose = msgspec.json.encode({"role": "agent", "network": self._network.name})
@@ -130,7 +142,7 @@ class Keeping:
                 package = read_package(value, self._network)
             except InvalidPackage as error:
                 # It was in order once. The others are published all the same.
-                self.n_unreadable += 1
+                self._unreadable.add(package_id)
                 _log.error("package_unreadable id=%s reason=%s", package_id.hex(), error)
                 continue
             height = begun.get(package_id)

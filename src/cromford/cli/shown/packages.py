@@ -72,7 +72,8 @@ def agent_status(console: Console, status: AgentStatus) -> None:
         ("next deadline", _height(status["next_deadline_height"])),
     ]
     if status["n_unreadable"]:
-        rows.append(("UNREADABLE", f"{status['n_unreadable']:,} packages; see the log"))
+        kept = f"{status['n_unreadable']:,} packages: the log names them, `agent withdraw` ends them"
+        rows.append(("UNREADABLE", kept))
     facts(console, rows)
 
 

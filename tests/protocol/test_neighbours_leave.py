@@ -25,7 +25,7 @@ from cromford.protocol.channels.client import is_usable as is_usable_for_client
 from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.channels.lsp import is_usable as is_usable_for_lsp
 from cromford.protocol.exiting.client import arriving_total_sat
-from cromford.protocol.exiting.lsp import COME_BACK_BLOCKS
+from cromford.protocol.exiting.stake import COME_BACK_BLOCKS
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.link import Link
 from cromford.protocol.policy import LspPolicy

@@ -53,6 +53,7 @@ from cromford.protocol.exiting.stake import (
     htlcs_at_stake,
     is_failed_for_long,
     is_htlc_at_stake,
+    is_just_back,
     is_worth_an_exit,
 )
 from cromford.protocol.exiting.superseded import end_if_superseded, learn_state
@@ -505,7 +506,11 @@ def _reason_to_exit(
         return None
     if link.is_poisoned(state.chain):
         return None  # Its poisons are published without it.
-    if is_htlc_at_stake(state.book, link, chain=state.chain, height=height):
+    # Blocks that do not come leave no time to wait; nor does what we took, and may yet lose.
+    has_time = height == turn.height and is_just_back(turn.facts, height=height)
+    if is_htlc_at_stake(
+        state.book, link, chain=state.chain, height=height, counts_offered=not has_time
+    ):
         return HTLC_EXPIRES
     if not is_worth_an_exit(state.book, link, turn.facts.fees):
         return None

@@ -63,6 +63,7 @@ from cromford.protocol.exiting.stake import (
     htlcs_at_stake,
     is_failed_for_long,
     is_htlc_at_stake,
+    is_just_back,
     is_worth_an_exit,
 )
 from cromford.protocol.exiting.superseded import (
@@ -86,8 +87,6 @@ from cromford.protocol.turn import Turn
 from cromford.watch.exit import swept_by
 from cromford.watch.feerates import OwnFees
 
-# In which clients come back to an LSP that was away itself: weeks of blocks are read in a moment.
-COME_BACK_BLOCKS: Final = 6
 EXITING: Final = "the LSP brings the channel on chain"
 RESTORED: Final = (
     "the store was restored from a backup: what it has of this factory may be superseded, and is "
@@ -509,11 +508,9 @@ def _left_behind_by(turn: Turn[Factory], link: Link) -> str | None:
     )
     if is_left and link.client in turn.state.held_keys | turn.state.lost_keys:
         return "the client moved out"
-    is_waited_for = not turn.facts.is_fresh or (
-        turn.facts.fresh_since >= 0 and turn.height < turn.facts.fresh_since + COME_BACK_BLOCKS
-    )
-    is_vanished = is_left and not is_waited_for and turn.facts.directory.is_vanished(link.node_id)
-    return "the client vanished" if is_vanished else None
+    if not is_left or is_just_back(turn.facts, height=turn.height):
+        return None
+    return "the client vanished" if turn.facts.directory.is_vanished(link.node_id) else None
 
 
 def on_headers(turn: Turn[Factory]) -> None:

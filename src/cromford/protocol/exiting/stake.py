@@ -11,6 +11,7 @@ from cromford.channel.commitment import balances_sat, untrimmed_htlcs
 from cromford.channel.content import Htlc
 from cromford.channel.stage import Edition, HtlcStage, LiveHtlc
 from cromford.protocol.channels.htlc_rules import publish_height
+from cromford.protocol.facts import Facts
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
@@ -18,6 +19,8 @@ from cromford.watch.feerates import OwnFees
 from cromford.watch.worth import sweep_sat
 
 HTLC_EXPIRES: Final = "an HTLC expires"  # Why a channel is brought on chain in time.
+# In which the other side comes back to one that was away: weeks of blocks are read in a moment.
+COME_BACK_BLOCKS: Final = 6
 
 
 def htlcs_at_stake(book: Book, link: Link) -> list[Htlc]:
@@ -35,15 +38,36 @@ def htlcs_at_stake(book: Book, link: Link) -> list[Htlc]:
     ]
 
 
-def is_htlc_at_stake(book: Book, link: Link, *, chain: KnownChain, height: int) -> bool:
+def is_htlc_at_stake(
+    book: Book, link: Link, *, chain: KnownChain, height: int, counts_offered: bool = True
+) -> bool:
     """Say whether the channel has to go on chain now, because of an HTLC's expiry.
 
     Whatever the HTLC holds: one with an output always holds more than it costs to steal.
+
+    Args:
+        book: All channels and payments of this side.
+        link: The channel.
+        chain: How much of its way out is on chain.
+        height: The height of now.
+        counts_offered: Whether those count that we offered.
     """
     return any(
         publish_height(link, htlc.cltv_expiry, chain=chain) <= height
         for htlc in htlcs_at_stake(book, link)
+        if counts_offered or htlc.offered_by is not link.me
     )
+
+
+def is_just_back(facts: Facts, *, height: int) -> bool:
+    """Say whether we were away, or still read, and the other side had no time to come back to us.
+
+    Args:
+        facts: What is known of the world now.
+        height: The height of the block that was read last.
+    """
+    is_new_here = facts.fresh_since >= 0 and height < facts.fresh_since + COME_BACK_BLOCKS
+    return not facts.is_fresh or is_new_here
 
 
 def is_worth_an_exit(book: Book, link: Link, fees: OwnFees) -> bool:

@@ -1,0 +1,83 @@
+"""Whoever was away, and comes back when an HTLC of its own is due, hears its LSP first."""
+
+from typing import Final
+
+from tests.protocol.paying_clients import book, live_factory, make_invoice, newest_link, pay
+from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.test_leaving import QUICK, reasons_to_leave
+from tests.protocol.unanswered import FIRST_MSAT, WORTH_MSAT, mine_to, only_expiry, pending_for
+
+from cromford.protocol.channels.htlc_rules import publish_height
+from cromford.protocol.exiting.stake import COME_BACK_BLOCKS, HTLC_EXPIRES
+from cromford.protocol.facts import Facts
+
+AWAY_BLOCKS: Final = 30
+
+
+def away_until_late(pump: Pump, node: PumpNode) -> int:
+    """Let a client be away until its HTLC is due long since; return the height of then."""
+    link = newest_link(node)
+    due_height = publish_height(link, only_expiry(link), chain=node.state.chain)
+    pump.disconnect(node)
+    pump.blind.add(node.name)
+    mine_to(pump, due_height + AWAY_BLOCKS)
+    pump.blind.remove(node.name)
+    back_height = pump.chain.height
+
+    def facts_at(own_height: int) -> Facts:
+        is_reading = own_height < back_height
+        return Facts(
+            stale="blocks are missing" if is_reading else None,
+            header_height=max(own_height, back_height),
+            fresh_since=-1 if is_reading else back_height,
+        )
+
+    node.facts_at = facts_at
+    pump.restart(node)
+    pump.disconnect(node)
+    pump.sync()
+    pump.run()
+    assert node.state.chain.height == back_height
+    return back_height
+
+
+def held_at_the_lsp() -> tuple[Pump, PumpNode]:
+    """Return a payer whose HTLC its LSP has to give back, and has nobody to give it to."""
+    pump = live_factory(3, policy=QUICK)
+    alice, bob, _ = pump.clients
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    pump.disconnect(bob)
+    pump.handle(alice, make_invoice(pump, bob, WORTH_MSAT))
+    pump.run()
+    return pump, alice
+
+
+def test_a_payer_that_was_away_is_given_back_what_failed_and_stays() -> None:
+    pump, alice = held_at_the_lsp()
+    back_height = away_until_late(pump, alice)
+    mine_to(pump, back_height + COME_BACK_BLOCKS - 1)
+    assert reasons_to_leave(alice) == []
+    pump.connect(alice)
+    pump.run()
+    (payment_hash,) = book(alice).payments
+    assert book(alice).payments[payment_hash].status == "failed"
+    pump.mine(COME_BACK_BLOCKS)
+    assert reasons_to_leave(alice) == []
+    assert pay(pump, pump.lsp, alice, 1_000_000).status == "paid"
+
+
+def test_a_payer_whose_lsp_does_not_come_leaves_after_all() -> None:
+    pump, alice = held_at_the_lsp()
+    back_height = away_until_late(pump, alice)
+    mine_to(pump, back_height + COME_BACK_BLOCKS - 1)
+    assert reasons_to_leave(alice) == []
+    pump.mine()
+    assert reasons_to_leave(alice) == [HTLC_EXPIRES]
+
+
+def test_a_payee_that_was_away_leaves_at_once_for_what_it_took() -> None:
+    """From the expiry on its LSP may take that back."""
+    pump = live_factory(3, policy=QUICK)
+    bob, _ = pending_for(pump, "payee", WORTH_MSAT)
+    away_until_late(pump, bob)
+    assert reasons_to_leave(bob) == [HTLC_EXPIRES]

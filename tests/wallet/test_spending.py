@@ -10,6 +10,7 @@ from tests.wallet.payments import STRANGER, keychain, script, spend, wallet_with
 from cromford.bitcoin.fees import P2TR_DUST_SAT, fee_sat_of
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.regtest.kernel import check_scripts
+from cromford.regtest.policy import dust_outputs
 from cromford.signing.signer import Signer
 from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Wallet, wallet_tx_vsize
@@ -18,6 +19,7 @@ from cromford.wallet.spending import DustSpending, SpendingPlan, plan_spending
 TIP = 10
 P2WPKH = b"\x00\x14" + b"\x07" * 20
 P2WSH = b"\x00\x20" + b"\x07" * 32
+OP_2 = 0x52
 coins = st.lists(
     st.one_of(st.integers(330, 20_000), st.integers(330, 10**9)), min_size=1, max_size=8
 )
@@ -126,6 +128,22 @@ def test_no_coin_too_many_is_spent(coins_sat: list[int], amount_sat: int, feerat
 def test_dust_is_not_paid(amount_sat: int) -> None:
     with pytest.raises(DustSpending, match=f"at least 330, received {amount_sat}"):
         plan(wallet_with(100_000), amount_sat)
+
+
+@pytest.mark.parametrize("size", [2, 20, 32, 33, 40])
+def test_no_node_takes_for_dust_what_is_paid_to_a_witness_program_of_any_size(size: int) -> None:
+    """One that is refused would keep its coins until its operator gives it up."""
+    to = bytes((OP_2, size)) + b"\x07" * size
+    wallet = wallet_with(100_000)
+    with pytest.raises(DustSpending) as refused:
+        plan(wallet, 1, to=to)
+    least_sat = int(str(refused.value).split()[3].rstrip(","))
+    for amount_sat in (least_sat, None):
+        smaller = wallet if amount_sat else wallet_with(least_sat + 60)
+        planned = plan(smaller, amount_sat, feerate=100, to=to)
+        assert dust_outputs(planned.tx) == []
+    with pytest.raises(InsufficientCoins):
+        plan(wallet_with(least_sat - 1), None, feerate=0, to=to)
 
 
 def test_one_satoshi_decides_between_change_and_fee_and_refusal() -> None:

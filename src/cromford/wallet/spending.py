@@ -4,7 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from cromford.bitcoin.fees import P2TR_DUST_SAT, P2TR_INPUT_WEIGHT, fee_sat_of
+from cromford.bitcoin.fees import (
+    P2TR_DUST_SAT,
+    P2TR_INPUT_WEIGHT,
+    SEGWIT_DUST_SAT,
+    fee_sat_of,
+)
 from cromford.bitcoin.timelock import NSEQUENCE_REPLACEABLE
 from cromford.bitcoin.tx import Tx, TxIn, TxOut
 from cromford.wallet.account import CHANGE
@@ -47,6 +52,12 @@ class _Payee:
 
     script_pubkey: bytes
     n_outputs: int = 1
+
+    @property
+    def least_sat(self) -> int:
+        """What each output holds at least, or nodes take it for dust: the longer, the more."""
+        is_longer = len(self.script_pubkey) > P2TR_SCRIPT_SIZE
+        return SEGWIT_DUST_SAT if is_longer else P2TR_DUST_SAT
 
 
 def plan_spending(
@@ -129,8 +140,8 @@ def _planned(
     feerate_sat_per_kw: int,
     tip_height: int,
 ) -> SpendingPlan:
-    if amount_sat is not None and amount_sat < P2TR_DUST_SAT:
-        raise DustSpending(f"amount_sat: at least {P2TR_DUST_SAT}, received {amount_sat}")
+    if amount_sat is not None and amount_sat < payee.least_sat:
+        raise DustSpending(f"amount_sat: at least {payee.least_sat}, received {amount_sat}")
     free = wallet.free(tip_height)
     coins = [coin for coin in free if _is_worth_spending(coin, feerate_sat_per_kw)][:N_INPUTS_MAX]
     if amount_sat is None:
@@ -141,7 +152,7 @@ def _planned(
         return planned
     fee_sat = _fee_sat(max(len(coins), 1), payee, feerate_sat_per_kw, has_change=False)
     raise InsufficientCoins(
-        needed_sat=payee.n_outputs * (amount_sat or P2TR_DUST_SAT) + fee_sat,
+        needed_sat=payee.n_outputs * (amount_sat or payee.least_sat) + fee_sat,
         available_sat=_sum_sat(coins),
         worthless_sat=_sum_sat(
             coin for coin in free if not _is_worth_spending(coin, feerate_sat_per_kw)
@@ -183,7 +194,7 @@ def _plan_all(
     total_sat = _sum_sat(coins)
     fee_sat = _fee_sat(len(coins), payee, feerate_sat_per_kw, has_change=False)
     amount_sat = (total_sat - fee_sat) // payee.n_outputs
-    if amount_sat < P2TR_DUST_SAT:
+    if amount_sat < payee.least_sat:
         return None
     fee_sat = total_sat - payee.n_outputs * amount_sat
     return _plan(wallet, payee, coins, amount_sat=amount_sat, change_sat=0, fee_sat=fee_sat)

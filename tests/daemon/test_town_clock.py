@@ -28,7 +28,11 @@ def unspent(coins: dict[str, Any]) -> list[tuple[str, int]]:
     return sorted((coin["outpoint"], coin["confirmations"]) for coin in coins["coins"])
 
 
-def test_a_daemon_started_before_its_node_waits_for_it(tmp_path: Path) -> None:
+def test_a_daemon_started_before_its_node_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cromford.daemon.api.wallet.FIRST_BLOCK_SECONDS", 0.1)
+
     async def scenario() -> None:
         with RegtestNode(tmp_path / "node") as node:
             port, chain = node.port, ChainOptions(url=node.url, cookie_file=node.cookie_file)
@@ -48,10 +52,17 @@ def test_a_daemon_started_before_its_node_waits_for_it(tmp_path: Path) -> None:
         assert (waiting["synced"], waiting["height"]) == (False, -1)
         assert waiting["chain"]["stale_kind"] == "node_silent"
         # What needs no node is answered meanwhile.
-        assert (await t.call("alice", "address"))["address"].startswith("bcrt1p")
+        assert (await t.call("alice", "wallet_balance"))["confirmed_sat"] == 0
+        # But no address: the wallet begins with the block that is the newest then.
+        assert (await t.call("alice", "wallet_balance"))["address"] == ""
+        with pytest.raises(ApiFailure, match="no block was read yet, and a new wallet") as refused:
+            await t.call("alice", "address")
+        assert (refused.value.code, refused.value.retryable) == ("chain_stale", True)
         with RegtestNode(tmp_path / "node", port=port):
             fresh = await t.until("alice", "status", lambda s: s["height"] == 0)
             assert (fresh["synced"], fresh["chain"]["stale_reason"]) == (True, None)
+            address = (await t.call("alice", "address"))["address"]
+            assert address.startswith("bcrt1p")
             await t.stop("alice")
 
     asyncio.run(scenario())
@@ -70,6 +81,7 @@ def test_who_asks_a_daemon_at_once_is_not_refused_for_want_of_its_node(
         async with town(tmp_path) as t:
             monkeypatch.setattr(ChainFollowing, "run", follow_late)
             await t.start_alone("alice", is_synced=False)
+            assert (await t.call("alice", "address"))["is_new"]
             await t.call("alice", "join", capacity_sat=CAPACITY_SAT)
 
     asyncio.run(scenario())

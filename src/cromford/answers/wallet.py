@@ -26,7 +26,7 @@ class WalletBalance(TypedDict):
     payments without a block spend, and `change_sat` what of it comes back to the wallet with their
     blocks. `arriving_sat` comes out of exits, and at an LSP out of what it sweeps of its factories,
     after its delays and less the fees of the sweeps. `refused` are the wallet's payments that the
-    node does not take.
+    node does not take. `address` is empty until a block was read: nothing would be found before.
     """
 
     confirmed_sat: Sat

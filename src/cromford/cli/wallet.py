@@ -304,7 +304,7 @@ def print_balance(console: Console, balance: Document) -> None:
                 ("refused by the node", lists.refused_text(refused))
                 for refused in balance["refused"]
             ),
-            ("next address", balance["address"]),
+            ("next address", balance["address"] or lists.NO_ADDRESS),
         ],
     )
 

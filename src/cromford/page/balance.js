@@ -26,7 +26,7 @@ function draw(balance, status) {
     channels.flatMap(troubles),
     facts([
       ["wallet", walletText(wallet)],
-      ["wallet address", h("code", { class: "long" }, wallet.address)],
+      ["wallet address", h("code", { class: "long" }, wallet.address || "-")],
     ]),
   ];
 }

@@ -39,7 +39,7 @@ function draw(status) {
       ["liquidity sold", sold(capital)],
       ["inbound liquidity", price(status.price)],
       ["wallet", walletText(wallet)],
-      ["wallet address", h("code", { class: "long" }, wallet.address)],
+      ["wallet address", h("code", { class: "long" }, wallet.address || "-")],
     ]),
   ];
 }

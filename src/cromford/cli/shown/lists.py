@@ -23,6 +23,7 @@ from cromford.told import counted
 
 TWO_COPIES: Final = "does a second copy of the data directory run? Stop one of them"
 NOT_LISTENING: Final = "nothing yet: it listens once it has read a block"
+NO_ADDRESS: Final = "none yet: it finds what is paid to it once it has read a block"
 RESTORED: Final = "marked: restored from a backup, it can only be closed"
 _GOES_ON: Final = frozenset({"open", "offline"})  # A channel whose neighbours leave.
 Document = dict[str, Any]
@@ -156,7 +157,7 @@ def _status_rows(status: Document) -> list[tuple[str, object]]:
         ("chain is", _freshness(status["chain"])),
         ("data directory", status["datadir"]),
         ("wallet", held),
-        ("wallet address", wallet["address"]),
+        ("wallet address", wallet["address"] or NO_ADDRESS),
         *(("refused by the node", refused_text(refused)) for refused in status["refused"]),
         *(("BUG MET", _failed_text(failed)) for failed in status["failed_decisions"]),
         *(("the store", warning) for warning in status["backup_warnings"]),

@@ -1,5 +1,6 @@
 """The wallet's API methods, the same for both daemons."""
 
+import asyncio
 from collections.abc import Iterator
 from decimal import ROUND_UP, Decimal
 from typing import Any, Final, Protocol
@@ -25,6 +26,7 @@ from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
+from cromford.daemon.chain_following import ChainFollowing
 from cromford.daemon.metrics import Sample
 from cromford.daemon.refusals import Refusals
 from cromford.ports import ChainUnavailable, TxRefused
@@ -38,6 +40,7 @@ from cromford.watch.feerates import OwnFeerate
 FEERATE_TARGET_BLOCKS: Final = 6
 EXIT_NOT_FOUND: Final = 4
 FEERATE_MAX_SAT_PER_VB: Final = 1000  # Above it somebody has mistyped.
+FIRST_BLOCK_SECONDS: Final = 10.0  # That whoever wants an address waits for a node that starts.
 
 
 class WalletOwner(Protocol):
@@ -54,6 +57,14 @@ class WalletOwner(Protocol):
     @property
     def height(self) -> int:
         """The height of the tip."""
+
+    @property
+    def recorded_height(self) -> int:
+        """The height from which on the wallet was read up to now; -1 if it is new."""
+
+    @property
+    def following(self) -> ChainFollowing:
+        """What waits for the first block."""
 
     @property
     def arriving_sat(self) -> int:
@@ -97,6 +108,7 @@ def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
     """Return `address`, and `wallet_` with balance, coins, send, split and abandon."""
 
     async def address() -> NewAddress:
+        await _check_looks(owner)
         wallet = owner.wallet
         script, is_new = wallet.next_script(RECEIVE), not wallet.is_at_gap(RECEIVE)
         owner.request(ev.AddressRequested())
@@ -151,8 +163,35 @@ def wallet_summary(owner: WalletOwner) -> WalletBalance:
         "change_sat": _change_sat(wallet),
         "arriving_sat": owner.arriving_sat,
         "refused": owner.refusals.shown_of(wallet.payments, {}),
-        "address": address_of_script(wallet.next_script(RECEIVE), owner.network),
+        "address": address_of_script(wallet.next_script(RECEIVE), owner.network)
+        if owner.recorded_height >= 0
+        else "",
     }
+
+
+async def _check_looks(owner: WalletOwner) -> None:
+    """Check that the wallet looks for what is paid to it.
+
+    A new one begins with the newest block of a node that has caught up, however much later that is:
+    it would never find what was paid to an address in between.
+
+    Raises:
+        ApiFailure: If no block was read yet.
+    """
+    if owner.recorded_height >= 0:
+        return
+    try:
+        async with asyncio.timeout(FIRST_BLOCK_SECONDS):
+            await owner.following.has_block.wait()
+    except TimeoutError as error:
+        reason = str(owner.following.stale() or "the node was not asked")
+        raise ApiFailure(
+            "chain_stale",
+            "no block was read yet, and a new wallet finds nothing that was paid to it before: "
+            + reason,
+            retryable=True,
+            remediation="Ask again once `status` says that the chain is fresh.",
+        ) from error
 
 
 def _change_sat(wallet: Wallet) -> int:

@@ -242,3 +242,15 @@ def test_a_sweep_takes_no_more_coins_than_a_transaction_may_have() -> None:
     swept = plan(wallet, None)
     assert len(swept.tx.inputs) == N_INPUTS_MAX
     assert min(coin.txout.amount_sat for coin in swept.coins) == 10_005
+
+
+def test_a_payment_that_a_reorg_revives_takes_no_coin_that_is_set_aside_otherwise() -> None:
+    """Else what waits with that coin would lose it once the payment is overtaken again."""
+    wallet, tx = paying_wallet(50_000, 60_000)
+    taken, left = (tx_in.outpoint for tx_in in tx.inputs)
+    rival = spend(taken)
+    wallet = wallet.with_tx(rival, TIP).with_reserved([left], b"\xaa" * 32)
+    revived = wallet.without_block(TIP)
+    assert revived.payments == {tx.txid: tx}
+    assert (revived.reserved[taken], revived.reserved[left]) == (tx.txid, b"\xaa" * 32)
+    assert revived.with_tx(rival, TIP).free(TIP) == ()

@@ -219,7 +219,19 @@ class Wallet:
             ended_payments={t: e for t, e in self.ended_payments.items() if e[0] != height},
         )
         for tx in revived:
-            wallet = wallet.with_spending(tx)
+            wallet = wallet.with_revived(tx)
+        return wallet
+
+    def with_revived(self, tx: Tx) -> "Wallet":
+        """Return the wallet with a payment that waits again; others' coins stay set aside for them.
+
+        It was overtaken, perhaps, and what it did not lose to that is in use since.
+        """
+        held = {tx_in.outpoint: self.reserved.get(tx_in.outpoint) for tx_in in tx.inputs}
+        wallet = self.with_spending(tx)
+        for outpoint, owner in held.items():
+            if owner is not None:
+                wallet = wallet.with_reserved([outpoint], owner)
         return wallet
 
     def with_gap(self, gap: int = GAP_LIMIT) -> "Wallet":

@@ -15,9 +15,7 @@ from tests.answers.fitting import check_fits, declared
 from tests.cli import answers, ban_answers
 from tests.daemon.town import CAPACITY_SAT, LSP_POLICY, Town, town
 
-from cromford.adapters.bitcoind import BitcoindChain
 from cromford.answers.index import BY_ROLE
-from cromford.bitcoin.tx import Tx
 from cromford.daemon.api.failures import InvalidParam
 from cromford.daemon.api.handlers import Handler
 from cromford.daemon.lspd import LspDaemon
@@ -64,7 +62,7 @@ class Heard:
         return answer
 
 
-async def refuse(_chain: BitcoindChain, _tx: Tx) -> str:
+async def refuse(*_asked: object) -> str:
     """Say what a node says that takes no transaction."""
     return "mempool min fee not met"
 

@@ -6,6 +6,7 @@ import pytest
 from tests.protocol.forked_world import ForkedPump
 from tests.protocol.ladders import (
     DEPTH,
+    FEERATES,
     ask_build,
     asked_for_keys,
     candidates,
@@ -20,6 +21,7 @@ from tests.protocol.test_ladder_reorgs import bury, live_in
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.protocol import events as ev
+from cromford.protocol.lobby import giving_up
 
 FAR_MORE: Final = 20_000  # sat per 1000 weight units: above every candidate
 
@@ -160,19 +162,47 @@ def test_a_ladder_that_was_given_up_and_confirms_all_the_same_lives() -> None:
     assert live_in(pump, 0)
 
 
-def test_a_ladder_is_given_up_once_all_of_its_coins_are_on_the_chain() -> None:
-    """What a funding pays, and so what takes its place, is not known without one of them."""
+@pytest.mark.parametrize("feerates_sat_per_kw", [FEERATES[:1], FEERATES])
+def test_a_funding_whose_coin_a_reorganisation_took_is_given_up_by_another_of_its_coins(
+    feerates_sat_per_kw: tuple[int, ...],
+) -> None:
+    """The coin may never come back, and the others would be set aside for ever.
+
+    What a ladder pays is not known then, so what ends it may be refused where it waits; asked
+    again, it pays more.
+    """
     pump = ForkedPump(2)
     for client in pump.clients:
         wish = ev.JoinRequested(capacity_sat=9_000_000, capacity_least_sat=9_000_000)
         pump.handle(client, wish)
     pump.run()
-    asked_for_keys(pump, 3)
-    ask_build(pump)
+    asked_for_keys(pump, len(feerates_sat_per_kw))
+    ask_build(pump, feerates_sat_per_kw)
     pump.run()
     entry = lsp_state(pump).house.entries[pump.attempt.attempt_id]
     assert len(entry.coins) > 1
     while all(coin in lsp_state(pump).wallet.coins for coin in entry.coins):
+        pump.handle(pump.lsp, ev.BlockRemoved(height=pump.lsp.state.chain.height))
+    there = {coin for coin in entry.coins if coin in lsp_state(pump).wallet.coins}
+    assert not giving_up.is_outbid(lsp_state(pump).house, entry.attempt_id)
+    pump.handle(pump.lsp, abandon_request(pump, 250))
+    funded = pump.attempt.funded
+    assert funded is not None
+    assert funded.replacement is not None
+    assert {tx_in.outpoint for tx_in in funded.replacement.inputs} <= there
+    pump.sync()
+    pump.handle(pump.lsp, abandon_request(pump, FAR_MORE))
+    pump.run()
+    for _ in range(DEPTH):
+        pump.mine()
+    assert shown(pump) == ("dead", "dead", "dead")
+    assert not lsp_state(pump).house.wallet.reserved
+
+
+def test_a_funding_without_a_coin_on_the_chain_is_given_up_once_one_is() -> None:
+    pump = forked()
+    entry = lsp_state(pump).house.entries[pump.attempt.attempt_id]
+    while any(coin in lsp_state(pump).wallet.coins for coin in entry.coins):
         pump.handle(pump.lsp, ev.BlockRemoved(height=pump.lsp.state.chain.height))
     error = refused(pump, abandon_request(pump, FAR_MORE))
     assert (error.code, error.retryable) == ("coins_off_chain", True)

@@ -72,7 +72,7 @@ from cromford.protocol.journal.lsp_state import LspConfig, LspState
 from cromford.protocol.journal.records import AnyRecord
 from cromford.protocol.journal.streams import factory_number
 from cromford.protocol.lobby import bumping
-from cromford.protocol.lobby.giving_up import planned
+from cromford.protocol.lobby.giving_up import is_outbid, planned
 from cromford.protocol.opening.funding import (
     is_too_late,
     published_funding,
@@ -440,10 +440,10 @@ class LspDaemon(Daemon[LspState]):
         funded, reason = attempt.funded, ""
         if funded is not None and is_too_late(factory):
             reason = why_too_late(factory)
-        elif funded is not None and attempt.others:
+        elif funded is not None and is_outbid(self.driver.state.house, attempt.attempt_id):
             reason = OUTBID  # Replaced where it waits: the node need not refuse it.
         elif funded is not None:
-            reason = await refusal_of(self.chain, funded.funding_tx)
+            reason = await refusal_of(self.chain, funded.funding_tx, lambda: self.wallet)
         asked = replace(asked, reason=reason)
         self.foresee(asked)
         plan = planned(

@@ -26,10 +26,11 @@ class Owner:
         self.wallet: Wallet = wallet.with_spending(self.tx)
         self.requested: list[ev.Event] = []
         self.chain = self
+        self.missing: frozenset[OutPoint] = frozenset()  # What no block of the node's has unspent.
         self._meanwhile = meanwhile
 
-    async def coin(self, outpoint: OutPoint) -> OutPoint:
-        return outpoint
+    async def coin(self, outpoint: OutPoint) -> OutPoint | None:
+        return None if outpoint in self.missing else outpoint
 
     async def broadcast(self, _tx: Tx) -> None:
         self._meanwhile(self)
@@ -79,4 +80,24 @@ def test_a_payment_that_confirms_meanwhile_is_not_given_up(
     with pytest.raises(ApiFailure) as failure:
         owner.abandon(dry_run=dry_run)
     assert failure.value.code == "payment_not_found"
+    assert owner.requested == []
+
+
+def test_a_payment_whose_coin_a_reorganisation_took_for_good_is_given_up() -> None:
+    """No block can have it, and its other coins would wait with it for ever."""
+    owner = Owner(nothing)
+    before = owner.wallet
+    coin_vanishes(owner)
+    owner.missing = frozenset({*before.unspent} - {*owner.wallet.unspent})
+    answer = owner.abandon(dry_run=False)
+    assert (answer["abandoned"], answer["freed_sat"]) == (True, PAID_SAT)
+    assert owner.requested
+
+
+def test_a_payment_whose_coin_a_block_has_spent_that_we_have_not_read_is_soon_over() -> None:
+    owner = Owner(nothing)
+    owner.missing = frozenset(sorted(owner.wallet.unspent)[:1])
+    with pytest.raises(ApiFailure) as failure:
+        owner.abandon(dry_run=False)
+    assert (failure.value.code, failure.value.retryable) == ("coins_spent", True)
     assert owner.requested == []

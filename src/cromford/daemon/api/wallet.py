@@ -1,7 +1,7 @@
 """The wallet's API methods, the same for both daemons."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import ROUND_UP, Decimal
 from typing import Any, Final, Protocol
 
@@ -302,7 +302,7 @@ async def _abandon(owner: WalletOwner, wanted: _AbandonParams) -> AbandonedPayme
         txid = Txid.from_hex(wanted.txid)
     except ValueError as error:
         raise InvalidParam("txid", str(error)) from error
-    reason = await refusal_of(owner.chain, _payment(owner, txid))
+    reason = await refusal_of(owner.chain, _payment(owner, txid), lambda: owner.wallet)
     # Blocks may have come and gone meanwhile: with the payment, or without a coin of it.
     tx, coins = _payment(owner, txid), owner.wallet.coins
     freed_sat = sum(
@@ -332,17 +332,25 @@ def _payment(owner: WalletOwner, txid: Txid) -> Tx:
     return tx
 
 
-async def refusal_of(chain: BitcoindChain, tx: Tx) -> str:
+async def refusal_of(chain: BitcoindChain, tx: Tx, wallet_now: Callable[[], Wallet]) -> str:
     """Publish a transaction once more, and return why the node does not take it.
+
+    A coin that neither the node nor the wallet has in a block was taken away by a reorganisation.
+
+    Args:
+        chain: Our node.
+        tx: The transaction, which spends coins of the wallet alone.
+        wallet_now: Returns the wallet as it is then.
 
     Raises:
         ApiFailure: If the node takes it, has spent its coins in a block, or does not answer.
     """
     try:
-        coins = [await chain.coin(tx_in.outpoint) for tx_in in tx.inputs]
+        outpoints = [tx_in.outpoint for tx_in in tx.inputs]
+        missing = [outpoint for outpoint in outpoints if await chain.coin(outpoint) is None]
         await chain.broadcast(tx)
     except TxRefused as refused:
-        if all(coins):
+        if not any(outpoint in wallet_now().coins for outpoint in missing):
             return refused.reason
         raise ApiFailure(
             "coins_spent",

@@ -33,7 +33,9 @@ def planned(
 ) -> SpendingPlan:
     """Return what pays the largest coin of a funding back to us.
 
-    Asked again with a higher feerate, it replaces what was published before.
+    Of those in blocks: one that a reorganisation took away may never come back, and the others
+    would be set aside for ever. Asked again with a higher feerate, it replaces what was published
+    before.
 
     Args:
         house: The house.
@@ -44,8 +46,8 @@ def planned(
 
     Raises:
         Rejected: If there is no such funding without a block, its coins do not pay for it or are
-            off the chain, or with a fee ladder it pays too little to take the published candidate's
-            place.
+            all off the chain, or with a fee ladder it pays too little to take the published
+            candidate's place.
     """
     entry = signed_entry(house, attempt_id)
     if house.is_confirmed(entry):
@@ -53,15 +55,25 @@ def planned(
     coins = _coins(house, entry.coins)
     if any(coin.spent_height is not None for coin in coins):
         raise Rejected("factory_dead", "a coin of the funding is spent already")
-    check_coins_are_known(house, entry)
+    if not coins:
+        check_coins_are_known(house, entry)
     coin = max(coins, key=lambda coin: (coin.txout.amount_sat, coin.outpoint))
     try:
         plan = plan_return(house.wallet, coin, feerate_sat_per_kw=feerate_sat_per_kw)
     except InsufficientCoins as error:
         raise Rejected("insufficient_coins", str(error)) from error
-    if len(fundings) > 1 and entry.replacement is None:
+    if is_outbid(house, attempt_id) and entry.replacement is None:
         _check_takes_place(house, attempt_id, fundings, plan, fees)
     return plan
+
+
+def is_outbid(house: House, attempt_id: bytes) -> bool:
+    """Say whether what ends a funding has to outbid it where it waits: no node has to refuse it.
+
+    So it is with a fee ladder, unless a coin is off the chain: then it is not known what it pays.
+    """
+    entry = house.entries[attempt_id]
+    return len(entry.funding_txids) > 1 and len(_coins(house, entry.coins)) == len(entry.coins)
 
 
 def _check_takes_place(

@@ -1,6 +1,7 @@
 """Clients of a factory that dies move themselves, with all that they have."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -42,6 +43,8 @@ from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
+from cromford.protocol.lobby import build as building
+from cromford.protocol.lobby import choosing
 from cromford.protocol.policy import DyingStep, WhenDying
 from cromford.shelf import Shelf
 from cromford.wire import messages as m
@@ -395,6 +398,43 @@ def test_whoever_has_a_factory_that_lasts_and_is_too_small_moves_on_to_a_third()
     assert own_msat(pump, alice) == (0, in_second_msat, left_msat)
     assert status_of(alice) == ("moved", "")
     assert alice.state.wish is None
+
+
+def test_whoever_has_more_than_the_largest_channel_moves_what_fits_and_then_the_rest() -> None:
+    """A channel grows by what is bought for it. Nothing would move, and all be left on chain."""
+    pump = factory_with_money(
+        2, amounts_msat=(60_000_000, 0), policy=replace(POLICY, min_clients=1)
+    )
+    alice = pump.clients[0]
+    largest_sat = 40_000
+    with largest_channel(pump, largest_sat):
+        mine_to_dying(pump)
+        (wish,) = (one for one in told(alice, lr.WishMade) if one.moves_from)
+        assert (wish.capacity_sat, wish.capacity_least_sat) == (largest_sat, largest_sat)
+        pump.mine(2)
+        left_msat, moved_msat = own_msat(pump, alice)
+        assert links_of(pump, alice)[1].state.capacity_sat == largest_sat
+        assert left_msat + moved_msat == 60_000_000
+        assert moved_msat > 35_000_000
+        mine_to(pump, old_of(alice).lifetime.share_height(50))
+        pump.build()
+        pump.run()
+        pump.mine(2)
+        assert own_msat(pump, alice) == (0, moved_msat, left_msat)
+    assert status_of(alice) == ("moved", "")
+
+
+@contextmanager
+def largest_channel(pump: Pump, capacity_sat: int) -> Iterator[None]:
+    """Let the LSP offer channels of this capacity at most, and the clients know it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(choosing, "capacity_ceiling_sat", lambda _policy: capacity_sat)
+        patched.setattr(building, "capacity_ceiling_sat", lambda _policy: capacity_sat)
+        for client in pump.clients:
+            pump.disconnect(client)
+            pump.connect(client)
+        pump.run()
+        yield
 
 
 # The operator's word

@@ -322,21 +322,21 @@ def _wish(turn: Turn[ClientState], old: ClientAttempt) -> None:
 
 
 def wish_of(state: ClientState, old: ClientAttempt) -> Wish | None:
-    """Return what a client wishes to move out of a factory; None if this lobby cannot offer it.
+    """Return what a client wishes to move out of a factory; None while there is no lobby.
 
     As much as the old channel holds, unless the policy says another capacity, and never less than
-    what the whole balance needs, with that of other factories that die.
+    what the whole balance needs, with that of other factories that die: the largest there is, if
+    that is less. Then the rest moves to a third.
     """
     link = link_of(state, old)
     if state.lobby is None or link is None:
         return None
-    least_sat = max(1, needed_sat(state, old))
+    largest_sat = state.lobby.capacity_max_sat
+    least_sat = min(max(1, needed_sat(state, old)), largest_sat)
     wanted_sat = state.config.policy.moving_capacity_sat or link.state.capacity_sat
     wanted_sat = max(wanted_sat, least_sat, state.lobby.capacity_min_sat)
-    if least_sat > state.lobby.capacity_max_sat:
-        return None
     return Wish(
-        capacity_sat=min(wanted_sat, state.lobby.capacity_max_sat),
+        capacity_sat=min(wanted_sat, largest_sat),
         capacity_least_sat=least_sat,
         moves_from=old.attempt_id,
     )

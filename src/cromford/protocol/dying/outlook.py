@@ -15,9 +15,7 @@ from cromford.protocol.dying.client import (
     lacks_room,
     link_of,
     moving_of,
-    needed_sat,
     target_of,
-    wish_of,
 )
 from cromford.protocol.dying.moved import movable_msat
 from cromford.protocol.journal.client_attempt import ClientAttempt
@@ -94,13 +92,13 @@ def _stand(
     if not is_to_move(state, attempt):
         return "staying", "its operator says so" if moving.choice is False else "by its policy"
     if target is None or lacks_room(state, attempt, target):
-        return "waiting", _wish_text(state, attempt, moving)
+        return "waiting", _wish_text(state, moving)
     if target.is_open:
         return "waiting", "the next factory is being built"
     return "waiting", _way_text(state, attempt, target, moving)
 
 
-def _wish_text(state: ClientState, attempt: ClientAttempt, moving: Moving) -> str:
+def _wish_text(state: ClientState, moving: Moving) -> str:
     """Return why there is no next factory for a client yet."""
     if state.lobby is None:
         return "the LSP is not connected"
@@ -110,11 +108,6 @@ def _wish_text(state: ClientState, attempt: ClientAttempt, moving: Moving) -> st
     if moving.refusal is not None:
         refused = "we refused the next factory" if moving.is_own_refusal else "the LSP refused"
         return f"{refused}: {moving.refusal}; asked again {RETRY_BLOCKS} blocks later"
-    if wish_of(state, attempt) is None:
-        return (
-            f"the LSP offers channels of at most {state.lobby.capacity_max_sat:,} sat, and "
-            f"{needed_sat(state, attempt):,} are needed for all of the balance"
-        )
     if state.paused_until is not None:
         return f"too many joins came to nothing: joins again at height {state.paused_until:,}"
     return "about to join the lobby"

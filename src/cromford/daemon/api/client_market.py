@@ -29,6 +29,7 @@ _NAMED: Final = re.compile(r"([a-z_]+): (.*)", re.DOTALL)
 _NEXT_FACTORY: Final = (
     "Your LSP has a seat for you in its next factory: `cromford client join --capacity-sat N`."
 )
+_OVER: Final = "another purchase ended after it, so nobody knows why"
 _ON_CHAIN: Final = "`cromford client exit status` shows what the channel pays you."
 _REMEDIES: Final = {
     "insufficient_balance": "Receive as much first, or let your next payment pay for it: "
@@ -118,6 +119,16 @@ class ClientMarket:
             seconds=QUOTE_SECONDS,
         )
         asked = self._owner.state.quotes.get(attempt_id)
+        if asked is not None and (asked.amount_sat, asked.payment_hash) != (
+            amount_sat,
+            payment_hash,
+        ):
+            raise ApiFailure(
+                "quote_replaced",
+                "somebody else asked for another amount, or payment, meanwhile",
+                retryable=True,
+                remediation="Ask again.",
+            )
         answer = None if asked is None else answer_to(asked)
         if asked is None or answer is None:
             raise ApiFailure(
@@ -161,6 +172,7 @@ class ClientMarket:
             )
         attempt_id = self._attempt_id(wanted.factory_id)
         quote_id = _hash("quote_id", wanted.quote_id)
+        n_receipts = len(self._owner.state.receipts.get(attempt_id, ()))
         self._request(
             ev.PurchaseRequested(
                 attempt_id=attempt_id,
@@ -174,10 +186,12 @@ class ClientMarket:
             lambda: quote_id not in self._owner.state.purchases,
             seconds=wanted.wait_seconds,
         )
-        return self._outcome(attempt_id, quote_id)
+        return self._outcome(attempt_id, quote_id, n_receipts)
 
-    def _outcome(self, attempt_id: bytes, quote_id: bytes) -> PurchaseOutcome:
-        """Return what became of a purchase.
+    def _outcome(self, attempt_id: bytes, quote_id: bytes, n_receipts: int) -> PurchaseOutcome:
+        """Return what became of a purchase, before which there were so many receipts.
+
+        In a factory there is one purchase at a time. In another one a later one may have ended.
 
         Raises:
             ApiFailure: If it came to nothing.
@@ -191,12 +205,14 @@ class ClientMarket:
             "receipt": None,
             "advance": views.liquidity_of(state, attempt)["advance"],
         }
-        ended = state.purchase_ended
-        if quote_id in state.purchases or ended is None or ended.quote_id != quote_id:
+        if quote_id in state.purchases:
             return told
-        if ended.reason:
-            raise _not_bought(ended.reason)
-        return told | {"status": "bought", "receipt": views.receipts_of(state, attempt)[-1]}
+        receipts = views.receipts_of(state, attempt)[n_receipts:]
+        if not receipts:
+            ended = state.purchase_ended
+            is_last = ended is not None and ended.quote_id == quote_id
+            raise _not_bought(ended.reason if ended is not None and is_last else _OVER)
+        return told | {"status": "bought", "receipt": receipts[0]}
 
     def _request(self, event: ev.Event) -> None:
         try:

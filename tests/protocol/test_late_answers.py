@@ -218,6 +218,29 @@ def test_who_joins_anew_with_fewer_keys_while_those_of_a_ladder_are_made_is_prop
     assert "1 of 2 clients joined with keys for fewer than 2" in str(house.build_dropped)
 
 
+@pytest.mark.parametrize("wanted_sat", [LEAST_SAT - 20_000, 3 * WANTED_SAT])
+def test_who_joins_anew_with_another_wish_while_keys_are_made_gets_what_it_wishes_now(
+    wanted_sat: int,
+) -> None:
+    """It would have to refuse what it wished for before, and be named for it."""
+    pump = SlowPump(2)
+    pump.join()
+    pump.hold(pump.lsp, fx.PrepareAttempt)
+    pump.build()
+    anew = pump.clients[0]
+    pump.handle(anew, ev.LeaveRequested())
+    pump.run()
+    wish = ev.JoinRequested(capacity_sat=wanted_sat, capacity_least_sat=wanted_sat)
+    pump.handle(anew, wish)
+    pump.run()
+    pump.hand_over()
+    assert not pump.sent(anew, m.Abort)
+    assert pump.is_funded()
+    place = pump.attempt.client_of(anew.node_id)
+    assert place is not None
+    assert pump.attempt.terms.capacity_sat[place - 1] == wanted_sat
+
+
 def test_who_is_banned_while_keys_are_made_is_not_waited_for() -> None:
     """It could not join again if it wanted to."""
     pump = SlowPump(3)

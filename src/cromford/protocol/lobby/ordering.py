@@ -15,7 +15,7 @@ from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal.encoding import encoded_join, encoded_pool
 from cromford.protocol.journal.first_commitments import offer_of
-from cromford.protocol.journal.gathered import Build
+from cromford.protocol.journal.gathered import Build, Member
 from cromford.protocol.journal.house import House
 from cromford.protocol.lobby.build import terms_of
 from cromford.protocol.lobby.ladder import select_ladder
@@ -40,10 +40,8 @@ def on_attempt_prepared(turn: Turn[House], event: ev.AttemptPrepared) -> None:
     n_candidates = event.asked.n_candidates
     missing = [
         node_id
-        for node_id in build.node_ids
-        if node_id not in house.members
-        # It left, and joined again with keys of fewer candidates than it was taken with.
-        or len(house.members[node_id].join.candidates) < n_candidates
+        for node_id, capacity_sat in zip(build.node_ids, build.capacity_sat, strict=True)
+        if not _is_as_taken(house.members.get(node_id), capacity_sat, n_candidates)
     ]
     if missing:
         # Nothing was proposed, so nobody has to make fresh keys; those who stayed still wait.
@@ -60,6 +58,16 @@ def on_attempt_prepared(turn: Turn[House], event: ev.AttemptPrepared) -> None:
         await_rejoin(turn, build, without=())
         return
     turn.remember(ordered)
+
+
+def _is_as_taken(member: Member | None, capacity_sat: int, n_candidates: int) -> bool:
+    """Say whether a client still waits with what it was taken with.
+
+    It may have left, and joined again with another wish, or with keys of fewer candidates.
+    """
+    if member is None or len(member.join.candidates) < n_candidates:
+        return False
+    return member.join.capacity_least_sat <= capacity_sat <= member.join.capacity_sat
 
 
 def _order(house: House, build: Build, event: ev.AttemptPrepared) -> lr.FactoryOrdered:

@@ -82,6 +82,9 @@ def test_a_client_that_signed_the_root_stops_waiting_and_forgets_nothing() -> No
     assert letter.message in pump.sent(pump.lsp, m.SignedRoot)
     assert isinstance(client.state.attempts[attempt_id].stage, Complete)
     assert pump.is_funded()
+    assert not client.state.attempts[attempt_id].given_up, "its funding is waited for again"
+    pump.mine()
+    assert client.state.joining is None, "one factory was wished for"
 
 
 def test_a_complete_branch_has_no_deadline() -> None:
@@ -189,7 +192,9 @@ def test_a_factory_that_comes_after_all_takes_the_next_join_back(ends: str) -> N
     pump.wire.extend(late)
     pump.run()
     pump.mine(pump.attempt.terms.min_depth)
-    assert client.state.attempts[attempt_id].ready_sent
+    attempt = client.state.attempts[attempt_id]
+    assert attempt.ready_sent
+    assert (attempt.given_up, attempt.aborted) == (False, None), "its operator reads that it lives"
     assert (client.state.wish, client.state.joining) == (None, None)
     assert [one.factory_pubkey for one in pump.sent(client, m.Leave)] == [
         joining.join.factory_pool.pubkey

@@ -57,13 +57,16 @@ def with_client_opening(attempt: ClientAttempt, record: Step) -> ClientAttempt:
             return attempt.with_stages(_root_sent(attempt.ladder, partial_sigs))
         case op.BranchCompleted():
             signatures = (record.signature, *record.higher)
-            return attempt.with_stages(_complete(attempt.ladder, signatures))
+            # An LSP that was silent for too long may still fund it.
+            complete = attempt.with_stages(_complete(attempt.ladder, signatures))
+            return changed(complete, given_up=False)
         case op.AttemptAborted(reason=reason):
             return changed(attempt, aborted=reason)
         case op.WaitGivenUp():
             return changed(attempt, given_up=True)
         case op.ReadySent(rung=rung):
-            return changed(attempt.on_rung(rung), ready_sent=True)
+            # Whatever was said of it before, it is there.
+            return changed(attempt.on_rung(rung), ready_sent=True, aborted=None, given_up=False)
         case op.ReadyReceived(rung=rung):
             return changed(attempt, ready_received=True, ready_rung=rung)
         case _:

@@ -2,6 +2,10 @@
 
 import re
 from importlib.resources import files
+from typing import get_args
+
+from cromford.answers.factory_words import ClientFactoryStatus, LspFactoryStatus
+from cromford.picture.timeline import OVER
 
 FILES = {
     one.name: one.read_text(encoding="utf-8") for one in (files("cromford") / "page").iterdir()
@@ -33,3 +37,9 @@ def test_a_page_has_each_place_that_its_modules_fill() -> None:
         described = re.findall(r'aria-describedby="([\w -]+)"', FILES[page])
         named |= {name for names in described for name in names.split()}
         assert named - {"question-title"} <= set(ids), page
+
+
+def test_the_page_has_no_deadline_for_what_is_over() -> None:
+    (listed,) = re.findall(r"const OVER = new Set\(\[(.*?)\]\);", FILES["words.js"], re.DOTALL)
+    assert set(re.findall(r'"(\w+)"', listed)) == OVER
+    assert {*get_args(LspFactoryStatus), *get_args(ClientFactoryStatus)} > OVER

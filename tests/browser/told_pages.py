@@ -75,6 +75,8 @@ _CLIENT_CHANGES: Final[list[dict[str, Any]]] = [
     {"channel_failed": "the peer: no more"},
     {"published": ["kickoff_root"], "channel_status": "offline"},
     {"exit_deadline_height": None},
+    {"status": "given_up", "given_up": True, "blocks_to_expiry": -3},
+    {"status": "displaced", "blocks_to_expiry": 7},
 ]
 LSP_LINES: Final = [answers.lsp_summary(**changes) for changes in _LSP_CHANGES]
 CLIENT_LINES: Final = [answers.client_summary(**changes) for changes in _CLIENT_CHANGES]

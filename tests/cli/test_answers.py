@@ -302,6 +302,15 @@ def test_listings_get_louder_as_the_exit_deadline_nears(
     assert said in result.stdout
 
 
+@pytest.mark.parametrize("status", ["given_up", "displaced", "dead"])
+def test_a_factory_that_is_not_to_be_has_no_deadline(fake: Any, status: str) -> None:
+    factory = answers.client_summary(status=status, blocks_to_expiry=-3)
+    daemon = fake({"factories": {"factories": [factory]}})
+    said = CommandLine(daemon.datadir).run("client", "factories").stdout
+    assert status in said
+    assert "EXPIRED" not in said
+
+
 @pytest.mark.parametrize("role", ["lsp", "client"])
 def test_a_listing_survives_a_factory_of_which_little_is_known(fake: Any, role: str) -> None:
     unknown = ("n_clients", "capacity_sat", "min_depth", "expiry_height", "blocks_to_expiry")

@@ -4,7 +4,10 @@ import { blocks, counted, fixed, msat, number, sat, short } from "./format.js";
 
 const NEAR_BLOCKS = 1008; // Before the exit deadline; from here on it is said louder.
 const URGENT_BLOCKS = 144;
-const OVER = new Set(["on_chain", "swept", "closed", "moved_out", "dead"]);
+const OVER = new Set([
+  ...["on_chain", "swept", "closed", "moved_out", "aborted"],
+  ...["abandoned", "given_up", "dead", "displaced"],
+]);
 const GOES_ON = new Set(["open", "offline"]); // A channel whose neighbours leave.
 const MILLION = 1_000_000;
 const RESTORED = "marked: restored from a backup, it can only be closed";
@@ -23,7 +26,7 @@ const OWN_ADVANCE_STEPS = {
   rebasing: "your channel moves to the new state",
 };
 
-/** Whether a factory has no deadline any more: left, closed, swept, moved out, or dead. */
+/** Whether a factory has no deadline any more: left, ended, or never to be. */
 export const isOver = (factory) => OVER.has(factory.status);
 
 /** The blocks that are left of a factory: `{text, level}`, louder as they run out. */

@@ -31,7 +31,6 @@ TITLE: Final = "Factories"
 ROWS_MAX: Final = 100  # Those with the nearest deadlines; a picture of more is read by nobody.
 GAP: Final = 6.0
 BUILDING: Final = "building"
-_NEVER: Final = OVER | {"abandoned"}
 _PARTS: Final = (("A", Badge.WAITING), ("D", Badge.MOVED), ("T", Badge.VOID))
 _LEGEND: Final = (
     "A active, D dying: time to move out, T past the exit deadline: too late to leave by force. "
@@ -85,7 +84,7 @@ def factories_picture(document: Document) -> str:
     ]
     living.sort(key=lambda row: (row.life.deadline, row.factory["factory_id"]))
     shown = living[:ROWS_MAX]
-    n_over = sum(factory["status"] in _NEVER for factory in document["factories"])
+    n_over = sum(factory["status"] in OVER for factory in document["factories"])
     n_built = len(document["factories"]) - len(living) - n_over
     total = sum(row.factory["funding_amount_sat"] for row in living)
     about = f"{told.counted(len(living), 'factory', 'factories')}, {told.sat(total)} in them"
@@ -129,7 +128,7 @@ def _notes(n_left_out: int, n_built: int, n_over: int) -> list[str]:
 def _life_of(factory: Document) -> Life | None:
     """Return the heights of a factory's life; None where it is over, or being built."""
     dying, deadline = factory["dying_height"], factory["exit_deadline_height"]
-    if factory["status"] in {*_NEVER, BUILDING} or dying is None:
+    if factory["status"] in {*OVER, BUILDING} or dying is None:
         return None
     expiry = factory["expiry_height"]
     tip = expiry - factory["blocks_to_expiry"]

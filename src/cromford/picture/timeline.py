@@ -11,8 +11,12 @@ from cromford.picture.reading import Badge, Document
 
 BAR: Final = 14.0
 LEAST: Final = 12.0  # Of a part of the bar: a dying period is short beside a whole life.
+# Statuses of what has to do nothing any more before some height: left, ended, or never to be.
 OVER: Final = frozenset(
-    {"closed", "swept", "dead", "displaced", "aborted", "given_up", "moved_out", "on_chain"}
+    {
+        *("on_chain", "swept", "closed", "moved_out", "aborted"),
+        *("abandoned", "given_up", "dead", "displaced"),
+    }
 )
 _PARTS: Final = (("A", Badge.WAITING), ("D", Badge.MOVED), ("T", Badge.VOID))
 NOW: Final = "now"

@@ -1,5 +1,6 @@
 """A client is told how often its node must see the chain: more often while it is leaving."""
 
+from tests.protocol.closes import close
 from tests.protocol.paying_clients import live_factory, lsp_link
 from tests.protocol.test_neighbours_leave import pending_in
 from tests.protocol.unanswered import mine_to
@@ -55,3 +56,16 @@ def test_an_lsp_counts_what_it_owes_for_in_all_its_channels() -> None:
     (live,) = link.state.htlcs
     mine_to(pump, publish_height(link, live.htlc.cltv_expiry, chain=pump.factory.chain) - 2)
     assert look_blocks(pump.lsp.state) == 2
+
+
+def test_what_was_closed_for_good_asks_nobody_to_look() -> None:
+    pump = live_factory(2, policy=PATIENT)
+    alice = pump.clients[0]
+    (attempt_id,) = alice.state.attempts
+    close(pump)
+    pump.mine(5)
+    told = summary(alice.state, alice.state.attempts[attempt_id], FRESH)
+    assert (told["status"], told["look_blocks"]) == ("closed", 12), "a reorganisation may undo it"
+    pump.mine(1)
+    told = summary(alice.state, alice.state.attempts[attempt_id], FRESH)
+    assert (told["status"], told["look_blocks"]) == ("closed", None)

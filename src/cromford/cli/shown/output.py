@@ -15,6 +15,7 @@ from cromford import told
 from cromford.cli.failures import printable
 from cromford.cli.invocation import Invocation
 from cromford.cli.shown.listing import Listing
+from cromford.picture.timeline import OVER
 from cromford.told import counted
 
 # Wide enough for every table of ours, so that what is piped onwards is not wrapped.
@@ -116,8 +117,8 @@ def facts(console: Console, rows: list[tuple[str, object]]) -> None:
 
 
 def is_over(factory: dict[str, Any]) -> bool:
-    """Say whether a factory has no deadline any more: left, closed, swept, moved out, or dead."""
-    return factory["status"] in {"on_chain", "swept", "closed", "moved_out", "dead"}
+    """Say whether a factory has no deadline any more."""
+    return factory["status"] in OVER
 
 
 def expiry_text(factory: dict[str, Any]) -> Text:

@@ -72,7 +72,8 @@ def agent_status(console: Console, status: AgentStatus) -> None:
         ("next deadline", _height(status["next_deadline_height"])),
     ]
     if status["n_unreadable"]:
-        kept = f"{status['n_unreadable']:,} packages: the log names them, `agent withdraw` ends them"
+        kept = f"{status['n_unreadable']:,} packages"
+        kept += ": the log names them, `agent withdraw` ends them"
         rows.append(("UNREADABLE", kept))
     facts(console, rows)
 

@@ -40,6 +40,7 @@ _STAGES: Final[Mapping[str, ClientStage]] = {
     "RootSent": "root_sent",
     "Complete": "complete",
 }
+_NEVER: Final = frozenset({"aborted", "dead", "displaced", "given_up", "moved_out"})
 
 
 def stage_of(attempt: ClientAttempt) -> ClientStage:
@@ -94,8 +95,10 @@ def _state_txid(state: ClientState, attempt: ClientAttempt) -> Txid:
     return attempt.branch_on(state.chain).vertices[-1].last.tx.txid
 
 
-def _look_blocks(state: ClientState, attempt: ClientAttempt, *, is_in_sight: bool) -> int:
-    """Return after how many blocks the client has to be there again."""
+def _look_blocks(state: ClientState, attempt: ClientAttempt, *, is_in_sight: bool) -> int | None:
+    """Return after how many blocks the client has to be there again; None if it need not be."""
+    if _is_done(state, attempt):
+        return None
     most = attempt.terms.look_blocks
     if is_in_sight:
         most = min(most, LOOK_ON_CHAIN_BLOCKS)
@@ -103,6 +106,15 @@ def _look_blocks(state: ClientState, attempt: ClientAttempt, *, is_in_sight: boo
     if link is None:
         return most
     return blocks_to_look_away(state.book, link, state.chain, most_blocks=most, expires=True)
+
+
+def _is_done(state: ClientState, attempt: ClientAttempt) -> bool:
+    """Say whether nothing that happens on chain can be of any concern to a factory any more."""
+    if status_of(state, attempt) in _NEVER:
+        return True
+    link = link_of(state, attempt)
+    closes = () if link is None else link.closes
+    return any(one.is_confirmed(state.chain) and not one.is_live(state.chain) for one in closes)
 
 
 def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> OwnFactorySummary:
@@ -174,9 +186,7 @@ def _once_checked(
         ),
         "moving": show_moving(state, attempt),
         "exit_blocks": remaining.exit_blocks,
-        "look_blocks": None
-        if attempt.is_retired
-        else _look_blocks(state, attempt, is_in_sight=bool(on_chain)),
+        "look_blocks": _look_blocks(state, attempt, is_in_sight=bool(on_chain)),
         "published": on_chain,
         "close": own_close(state, attempt),
         # Nothing is known before both sides found it ready.

@@ -1,10 +1,10 @@
 """A transaction of one input, signed together by key path: of the tree, or what follows from it."""
 
 from abc import ABC, abstractmethod
-from functools import cached_property
 
 from cromford.bitcoin.sighash import taproot_sighash
 from cromford.bitcoin.tx import Tx, TxOut
+from cromford.changed import computed
 from cromford.crypto.schnorr import SIGNATURE_SIZE
 from cromford.factory.outputs import SignersOutput
 from cromford.signing.task import SigningTask
@@ -36,7 +36,7 @@ class KeyPathTx(ABC):
     def name(self) -> str:
         """Its name within the factory."""
 
-    @cached_property
+    @computed
     def task(self) -> SigningTask:
         """What has to be signed."""
         prevout = TxOut(amount_sat=self.input_amount_sat, script_pubkey=self.spends.script_pubkey)
@@ -46,7 +46,7 @@ class KeyPathTx(ABC):
             key_agg=self.spends.spending_key_agg,
         )
 
-    @cached_property
+    @computed
     def vsize(self) -> int:
         """The virtual bytes of the signed transaction."""
         return self.tx.with_witnesses((bytes(SIGNATURE_SIZE),)).vsize

@@ -7,7 +7,7 @@ miniscript, so that `tr(musig(...),...)` tells other software everything.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Final
 
 from cromford.bitcoin.descriptor import musig_expression, tr_descriptor, with_checksum
@@ -15,10 +15,11 @@ from cromford.bitcoin.script import ANCHOR_SCRIPT, p2tr_script
 from cromford.bitcoin.taproot import tapleaf_hash, taproot_output, tweaked_key_agg
 from cromford.bitcoin.timelocked import LockKind, Timelock
 from cromford.bitcoin.tx import TxOut
+from cromford.changed import computed
 from cromford.crypto.keys import xonly_of
 from cromford.crypto.musig2 import AggregateKey, KeyAgg
 
-TAPLEAVES_CACHED: Final = 4
+ALIKE_CACHED: Final = 4  # Of the outputs, and script paths, that are alike in a factory.
 ANCHOR_DESCRIPTOR: Final = with_checksum(f"raw({ANCHOR_SCRIPT.hex()})")
 
 
@@ -48,21 +49,21 @@ class Tapleaf:
         """The same as miniscript."""
         return self.lock.miniscript(self.xonly_pubkey)
 
-    @cached_property
+    @computed
     def merkle_root(self) -> bytes:
         """The root of a taptree with this single tapleaf."""
         return tapleaf_hash(self.script)
 
 
 # Every output of a factory that the LSP may take after its expiry has the same one.
-@lru_cache(maxsize=TAPLEAVES_CACHED)
+@lru_cache(maxsize=ALIKE_CACHED)
 def expiry_tapleaf(lsp_pubkey: bytes, expiry_height: int) -> Tapleaf:
     """Return the timeout path: the LSP alone, from the block after `expiry_height` on (BIP 65)."""
     lock = Timelock(kind=LockKind.AFTER, number=expiry_height)
     return Tapleaf(xonly_pubkey=xonly_of(lsp_pubkey), lock=lock)
 
 
-@lru_cache(maxsize=TAPLEAVES_CACHED)
+@lru_cache(maxsize=ALIKE_CACHED)
 def lstock_tapleaf(lsp_pubkey: bytes, csv_blocks: int) -> Tapleaf:
     """Return the L-stock's path: the LSP alone, `csv_blocks` after the leaf confirmed (BIP 112)."""
     lock = Timelock(kind=LockKind.OLDER, number=csv_blocks)
@@ -86,17 +87,17 @@ class SignersOutput:
         """What the output key commits to besides the internal key."""
         return None if self.tapleaf is None else self.tapleaf.merkle_root
 
-    @cached_property
+    @computed
     def spending_key_agg(self) -> AggregateKey:
         """The tweaked aggregate, which signs for the key path."""
         return tweaked_key_agg(self.key_agg, self.merkle_root)
 
-    @cached_property
+    @computed
     def script_pubkey(self) -> bytes:
         """The taproot script."""
         return p2tr_script(self.spending_key_agg.output_key)
 
-    @cached_property
+    @computed
     def without_signers(self) -> "SignersOutput":
         """The same output, of which it is not known who signs."""
         bare = SignersOutput(key_agg=self.key_agg.without_signers, tapleaf=self.tapleaf)
@@ -170,6 +171,8 @@ def channel_output(pubkeys: Sequence[bytes]) -> SignersOutput:
     return SignersOutput(key_agg=KeyAgg(pubkeys))
 
 
+# Every transaction of a factory has the same one.
+@lru_cache(maxsize=ALIKE_CACHED)
 def anchor_output(amount_sat: int) -> TreeOutput:
     """Return the pay-to-anchor output that anybody may spend to raise the fee (BIP 433)."""
     return TreeOutput(

@@ -7,14 +7,13 @@ the root towards the leaves makes them all. The LSP walks to every leaf, a clien
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
 from cromford.bitcoin.script import is_p2tr
 from cromford.bitcoin.timelock import NSEQUENCE_FINAL, nsequence_of_delay
 from cromford.bitcoin.tx import TRUC_VERSION, OutPoint, Tx, TxIn
-from cromford.changed import changed
+from cromford.changed import changed, computed
 from cromford.crypto.musig2 import KeyAgg
 from cromford.factory.key_path import KeyPathTx
 from cromford.factory.kinds import VertexKind
@@ -58,7 +57,7 @@ class TreeNode(KeyPathTx):
     delay_blocks: int = 0
     state_index: int | None = None  # Which version of a state; None for what has no versions.
 
-    @cached_property
+    @computed
     def name(self) -> str:
         """Its name within the factory: `kickoff_root`, `state_0`, `static_0_1` and so on.
 

@@ -5,7 +5,8 @@ signature. Here a pubkey is parsed once, and a keypair is kept by whoever signs 
 and a secret nonce stay what they are, objects of their owner: nothing secret is remembered here.
 
 The library reads as many bytes as a field has, whatever it is given, so every size is checked
-first. An array of its objects does not keep them: a name does, until the call is over.
+first. A pointer into an array of its objects does not keep the array: a name does, until the call
+is over.
 """
 
 import secrets
@@ -41,11 +42,10 @@ _PUBNONCE: Final = ffi.typeof("secp256k1_musig_pubnonce *")
 _AGGNONCE: Final = ffi.typeof("secp256k1_musig_aggnonce *")
 _SESSION: Final = ffi.typeof("secp256k1_musig_session *")
 _PARTIAL_SIG: Final = ffi.typeof("secp256k1_musig_partial_sig *")
-_PUBKEYS: Final = ffi.typeof("secp256k1_pubkey *[]")
-_PUBNONCES: Final = ffi.typeof("secp256k1_musig_pubnonce *[]")
-_PARTIAL_SIGS: Final = ffi.typeof("secp256k1_musig_partial_sig *[]")
+_PARTIAL_SIGS: Final = ffi.typeof("secp256k1_musig_partial_sig[]")
 _INT: Final = ffi.typeof("int *")
-_SIZE: Final = ffi.typeof("size_t *")
+_NOTHING: Final = bytes(ffi.sizeof("secp256k1_musig_secnonce"))
+_BYTES: Final = ffi.typeof("unsigned char[]")
 _32_BYTES: Final = ffi.typeof("unsigned char[32]")
 _33_BYTES: Final = ffi.typeof("unsigned char[33]")
 _64_BYTES: Final = ffi.typeof("unsigned char[64]")
@@ -58,46 +58,77 @@ def _sized(data: bytes, size_bytes: int, name: str) -> bytes:
     return data
 
 
-def _read(
-    kind: Any,  # noqa: ANN401 - the binding names no type for it
-    parse: Callable[[Any, CData, bytes], int],
-    data: bytes,
-    size_bytes: int,
-    name: str,
-) -> CData:
-    """Return bytes of a fixed size as the library's object of a kind.
+class _Known(dict[bytes, CData]):
+    """Points as the library's objects, by their bytes: the newest. They are read, never changed.
 
-    Raises:
-        ValueError: If they have another size, or the library does not take them.
-    """
-    out = ffi.new(kind)
-    if not parse(ctx, out, _sized(data, size_bytes, name)):
-        raise ValueError(f"invalid {name}")
-    return out
+    What is not there is parsed as it is asked for. Unlike a cached function it takes what was made
+    here, which needs no parsing. Several threads may ask: one may parse again what another did.
 
-
-class _Nonces:
-    """Public or aggregate nonces as the library's objects, by their bytes: the newest ones.
-
-    Unlike a cached function it takes those that were made here, which need no reading. It may be
-    called by several threads: a nonce that is not found is read again.
+    Args:
+        kind: The library's type.
+        parse: Its function.
+        size_bytes: How long the bytes are.
+        name: What they are called.
+        limit: How many are kept.
     """
 
-    def __init__(self) -> None:
-        self._newest: dict[bytes, CData] = {}
+    def __init__(
+        self,
+        kind: Any,  # noqa: ANN401 - the binding names no type for it
+        parse: Callable[[Any, CData, bytes], int],
+        *,
+        size_bytes: int,
+        name: str,
+        limit: int,
+    ) -> None:
+        self._kind, self._parse, self._size_bytes, self._name = kind, parse, size_bytes, name
+        self._limit = limit
         self._older: dict[bytes, CData] = {}
 
-    def get(self, data: bytes) -> CData | None:
-        return self._newest.get(data) or self._older.get(data)
+    def __missing__(self, data: bytes) -> CData:
+        """Return what was kept before the newest, or is parsed now.
 
-    def keep(self, data: bytes, nonce: CData) -> None:
-        if len(self._newest) >= NONCES_CACHED // 2:
-            self._older, self._newest = self._newest, {}
-        self._newest[data] = nonce
+        Raises:
+            ValueError: If they have another size, or the library does not take them.
+        """
+        known = self._older.get(data)
+        if known is not None:
+            return known
+        known = ffi.new(self._kind)
+        if not self._parse(ctx, known, _sized(data, self._size_bytes, self._name)):
+            raise ValueError(f"invalid {self._name}")
+        self.keep(data, known)
+        return known
+
+    def keep(self, data: bytes, known: CData) -> None:
+        """Keep an object under its bytes; the oldest half goes when there are too many."""
+        if len(self) >= self._limit // 2:
+            self._older = dict(self)
+            self.clear()
+        self[data] = known
 
 
-_pubnonces: Final = _Nonces()
-_aggnonces: Final = _Nonces()
+_pubnonces: Final = _Known(
+    _PUBNONCE,
+    lib.secp256k1_musig_pubnonce_parse,
+    size_bytes=PUBNONCE_SIZE,
+    name="public nonce",
+    limit=NONCES_CACHED,
+)
+_aggnonces: Final = _Known(
+    _AGGNONCE,
+    lib.secp256k1_musig_aggnonce_parse,
+    size_bytes=PUBNONCE_SIZE,
+    name="aggregate nonce",
+    limit=NONCES_CACHED,
+)
+_xonlys: Final = _Known(
+    _XONLY,
+    lib.secp256k1_xonly_pubkey_parse,
+    size_bytes=XONLY_PUBKEY_SIZE,
+    name="x-only public key",
+    limit=XONLY_CACHED,
+)
 
 
 # Public keys
@@ -117,21 +148,10 @@ def parsed(pubkey: bytes) -> CData:
     return out
 
 
-@lru_cache(maxsize=XONLY_CACHED)
-def parsed_xonly(xonly_pubkey: bytes) -> CData:
-    """Return an x-only pubkey as the library's object, which is read and never changed.
-
-    Raises:
-        ValueError: If it is no point (BIP 340, `lift_x`).
-    """
-    parse = lib.secp256k1_xonly_pubkey_parse
-    return _read(_XONLY, parse, xonly_pubkey, XONLY_PUBKEY_SIZE, "x-only public key")
-
-
 def serialized(pubkey: CData) -> bytes:
     """Return the compressed form of a pubkey."""
-    out, size = ffi.new(_33_BYTES), ffi.new(_SIZE, PUBKEY_SIZE)
-    lib.secp256k1_ec_pubkey_serialize(ctx, out, size, pubkey, _COMPRESSED)
+    out = ffi.new(_33_BYTES)
+    lib.secp256k1_ec_pubkey_serialize(ctx, out, [PUBKEY_SIZE], pubkey, _COMPRESSED)
     return bytes(ffi.buffer(out))
 
 
@@ -139,6 +159,15 @@ def _serialized_xonly(xonly_pubkey: CData) -> bytes:
     out = ffi.new(_32_BYTES)
     lib.secp256k1_xonly_pubkey_serialize(ctx, out, xonly_pubkey)
     return bytes(ffi.buffer(out))
+
+
+def _kept_xonly(pubkey: CData) -> bytes:
+    """Return the x-only form of a pubkey that was made here; as a point it is known from now on."""
+    xonly = ffi.new(_XONLY)
+    lib.secp256k1_xonly_pubkey_from_pubkey(ctx, xonly, ffi.NULL, pubkey)
+    data = _serialized_xonly(xonly)
+    _xonlys.keep(data, xonly)
+    return data
 
 
 def pubkey_create(seckey: bytes) -> bytes:
@@ -180,8 +209,9 @@ def pubkey_mul_sum(pubkeys: Sequence[bytes], factors: Sequence[bytes]) -> bytes:
             raise ValueError("invalid factor")
         products.append(product)
     out = ffi.new(_PUBKEY)
-    if not lib.secp256k1_ec_pubkey_combine(ctx, out, ffi.new(_PUBKEYS, products), len(products)):
+    if not lib.secp256k1_ec_pubkey_combine(ctx, out, products, len(products)):
         raise ValueError("the sum is the point at infinity")
+    _kept_xonly(out)  # It is what a revocation key is tweaked as, next.
     return serialized(out)
 
 
@@ -192,7 +222,7 @@ def xonly_tweak_add(xonly_pubkey: bytes, tweak: bytes) -> tuple[bytes, int]:
         ValueError: If it is no point, the tweak is out of range, or the sum is infinity.
     """
     tweaked, xonly, parity = ffi.new(_PUBKEY), ffi.new(_XONLY), ffi.new(_INT)
-    internal = parsed_xonly(xonly_pubkey)
+    internal = _xonlys[xonly_pubkey]
     _sized(tweak, SECKEY_SIZE, "tweak")
     if not lib.secp256k1_xonly_pubkey_tweak_add(ctx, tweaked, internal, tweak):
         raise ValueError("invalid tweak or resulting public key")
@@ -222,23 +252,26 @@ class Keypair:
         lib.secp256k1_keypair_pub(ctx, self._parsed, self._keypair)
         self.pubkey = serialized(self._parsed)
 
-    def nonce_gen(self) -> tuple[CData, bytes]:
-        """Return a fresh secret nonce of this key, and its public nonce of 66 bytes (BIP 327).
+    def nonces(self, number: int) -> list[tuple[CData, bytes]]:
+        """Return fresh secret nonces of this key, each with its public nonce of 66 bytes (BIP 327).
 
         Raises:
             RuntimeError: If the system's randomness is nothing but zeros.
         """
-        secnonce, pubnonce = ffi.new(_SECNONCE), ffi.new(_PUBNONCE)
         # The library overwrites what it has drawn from.
-        drawn = ffi.new(_32_BYTES, secrets.token_bytes(RANDOM_SIZE))
+        drawn = ffi.new(_BYTES, secrets.token_bytes(RANDOM_SIZE * number))
+        out, made = ffi.new(_66_BYTES), []
+        serialized_nonce = ffi.buffer(out)
         rest = (self._seckey, self._parsed, ffi.NULL, ffi.NULL, ffi.NULL)
-        if not lib.secp256k1_musig_nonce_gen(ctx, secnonce, pubnonce, drawn, *rest):
-            raise RuntimeError("no randomness for a nonce")
-        out = ffi.new(_66_BYTES)
-        lib.secp256k1_musig_pubnonce_serialize(ctx, out, pubnonce)
-        data = bytes(ffi.buffer(out))
-        _pubnonces.keep(data, pubnonce)
-        return secnonce, data
+        for place in range(0, RANDOM_SIZE * number, RANDOM_SIZE):
+            secnonce, pubnonce = ffi.new(_SECNONCE), ffi.new(_PUBNONCE)
+            if not lib.secp256k1_musig_nonce_gen(ctx, secnonce, pubnonce, drawn + place, *rest):
+                raise RuntimeError("no randomness for a nonce")
+            lib.secp256k1_musig_pubnonce_serialize(ctx, out, pubnonce)
+            data = bytes(serialized_nonce)
+            _pubnonces.keep(data, pubnonce)
+            made.append((secnonce, data))
+        return made
 
     def partial_sign(self, secnonce: CData, key_agg_cache: CData, session: CData) -> bytes:
         """Return a partial signature; the library overwrites the secret nonce in any case.
@@ -264,8 +297,7 @@ class Keypair:
 
 def wipe(secnonce: CData) -> None:
     """Overwrite a secret nonce."""
-    memory = ffi.buffer(secnonce)
-    memory[:] = bytes(len(memory))
+    ffi.memmove(secnonce, _NOTHING, len(_NOTHING))
 
 
 def schnorr_verify(signature: bytes, message: bytes, xonly_pubkey: bytes) -> bool:
@@ -275,7 +307,7 @@ def schnorr_verify(signature: bytes, message: bytes, xonly_pubkey: bytes) -> boo
         ValueError: If the signature has no 64 bytes, or the key is no point.
     """
     _sized(signature, SIGNATURE_SIZE, "signature")
-    key = parsed_xonly(xonly_pubkey)
+    key = _xonlys[xonly_pubkey]
     return bool(lib.secp256k1_schnorrsig_verify(ctx, signature, message, len(message), key))
 
 
@@ -292,7 +324,7 @@ def key_agg(pubkeys: Sequence[bytes]) -> tuple[CData, bytes]:
         raise ValueError("at least one public key is required")
     cache, xonly = ffi.new(_KEYAGG_CACHE), ffi.new(_XONLY)
     held = [parsed(pubkey) for pubkey in pubkeys]
-    lib.secp256k1_musig_pubkey_agg(ctx, xonly, cache, ffi.new(_PUBKEYS, held), len(held))
+    lib.secp256k1_musig_pubkey_agg(ctx, xonly, cache, held, len(held))
     return cache, _serialized_xonly(xonly)
 
 
@@ -307,7 +339,7 @@ def key_agg_tweaked(cache: CData, tweak: bytes) -> tuple[CData, bytes]:
     _sized(tweak, SECKEY_SIZE, "tweak")
     if not lib.secp256k1_musig_pubkey_xonly_tweak_add(ctx, out, tweaked, tweak):
         raise ValueError("invalid tweak or resulting public key")
-    return tweaked, serialized(out)[1:]
+    return tweaked, _kept_xonly(out)
 
 
 def parsed_pubnonce(pubnonce: bytes) -> CData:
@@ -316,13 +348,7 @@ def parsed_pubnonce(pubnonce: bytes) -> CData:
     Raises:
         ValueError: If it is not two points.
     """
-    known = _pubnonces.get(pubnonce)
-    if known is not None:
-        return known
-    parse = lib.secp256k1_musig_pubnonce_parse
-    read = _read(_PUBNONCE, parse, pubnonce, PUBNONCE_SIZE, "public nonce")
-    _pubnonces.keep(pubnonce, read)
-    return read
+    return _pubnonces[pubnonce]
 
 
 def parsed_aggnonce(aggnonce: bytes) -> CData:
@@ -331,13 +357,7 @@ def parsed_aggnonce(aggnonce: bytes) -> CData:
     Raises:
         ValueError: If it is not two points or infinity.
     """
-    known = _aggnonces.get(aggnonce)
-    if known is not None:
-        return known
-    parse = lib.secp256k1_musig_aggnonce_parse
-    read = _read(_AGGNONCE, parse, aggnonce, PUBNONCE_SIZE, "aggregate nonce")
-    _aggnonces.keep(aggnonce, read)
-    return read
+    return _aggnonces[aggnonce]
 
 
 def nonce_agg(pubnonces: Sequence[bytes]) -> bytes:
@@ -349,8 +369,8 @@ def nonce_agg(pubnonces: Sequence[bytes]) -> bytes:
     if not pubnonces:
         raise ValueError("at least one public nonce is required")
     aggnonce, out = ffi.new(_AGGNONCE), ffi.new(_66_BYTES)
-    held = [parsed_pubnonce(pubnonce) for pubnonce in pubnonces]
-    lib.secp256k1_musig_nonce_agg(ctx, aggnonce, ffi.new(_PUBNONCES, held), len(held))
+    held = [_pubnonces[pubnonce] for pubnonce in pubnonces]
+    lib.secp256k1_musig_nonce_agg(ctx, aggnonce, held, len(held))
     lib.secp256k1_musig_aggnonce_serialize(ctx, out, aggnonce)
     data = bytes(ffi.buffer(out))
     _aggnonces.keep(data, aggnonce)
@@ -363,20 +383,10 @@ def session(aggnonce: bytes, message: bytes, key_agg_cache: CData) -> CData:
     Raises:
         ValueError: If the aggregate nonce is malformed, or the message has no 32 bytes.
     """
-    out, nonce = ffi.new(_SESSION), parsed_aggnonce(aggnonce)
+    out, nonce = ffi.new(_SESSION), _aggnonces[aggnonce]
     _sized(message, MESSAGE_SIZE, "message")
     lib.secp256k1_musig_nonce_process(ctx, out, nonce, message, key_agg_cache)
     return out
-
-
-def parsed_partial_sig(partial_sig: bytes) -> CData:
-    """Return a partial signature as the library's object.
-
-    Raises:
-        ValueError: If it is no scalar below the group order.
-    """
-    parse = lib.secp256k1_musig_partial_sig_parse
-    return _read(_PARTIAL_SIG, parse, partial_sig, PARTIAL_SIG_SIZE, "partial signature")
 
 
 def partial_sig_verify(
@@ -387,8 +397,18 @@ def partial_sig_verify(
     Raises:
         ValueError: If one of the three is malformed.
     """
-    contribution = (parsed_partial_sig(partial_sig), parsed_pubnonce(pubnonce), parsed(pubkey))
+    parsed_sig = _parsed_partial_sigs((partial_sig,))
+    contribution = (parsed_sig, _pubnonces[pubnonce], parsed(pubkey))
     return bool(lib.secp256k1_musig_partial_sig_verify(ctx, *contribution, key_agg_cache, session))
+
+
+def _parsed_partial_sigs(partial_sigs: Sequence[bytes]) -> CData:
+    """Return an array of partial signatures, as the library's objects."""
+    array, parse = ffi.new(_PARTIAL_SIGS, len(partial_sigs)), lib.secp256k1_musig_partial_sig_parse
+    for i, partial_sig in enumerate(partial_sigs):
+        if not parse(ctx, array + i, _sized(partial_sig, PARTIAL_SIG_SIZE, "partial signature")):
+            raise ValueError("invalid partial signature")
+    return array
 
 
 def partial_sig_agg(partial_sigs: Sequence[bytes], session: CData) -> bytes:
@@ -399,7 +419,7 @@ def partial_sig_agg(partial_sigs: Sequence[bytes], session: CData) -> bytes:
     """
     if not partial_sigs:
         raise ValueError("at least one partial signature is required")
-    out = ffi.new(_64_BYTES)
-    held = [parsed_partial_sig(partial_sig) for partial_sig in partial_sigs]
-    lib.secp256k1_musig_partial_sig_agg(ctx, out, session, ffi.new(_PARTIAL_SIGS, held), len(held))
+    array, out = _parsed_partial_sigs(partial_sigs), ffi.new(_64_BYTES)
+    places = [array + i for i in range(len(partial_sigs))]
+    lib.secp256k1_musig_partial_sig_agg(ctx, out, session, places, len(places))
     return bytes(ffi.buffer(out))

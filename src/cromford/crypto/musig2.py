@@ -163,8 +163,18 @@ class SecNonce:
     __slots__ = ("_held", "pubnonce")
 
     def __init__(self, keypair: Keypair) -> None:
-        secnonce, self.pubnonce = keypair.nonce_gen()
+        ((secnonce, self.pubnonce),) = keypair.nonces(1)
         self._held = [(secnonce, keypair)]
+
+    @classmethod
+    def several(cls, keypair: Keypair, number: int) -> list[Self]:
+        """Return as many secret nonces of one keypair."""
+        made = []
+        for secnonce, pubnonce in keypair.nonces(number):
+            nonce = object.__new__(cls)
+            nonce.pubnonce, nonce._held = pubnonce, [(secnonce, keypair)]
+            made.append(nonce)
+        return made
 
     @property
     def is_spent(self) -> bool:

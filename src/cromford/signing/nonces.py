@@ -48,19 +48,14 @@ class PoolCounts:
     n_left: int
 
 
-class _Binding(NamedTuple):
+class _Bound(NamedTuple):
+    """What a nonce signs; `task` says who else does."""
+
     session_name: str
     sighash: bytes
     output_key: bytes
     aggnonce: bytes
-
-
-class _Bound(NamedTuple):
-    """What a nonce signs, and its partial signature once it has."""
-
-    binding: _Binding
     task: SigningTask
-    partial_sig: bytes | None = None
 
 
 class NoncePool:
@@ -74,8 +69,9 @@ class NoncePool:
     def __init__(self, keypair: Keypair, *, size: int) -> None:
         if not 1 <= size <= POOL_SIZE_MAX:
             raise ValueError(f"a pool of 1..{POOL_SIZE_MAX} nonces, received {size}")
-        self._secnonces = [SecNonce(keypair) for _ in range(size)]
+        self._secnonces = SecNonce.several(keypair, size)
         self._bound: dict[int, _Bound] = {}
+        self._partial_sigs: dict[int, bytes] = {}
         self.public = PublicPool(
             pubkey=keypair.pubkey,
             pubnonces=tuple(secnonce.pubnonce for secnonce in self._secnonces),
@@ -104,36 +100,37 @@ class NoncePool:
                 is then still unspent.
         """
         bound = self._bound_to(index, task, aggnonce)
-        if bound.partial_sig is not None:
-            return bound.partial_sig
+        signed = self._partial_sigs.get(index)
+        if signed is not None:
+            return signed
         secnonce = self._secnonces[index]
         try:
-            partial_sig = secnonce.sign(bound.task.session(aggnonce))
+            signed = secnonce.sign(bound.task.session(aggnonce))
         except ValueError:
             if not secnonce.is_spent:
                 del self._bound[index]
             raise
-        self._bound[index] = _Bound(bound.binding, bound.task, partial_sig)
-        return partial_sig
+        self._partial_sigs[index] = signed
+        return signed
 
-    def _bound_to(self, index: int, task: SigningTask, aggnonce: bytes) -> "_Bound":
+    def _bound_to(self, index: int, task: SigningTask, aggnonce: bytes) -> _Bound:
         """Return what an index is bound to: this, now, unless it was bound to the same before."""
         if not 0 <= index < len(self._secnonces):
             raise NonceFault(f"nonce {index} of a pool of {len(self._secnonces)}")
-        binding = _Binding(task.name, task.sighash, task.key_agg.output_key, aggnonce)
+        asked = _Bound(task.name, task.sighash, task.key_agg.output_key, aggnonce, task)
         bound = self._bound.get(index)
-        if bound is not None and bound.binding != binding:
-            raise NonceFault(f"nonce {index} is bound to session {bound.binding.session_name}")
         if bound is None:
             if self.public.pubkey not in task.signers:
                 raise NonceFault(f"session {task.name} is not for this pool's key")
-            bound = self._bound[index] = _Bound(binding, task)
+            bound = self._bound[index] = asked
+        elif bound[:-1] != asked[:-1]:
+            raise NonceFault(f"nonce {index} is bound to session {bound.session_name}")
         return bound
 
     @property
     def n_used(self) -> int:
         """How many nonces have signed."""
-        return sum(bound.partial_sig is not None for bound in self._bound.values())
+        return len(self._partial_sigs)
 
     @property
     def n_left(self) -> int:
@@ -146,6 +143,7 @@ class NoncePool:
             secnonce.drop()
         self._secnonces = []
         self._bound = {}
+        self._partial_sigs = {}
 
     def __repr__(self) -> str:
         return f"NoncePool({len(self._secnonces)} nonces, secret)"

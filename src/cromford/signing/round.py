@@ -114,8 +114,7 @@ def aggregate_nonces(pubnonces: Mapping[bytes, bytes]) -> bytes:
     Raises:
         FaultyContribution: If one is malformed, naming its signer.
     """
-    signers = list(pubnonces)
     try:
-        return nonce_agg([pubnonces[signer] for signer in signers])
+        return nonce_agg([*pubnonces.values()])
     except InvalidContribution as error:
-        raise FaultyContribution(signers[error.signer_index], "", "pubnonce") from error
+        raise FaultyContribution([*pubnonces][error.signer_index], "", "pubnonce") from error

@@ -3,13 +3,15 @@
 import asyncio
 import errno
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 PEERS: Final = "peers"
 METRICS: Final = "metrics"
 API: Final = "the API"
+ANY_IPV6: Final = "::"
 # Of the event loop, for what the kernel handed over last: it becomes a connection, is made known,
 # is met by whoever serves it, is closed by them, and is gone.
 TURNS: Final = 5
@@ -48,6 +50,28 @@ def listening_for(purpose: str, host: str, port: int) -> Iterator[None]:
         yield
     except OSError as error:
         raise CannotListen(purpose, host, port, error) from error
+
+
+def place_of(host: str, port: int) -> dict[str, Any]:
+    """Return where an event loop shall listen, as it is told that.
+
+    `::` is all addresses of this machine, IPv4 as well: asyncio by itself would let none of those
+    in, whatever the system's rule is.
+
+    Raises:
+        OSError: If the system lets nobody listen there.
+    """
+    if host != ANY_IPV6 or not socket.has_dualstack_ipv6():
+        return {"host": host, "port": port}
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return {"sock": sock}
 
 
 async def stop_listening(server: asyncio.Server) -> None:

@@ -20,7 +20,7 @@ from cromford.adapters.noise import (
 from cromford.adapters.noise_tcp import NoiseConnection, close_stream, keep_alive
 from cromford.adapters.places import Limits, Place, Places, Relation, subscriber_of
 from cromford.crypto.keys import SECKEY_SIZE
-from cromford.listening import PEERS, listening_for, stop_listening
+from cromford.listening import PEERS, listening_for, place_of, stop_listening
 from cromford.ports import ConnectionLost
 
 IDLE_CHECK_SECONDS: Final = 15.0  # How often idle strangers are looked for.
@@ -67,10 +67,9 @@ class NoiseServer:
             # As many wait in the kernel as may show who they are: a whole factory comes at once.
             self._server = await asyncio.start_server(
                 self._accept,
-                host,
-                port,
                 limit=READ_AHEAD_SIZE,
                 backlog=self._limits.handshakes_max,
+                **place_of(host, port),
             )
         self._check_idle_later()
 

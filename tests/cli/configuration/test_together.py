@@ -117,6 +117,10 @@ OF_AN_LSP = [
         "listen = '0.0.0.0:9000'\nannounce = 'a.example:1'\n[api]\nlisten = '127.0.0.1:9000'",
         "api.listen: expected another address or port than that of lsp.listen, 0.0.0.0:9000",
     ),
+    (
+        "listen = '[::]:9000'\nannounce = 'a.example:1'\n[api]\nlisten = '127.0.0.1:9000'",
+        "api.listen: expected another address or port than that of lsp.listen, [::]:9000",
+    ),
 ]
 OF_A_CLIENT = [
     (

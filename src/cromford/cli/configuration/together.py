@@ -14,6 +14,7 @@ from cromford import told
 from cromford.adapters.peer_address import written_endpoint
 from cromford.bitcoin.network import NETWORKS
 from cromford.factory.terms import InvalidTerms
+from cromford.listening import ANY_IPV6
 from cromford.protocol.dying_steps import CLOSE_MARGIN_BLOCKS
 from cromford.protocol.faults import Refusal
 from cromford.protocol.lobby.build import capacity_floor_sat, check_can_build
@@ -23,7 +24,7 @@ from cromford.protocol.lobby.shapes import shape_by_policy
 from cromford.protocol.policy import DyingStep, LspPolicy
 
 Values = Mapping[str, Any]
-_ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
+_ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - compared with, not listened on
 
 
 def check_order(section: str, of: Values, *pairs: tuple[str, str]) -> None:
@@ -228,7 +229,6 @@ def check_listeners(values: Values, *names: str) -> None:
 
 
 def _are_one(host: str, other: str) -> bool:
-    if host == other:
+    if host == other or ANY_IPV6 in {host, other}:
         return True
-    is_same_family = (":" in host) == (":" in other)
-    return is_same_family and not _ANY_ADDRESS.isdisjoint((host, other))
+    return _ANY_IPV4 in {host, other} and ":" not in host + other

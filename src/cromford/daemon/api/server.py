@@ -23,7 +23,7 @@ from cromford.daemon.api.application import Application, Gate, Stream
 from cromford.daemon.api.calling import short_path
 from cromford.daemon.api.connections import Connections
 from cromford.daemon.api.endpoints import ServedOperation
-from cromford.listening import API, listening_for, stop_listening
+from cromford.listening import API, listening_for, place_of, stop_listening
 
 UNIX_CONNECTIONS_MAX: Final = 128
 TCP_CONNECTIONS_MAX: Final = 64
@@ -141,7 +141,7 @@ class ApiServer:
         try:
             with listening_for(API, self._tcp.host, self._tcp.port):
                 server = await loop.create_server(
-                    self._connections[1].protocol, self._tcp.host, self._tcp.port
+                    self._connections[1].protocol, **place_of(self._tcp.host, self._tcp.port)
                 )
         except BaseException:
             await self.close()

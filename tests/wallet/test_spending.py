@@ -244,6 +244,21 @@ def test_a_sweep_takes_no_more_coins_than_a_transaction_may_have() -> None:
     assert min(coin.txout.amount_sat for coin in swept.coins) == 10_005
 
 
+def test_what_smaller_coins_hold_than_a_payment_may_have_is_said() -> None:
+    """Else a wallet with enough in it says that it has not, and not why."""
+    wallet = wallet_with(*[10_000] * (N_INPUTS_MAX + 3))
+    with pytest.raises(InsufficientCoins) as refused:
+        plan(wallet, N_INPUTS_MAX * 10_000)
+    assert refused.value.available_sat == N_INPUTS_MAX * 10_000
+    assert refused.value.beyond_sat == 30_000
+    assert str(refused.value).endswith(
+        "1,280,000 sat are free, beside 30,000 sat in smaller coins: one transaction spends 128 "
+        "coins at most, so pay them to yourself first"
+    )
+    merged = wallet.with_tx(plan(wallet, None, to=script(1)).tx, TIP)
+    assert plan(merged, N_INPUTS_MAX * 10_000).coins
+
+
 def test_a_payment_that_a_reorg_revives_takes_no_coin_that_is_set_aside_otherwise() -> None:
     """Else what waits with that coin would lose it once the payment is overtaken again."""
     wallet, tx = paying_wallet(50_000, 60_000)

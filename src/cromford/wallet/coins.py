@@ -23,17 +23,28 @@ N_INPUTS_MAX: Final = 128  # With many more, a proposal to 1,024 clients would n
 
 
 class InsufficientCoins(Exception):
-    """The wallet cannot pay. Amounts in sat."""
+    """The wallet cannot pay. Amounts in sat.
 
-    def __init__(self, *, needed_sat: int, available_sat: int, worthless_sat: int = 0) -> None:
+    `beyond_sat` is what smaller coins hold than those that one transaction spends at most.
+    """
+
+    def __init__(
+        self, *, needed_sat: int, available_sat: int, worthless_sat: int = 0, beyond_sat: int = 0
+    ) -> None:
         beside = f", beside {sat(worthless_sat)} in coins that cost more to spend than they hold"
+        beyond = (
+            f", beside {sat(beyond_sat)} in smaller coins: one transaction spends {N_INPUTS_MAX} "
+            "coins at most, so pay them to yourself first"
+        )
         super().__init__(
             f"{sat(needed_sat)} are needed, {sat(available_sat)} are free"
             + (beside if worthless_sat else "")
+            + (beyond if beyond_sat else "")
         )
         self.needed_sat = needed_sat
         self.available_sat = available_sat
         self.worthless_sat = worthless_sat
+        self.beyond_sat = beyond_sat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -408,7 +419,8 @@ class Wallet:
             vsize = wallet_tx_vsize(n_inputs=n_inputs, n_outputs=n_outputs + 1)
             return fee_sat_of(vsize=vsize, feerate_sat_per_kw=feerate_sat_per_kw)
 
-        coins = self.free(tip_height)[:N_INPUTS_MAX]
+        free = self.free(tip_height)
+        coins, beyond = free[:N_INPUTS_MAX], free[N_INPUTS_MAX:]
         total_sat = 0
         for n_inputs, coin in enumerate(coins, start=1):
             total_sat += coin.txout.amount_sat
@@ -419,6 +431,7 @@ class Wallet:
         raise InsufficientCoins(
             needed_sat=output_scripts_sat + fee_sat_with(max(len(coins), 1)) + CHANGE_MIN_SAT,
             available_sat=total_sat,
+            beyond_sat=sum(coin.txout.amount_sat for coin in beyond),
         )
 
 

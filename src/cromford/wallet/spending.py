@@ -143,7 +143,8 @@ def _planned(
     if amount_sat is not None and amount_sat < payee.least_sat:
         raise DustSpending(f"amount_sat: at least {payee.least_sat}, received {amount_sat}")
     free = wallet.free(tip_height)
-    coins = [coin for coin in free if _is_worth_spending(coin, feerate_sat_per_kw)][:N_INPUTS_MAX]
+    worth = [coin for coin in free if _is_worth_spending(coin, feerate_sat_per_kw)]
+    coins = worth[:N_INPUTS_MAX]
     if amount_sat is None:
         planned = _plan_all(wallet, payee, coins, feerate_sat_per_kw)
     else:
@@ -157,6 +158,7 @@ def _planned(
         worthless_sat=_sum_sat(
             coin for coin in free if not _is_worth_spending(coin, feerate_sat_per_kw)
         ),
+        beyond_sat=_sum_sat(worth[N_INPUTS_MAX:]),
     )
 
 

@@ -67,6 +67,7 @@ from cromford.protocol.channels.htlc_rules import (
     forward_delta_blocks,
     min_final_cltv_expiry_delta,
 )
+from cromford.protocol.exiting.channel import has_lost_its_place
 from cromford.protocol.exiting.client import is_over, preimages_of
 from cromford.protocol.exiting.stake import is_worth_an_exit
 from cromford.protocol.journal.book import OwnInvoice, Payment
@@ -430,8 +431,8 @@ class ClientPayments:
     def _channels(self) -> list[OwnChannel]:
         """Return every channel that is not over, oldest first.
 
-        Of one on chain `exit_plan` tells; of one that went with its factory, or was closed, nothing
-        is left.
+        Of one on chain `exit_plan` tells; of one that went with its factory, or its funding, or was
+        closed, nothing is left.
         """
         state = self._owner.state
         ready = [attempt for attempt in state.attempts.values() if attempt.ready_sent]
@@ -439,7 +440,9 @@ class ClientPayments:
         return [
             self._channel(link)
             for attempt, link in links
-            if not channel_views.is_on_chain(link, state.chain) and not is_over(state, attempt)
+            if not channel_views.is_on_chain(link, state.chain)
+            and not is_over(state, attempt)
+            and not has_lost_its_place(attempt, state.chain)
         ]
 
     def _channel(self, link: Link) -> OwnChannel:

@@ -22,7 +22,8 @@ from cromford.daemon.views.market import liquidity_of, receipts_of
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.protocol.channels.client import is_usable
 from cromford.protocol.channels.depth import depth_asked, is_deep
-from cromford.protocol.exiting.client import is_swept, link_of, was_closed
+from cromford.protocol.exiting.channel import RESOLVED_DEPTH, settled_spender, watched_outpoints
+from cromford.protocol.exiting.client import in_hand, is_swept, link_of, was_closed
 from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
@@ -112,9 +113,13 @@ def _is_done(state: ClientState, attempt: ClientAttempt) -> bool:
     """Say whether nothing that happens on chain can be of any concern to a factory any more."""
     if status_of(state, attempt) in _NEVER:
         return True
-    link = link_of(state, attempt)
-    closes = () if link is None else link.closes
-    return any(one.is_confirmed(state.chain) and not one.is_live(state.chain) for one in closes)
+    link, chain = link_of(state, attempt), state.chain
+    if link is None:
+        return False
+    if settled_spender(link, chain) is not None:
+        spenders = map(chain.spends.get, watched_outpoints(in_hand(state, attempt), chain))
+        return all(tx is not None and chain.depth(tx.txid) >= RESOLVED_DEPTH for tx in spenders)
+    return any(close.is_confirmed(chain) and not close.is_live(chain) for close in link.closes)
 
 
 def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> OwnFactorySummary:

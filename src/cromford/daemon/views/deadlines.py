@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from typing import Final
 
-from cromford.daemon.views.lsp import period_of
+from cromford.daemon.views.lsp import leads_to, period_of
+from cromford.protocol.exiting.channel import has_lost_its_place
 from cromford.protocol.exiting.client import is_over
 from cromford.protocol.exiting.looking import blocks_to_look_away
+from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.lsp_state import LspState
 
@@ -21,10 +23,16 @@ def client_deadline_blocks(state: ClientState) -> int | None:
     left = [
         blocks_to_look_away(state.book, link, chain, most_blocks=FAR_BLOCKS, expires=True)
         for attempt in state.attempts.values()
-        if attempt.ready_sent and not is_over(state, attempt)
+        if attempt.ready_sent and not _has_ended(state, attempt)
         for link in (state.book.links[attempt.setting.channel_id],)
     ]
     return _nearest(iter(left))
+
+
+def _has_ended(state: ClientState, attempt: ClientAttempt) -> bool:
+    """Say whether nothing of a factory is ours any more: we moved out, or there is no way to it."""
+    is_lost = attempt.is_retired or has_lost_its_place(attempt, state.chain)
+    return is_lost or is_over(state, attempt)
 
 
 def lsp_deadline_blocks(state: LspState) -> int | None:
@@ -41,7 +49,7 @@ def _of_lsp(state: LspState) -> Iterator[int]:
             continue
         chain = factory.chain
         for link in factory.book.links.values():
-            if link.state.htlcs:
+            if link.state.htlcs and leads_to(factory, link.client):
                 yield blocks_to_look_away(
                     factory.book, link, chain, most_blocks=FAR_BLOCKS, expires=False
                 )

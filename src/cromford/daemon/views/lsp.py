@@ -34,6 +34,7 @@ from cromford.factory.lifetime import Period
 from cromford.protocol.channels.coverage import limit_in
 from cromford.protocol.channels.depth import depth_asked
 from cromford.protocol.channels.lsp import is_usable
+from cromford.protocol.exiting.channel import has_lost_its_place
 from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.exiting.lsp import is_over as leads_nowhere
 from cromford.protocol.exiting.lsp import is_swept, was_closed
@@ -207,12 +208,18 @@ def dying(house: House, entry: FactoryEntry) -> LspDyingFactory | None:
     }
 
 
+def leads_to(factory: Factory, client: int) -> bool:
+    """Say whether there still is a way to a client's channel: else nothing is in it any more."""
+    is_lost = has_lost_its_place(factory.attempt, factory.chain)
+    return not is_lost and not leads_nowhere(factory, client)
+
+
 def look_blocks(state: LspState) -> int:
     """Return after how many blocks the LSP has to look at the chain again, of all its factories."""
     most = state.config.policy.look_blocks
     for factory in state.all_factories():
         for link in factory.book.links.values():
-            if link.state.htlcs:
+            if link.state.htlcs and leads_to(factory, link.client):
                 most = blocks_to_look_away(
                     factory.book, link, factory.chain, most_blocks=most, expires=False
                 )
@@ -448,7 +455,7 @@ def payment_statuses(house: House) -> dict[tuple[str, str], int]:
 
 
 def channels_of(house: House, factory: Factory, facts: Facts) -> list[LspChannel]:
-    """Return the channels of a factory that are not on chain yet, by client."""
+    """Return the channels of a factory that are not on chain, nor over, by client."""
     return [
         {
             "node_id": link.node_id.hex(),
@@ -462,7 +469,7 @@ def channels_of(house: House, factory: Factory, facts: Facts) -> list[LspChannel
             ),
         }
         for link in sorted(factory.book.links.values(), key=lambda link: link.client)
-        if not is_on_chain(link, factory.chain) and not leads_nowhere(factory, link.client)
+        if not is_on_chain(link, factory.chain) and leads_to(factory, link.client)
     ]
 
 

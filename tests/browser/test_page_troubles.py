@@ -64,6 +64,7 @@ def test_an_lsps_page_tells_of_every_trouble_first() -> None:
                 "EXIT DEADLINE PASSED", "EXPIRED at height 6,000", "give it up", "no mark is kept",
             ):  # fmt: skip
                 assert word in said, word
+            assert "the channel is on chain" not in said, "there is nothing to look after any more"
             assert await sight.page.title() != "Cromford LSP"
             kinds = await sight.page.locator("#alarms-list li").evaluate_all(
                 "all => all.map(one => one.className)"
@@ -92,6 +93,7 @@ def test_a_clients_page_tells_of_every_trouble_first() -> None:
                 "capacity_sat: too much", "failed: the peer: no more", "min relay fee not met",
             ):  # fmt: skip
                 assert word in said, word
+            assert "the channel is on chain" not in said, "there is nothing to look after any more"
             text = await sight.page.locator("main").inner_text()
             assert "at height 1,240" in text
             assert "poisons cover 480,000 sat of yours" in text

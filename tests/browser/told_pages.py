@@ -46,6 +46,7 @@ _LSP_CHANGES: Final[list[dict[str, Any]]] = [
     {"closed": [CLOSED], "status": "closing"},
     {"closed": [CLOSED | {"confirmations": 1_500}], "status": "closed"},
     {"channels_failed": {"1": "it lied", "3": "gone"}, "is_marked": True},
+    {"channels_failed": {"2": "the channel is on chain"}, "leaving": [2], "published": ["root"]},
     {"advances": [market_answers.ADVANCE, market_answers.ADVANCE | {"holdouts": []}]},
     {"published": ["kickoff_root"], "leaving": [1, 4], "moved_out": [2]},
     {
@@ -73,6 +74,7 @@ _CLIENT_CHANGES: Final[list[dict[str, Any]]] = [
     {"closing": CLOSING | {"balance_msat": None}},
     {"channel_status": "marked"},
     {"channel_failed": "the peer: no more"},
+    {"channel_failed": "the channel is on chain", "status": "closed", "look_blocks": None},
     {"published": ["kickoff_root"], "channel_status": "offline"},
     {"exit_deadline_height": None},
     {"status": "given_up", "given_up": True, "blocks_to_expiry": -3},

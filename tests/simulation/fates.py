@@ -27,6 +27,7 @@ class Hazard(StrEnum):
     ROGUE_CLIENT = "rogue-client"  # one client lies, cheats and vanishes
     ROGUE_LSP = "rogue-lsp"  # the LSP does so, against one client
     LATE_DISK = "late-disk"  # records for which nothing waits are written late, or lost in a crash
+    POLICIES = "policies"  # a process starts again with another configuration
 
 
 class Act(StrEnum):
@@ -67,6 +68,7 @@ USUAL_RATES: Final[Mapping[Hazard, float]] = {
     Hazard.ROGUE_CLIENT: 0.1,
     Hazard.ROGUE_LSP: 0.1,
     Hazard.LATE_DISK: 1.0,
+    Hazard.POLICIES: 0.8,
 }
 
 

@@ -13,6 +13,7 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol.policy import ClientPolicy, LspPolicy, WhenDying
 from tests.simulation.fates import Act, Fates, Hazard
 from tests.simulation.mixture import Mixture
+from tests.simulation.policies import changed_client_policy, changed_lsp_policy
 from tests.simulation.sim_disk import SimDisk
 from tests.simulation.sim_node import LENIENT, LSP_ROLE, POOL_SIZE, SimNode, watched
 from tests.simulation.standstill import Holder, StoodStill
@@ -88,10 +89,20 @@ class LifeNode(SimNode):
         self.disk: SimDisk | None = None
         if lsp_node_id is None and mixture.has(Hazard.LATE_MAIL):
             self.lsp_role = LATE_ROLE
+        self._mixture = mixture
         self.client_policy = client_policy(mixture)
         super().__init__(name, lsp_node_id=lsp_node_id, lsp_policy=lsp_policy(mixture), **seen)
         self.store.fence = self._check_holds_journal
         self._is_made = True
+
+    def start(self) -> None:
+        """Start the process: replay the journal, and tell the role; its operator may say more."""
+        if self._is_made and self.fates.strikes(Hazard.POLICIES):
+            dice = self.fates.dice(f"{Hazard.POLICIES} {self.name}")
+            self.lsp_policy = changed_lsp_policy(lsp_policy(self._mixture), dice)
+            self.client_policy = changed_client_policy(client_policy(self._mixture), dice)
+            self._fold = None  # It has the configuration of before.
+        super().start()
 
     def handle(self, event: ev.Event) -> None:
         """Handle one event; what the operator may not ask is ignored.

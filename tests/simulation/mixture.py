@@ -35,7 +35,7 @@ RARE: Final = {
     Hazard.FEES: 0.2,
 }
 # Drawn by dice of their own, so that a seed that was told of goes on to mix what it mixed then.
-DRAWN_ALONE: Final[tuple[Hazard, ...]] = (Hazard.LATE_DISK,)
+DRAWN_ALONE: Final[tuple[Hazard, ...]] = (Hazard.LATE_DISK, Hazard.POLICIES)
 LADDER_RATE: Final = 0.25  # The same: dice of their own.
 EARLY_RATE: Final = 0.4  # Of worlds whose hazards are there before their first factory.
 DYING_RATE: Final = 0.1  # Of worlds whose factories do not live long.

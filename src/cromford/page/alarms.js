@@ -56,6 +56,7 @@ export function lspAlarms(status, factories) {
   for (const factory of factories.factories) {
     alarms.push(...ofFactory(factory));
     for (const [client, why] of isOver(factory) ? [] : Object.entries(factory.channels_failed)) {
+      if (factory.leaving.includes(Number(client))) continue; // It is on its way, or was.
       const name = `Factory ${short(factory.factory_id)}`;
       alarms.push(warn(name, `client ${client}'s channel failed: ${why}`));
     }
@@ -73,8 +74,8 @@ export function clientAlarms(status, factories) {
   if (status.refusal) alarms.push(warn("Refused by the LSP", status.refusal));
   for (const factory of factories.factories) {
     alarms.push(...ofFactory(factory));
-    // Whoever leaves ended the channel; an alarm is what was not wished for.
-    if (factory.channel_failed && !factory.is_exiting) {
+    // Whoever leaves ended the channel; an alarm is what was not wished for, and is not over.
+    if (factory.channel_failed && !factory.is_exiting && factory.look_blocks !== null) {
       alarms.push(bad(`Channel ${short(factory.factory_id)}`, `failed: ${factory.channel_failed}`));
     }
   }

@@ -12,6 +12,7 @@ from tests.protocol.paying_clients import (
     pay,
 )
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.stalling import lag, recover
 from tests.protocol.test_exit_guards import SIDES, alices_link, remembered, rewind, show_blocks
 from tests.protocol.test_leaving import QUICK, mute, reasons_to_leave
 from tests.protocol.unanswered import FIRST_MSAT, mine_until_spent
@@ -122,6 +123,25 @@ def test_a_second_failure_does_not_make_the_first_later(side: str) -> None:
     pump.mine(50)
     fail(pump, side)
     assert alices_link(pump, node).failed_height == height
+
+
+@SIDES
+def test_what_fails_before_blocks_were_caught_up_with_waits_as_long_as_any_other(side: str) -> None:
+    """Who comes back after weeks may hear of it first: those blocks are no time to close it in."""
+    pump = live_factory(2, policy=QUICK)
+    alice = pump.clients[0]
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    late = alice if side == "client" else pump.lsp
+    lag(pump, late)
+    pump.mine(160)
+    node, height = fail(pump, side), pump.chain.height
+    assert node is late
+    recover(pump, node)
+    assert reasons_to_leave(node) == []
+    pump.mine(143)
+    assert reasons_to_leave(node) == []
+    pump.mine()
+    assert reasons_to_leave(node) == [f"the channel failed at height {height}: the peer: no more"]
 
 
 @pytest.mark.sampled(1)

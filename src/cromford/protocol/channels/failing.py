@@ -14,7 +14,10 @@ def fail(
     reason = reason[: m.REASON_SIZE_MAX]
     turn.remember(
         cr.ChannelFailed(
-            channel_id=link.channel_id, reason=reason, height=turn.height, is_behind=is_behind
+            channel_id=link.channel_id,
+            reason=reason,
+            height=turn.known_height,
+            is_behind=is_behind,
         )
     )
     if link.pool_ids:

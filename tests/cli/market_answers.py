@@ -26,6 +26,7 @@ LEDGER: dict[str, Any] = {
             "capacity_sat": 750_000,
             "price_msat": 3_600_500,
             "advance_id": "ad" * 32,
+            "payment_hash": "bc" * 32,
         }
     ],
     "next": None,
@@ -92,6 +93,7 @@ BOUGHT: dict[str, Any] = {
         "capacity_sat": 600_000,
         "price_msat": 1_500_000,
         "advance_id": "ae" * 32,
+        "payment_hash": None,
     },
 }
 LIQUIDITY: dict[str, Any] = {

@@ -78,6 +78,7 @@ def test_a_client_buys_over_a_socket_and_everybody_reads_of_it(tmp_path: Path) -
         receipt = bought["receipt"]
         assert (bought["status"], bought["factory_id"]) == ("bought", factory_id)
         assert (receipt["amount_sat"], receipt["price_msat"]) == (40_000, 407_000)
+        assert receipt["payment_hash"] is None  # It paid out of its balance.
 
         after = await own(t, "alice")
         assert after["capacity_sat"] == receipt["capacity_sat"] == CAPACITY_SAT + 40_000
@@ -96,6 +97,7 @@ def test_a_client_buys_over_a_socket_and_everybody_reads_of_it(tmp_path: Path) -
             407_000,
             factory_id,
         )
+        assert sale["payment_hash"] is None
         assert sale["node_id"] == (await t.call("alice", "status"))["node_id"]
         capital = (await t.call("lsp", "status"))["capital"]
         for sums in (ledger, capital):

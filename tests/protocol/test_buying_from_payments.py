@@ -66,9 +66,9 @@ def test_the_price_is_kept_of_the_payment_and_the_payer_has_its_proof(market: Ma
     invoice = market.buyer.state.book.invoices[waits.payment_hash]
     assert invoice.status == "paid"
     (receipt,) = market.buyer.state.receipts[market.attempt_id]
-    assert receipt.price_msat == quote.price_msat
+    assert (receipt.price_msat, receipt.payment_hash) == (quote.price_msat, waits.payment_hash)
     (sold,) = market.pump.lsp.state.house.entries[market.attempt_id].sold
-    assert sold.price_msat == quote.price_msat
+    assert (sold.price_msat, sold.payment_hash) == (quote.price_msat, waits.payment_hash)
     assert not market.pump.factory.book.held
 
 

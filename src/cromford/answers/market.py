@@ -46,7 +46,9 @@ class AskingPrice(TypedDict):
 class SoldLiquidity(TypedDict):
     """One sale: to whom, at which height, how much, and for what.
 
-    When the client was told the price, when it bought by it, and since when it is in force.
+    When the client was told the price, when it bought by it, and since when it is in force. With a
+    `payment_hash` the price is kept of that payment, if it comes to be paid; else it was paid out
+    of the client's balance.
     """
 
     factory_id: HexId
@@ -60,6 +62,7 @@ class SoldLiquidity(TypedDict):
     capacity_sat: Sat
     price_msat: Msat
     advance_id: HexId
+    payment_hash: HexId | None
 
 
 class SalesTotals(TypedDict):
@@ -146,7 +149,7 @@ class LiquidityQuote(TypedDict):
 
 
 class PurchaseReceipt(TypedDict):
-    """What was bought, at which height, and for what; the times are as of a sale."""
+    """What was bought, at which height, and for what; times and `payment_hash` as of a sale."""
 
     height: Height
     quoted_at: UnixTime | None
@@ -156,6 +159,7 @@ class PurchaseReceipt(TypedDict):
     capacity_sat: Sat
     price_msat: Msat
     advance_id: HexId
+    payment_hash: HexId | None
 
 
 class OwnAdvance(TypedDict):

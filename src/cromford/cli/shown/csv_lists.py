@@ -118,4 +118,5 @@ SALES: Final = (
     _text("node_id"),
     _text("factory_id"),
     _text("advance_id"),
+    _text("payment_hash"),
 )

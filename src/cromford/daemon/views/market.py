@@ -83,6 +83,7 @@ def show_sale(entry: FactoryEntry, place: int) -> SoldLiquidity:
         "capacity_sat": sold.capacity_sat,
         "price_msat": sold.price_msat,
         "advance_id": sold.advance_id.hex(),
+        "payment_hash": sold.payment_hash.hex() or None,
     }
 
 
@@ -219,6 +220,7 @@ def show_receipt(receipt: Receipt) -> PurchaseReceipt:
         "capacity_sat": receipt.capacity_sat,
         "price_msat": receipt.price_msat,
         "advance_id": receipt.advance_id.hex(),
+        "payment_hash": receipt.payment_hash.hex() or None,
     }
 
 

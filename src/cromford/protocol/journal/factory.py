@@ -332,6 +332,7 @@ def _with_sale(factory: Factory, sold: ar.LiquiditySold) -> Factory:
         advance_id=sold.advance_id,
         quoted_at=advance.quoted_at,
         ordered_at=advance.ordered_at,
+        payment_hash=advance.payment_hash,
     )
     return _telling(factory, HOUSE, booked)
 

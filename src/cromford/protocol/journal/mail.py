@@ -248,7 +248,7 @@ class SaleBooked(Mail, frozen=True, kw_only=True, tag="sale_booked"):
     """Factory to house: L-stock became channel capacity, and this was paid for it.
 
     `quoted_at` and `ordered_at` are when its price was told, and when its advance was begun, in
-    unix seconds; 0 if unknown.
+    unix seconds; 0 if unknown. With a `payment_hash` the price is kept of that payment.
     """
 
     attempt_id: bytes
@@ -260,6 +260,7 @@ class SaleBooked(Mail, frozen=True, kw_only=True, tag="sale_booked"):
     advance_id: bytes
     quoted_at: int = 0
     ordered_at: int = 0
+    payment_hash: bytes = b""
 
 
 AnyMail = (

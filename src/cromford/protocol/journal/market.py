@@ -16,11 +16,12 @@ class SoldEntry:
         height: When it was complete.
         amount_sat: What the L-stock lost.
         capacity_sat: What the channel held afterwards.
-        price_msat: What was paid for it.
+        price_msat: What was paid for it, or is kept of the payment that pays for it.
         advance_id: The advance that brought it.
         quoted_at: When the client was told the price, in unix seconds; 0 if unknown.
         ordered_at: When the advance that it bought was begun; likewise.
         in_force_at: When the house heard that the channel had grown, and was paid for; likewise.
+        payment_hash: Of the payment that it pays out of; empty where it paid with the rebase.
     """
 
     client: int
@@ -32,6 +33,7 @@ class SoldEntry:
     quoted_at: int = 0
     ordered_at: int = 0
     in_force_at: int = 0
+    payment_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,4 +85,5 @@ def sold_entry(sold: mail.SaleBooked, at: int) -> SoldEntry:
         quoted_at=sold.quoted_at,
         ordered_at=sold.ordered_at,
         in_force_at=at,
+        payment_hash=sold.payment_hash,
     )

@@ -102,7 +102,8 @@ class Receipt:
     """What we bought, and paid: our channel holds `capacity_sat` since that height.
 
     The times are in unix seconds, 0 if unknown: when the quote was heard, when we bought by it, and
-    since when it is in force. What is paid from our balance is paid then.
+    since when it is in force. What is paid from our balance is paid then; with a `payment_hash`
+    that payment arrives smaller by the price instead.
     """
 
     height: int
@@ -113,6 +114,7 @@ class Receipt:
     quoted_at: int = 0
     ordered_at: int = 0
     in_force_at: int = 0
+    payment_hash: bytes = b""
 
 
 def ended_purchase(record: ar.PurchaseEnded) -> EndedPurchase:
@@ -133,4 +135,5 @@ def receipt_of(record: ar.LiquidityBought, purchase: OwnPurchase | None, at: int
         quoted_at=0 if purchase is None else purchase.quoted_at,
         ordered_at=0 if purchase is None else purchase.ordered_at,
         in_force_at=at,
+        payment_hash=b"" if purchase is None else purchase.payment_hash,
     )

@@ -10,10 +10,11 @@ import pytest
 from tests.factory import oracle
 from tests.factory.specimen import tree_of
 from tests.protocol.paying_clients import live_factory, newest_link, pay
+from tests.protocol.test_leaving import QUICK
 
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT, SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
 from cromford.bitcoin.replacement import FeeAndWeight
-from cromford.bitcoin.tx import vsize_of
+from cromford.bitcoin.tx import WITNESS_SCALE, vsize_of
 from cromford.channel.terms import COMMITMENT_WEIGHT, MSAT_PER_SAT
 from cromford.cli.shown.output import DEADLINE_NEAR_BLOCKS
 from cromford.daemon.views.exit import FEERATES_SAT_PER_VB, exit_plan
@@ -24,6 +25,7 @@ from cromford.factory.shape import ShapeVertex, default_lstocks_sat
 from cromford.factory.terms import FeePolicy
 from cromford.factory.tree import Tree
 from cromford.factory.vertices import TreeNode
+from cromford.protocol import events as ev
 from cromford.protocol.journal.first_commitments import channel_terms_of
 from cromford.protocol.lobby.shapes import shape_by_policy
 from cromford.protocol.policy import LspPolicy
@@ -164,6 +166,30 @@ def test_a_client_is_told_the_same_of_its_signed_branch(n_clients: int) -> None:
     assert plan["without_coins_sat_per_vb"] == sat_per_vb(
         without_coins_sat_per_kw(way.agreed, anchor_sat=ANCHOR_DUST_SAT)
     )
+
+
+def test_what_is_in_a_block_is_paid_for_no_more() -> None:
+    """Whoever asks in the middle would be told that its wallet lacks what is long paid."""
+    pump = live_factory(4, policy=QUICK)
+    client = pump.client_at(1)
+    pay(pump, pump.lsp, client, BALANCE_MSAT)
+    held, commitment = pump.held(client), newest_link(client).finished.commitment
+    txids = [step.tx.txid for step in exit_path(held.signed_branch)] + [commitment.tx.txid]
+    pump.handle(client, ev.ExitRequested(attempt_id=held.attempt_id))
+    for n_confirmed in range(len(txids)):
+        plan = exit_plan(client.state, pump.held(client), FEES)
+        assert plan["channel"] is not None
+        steps = [*plan["steps"], plan["channel"]["steps"][0]][n_confirmed:]
+        agreed = [FeeAndWeight(one["fee_sat"], WITNESS_SCALE * one["vsize"]) for one in steps]
+        for fees in plan["fees_at"]:
+            cost = children_at(agreed, int(fees["feerate_sat_per_vb"]))
+            assert (fees["children_sat"], fees["coin_sat"]) == (cost.fee_sat, cost.coin_sat)
+            assert fees["fee_sat"] == cost.fee_sat + sum(one.fee_sat for one in agreed)
+        while txids[n_confirmed] not in client.state.chain.confirmed:
+            pump.mine()
+    over = exit_plan(client.state, pump.held(client), FEES)
+    assert [fees["fee_sat"] for fees in over["fees_at"]] == [0, 0, 0]
+    assert (over["fees_today"]["short_sat"], over["n_transactions"]) == (0, len(txids) - 1)
 
 
 @pytest.mark.parametrize("feerate", FEERATES_SAT_PER_VB)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from cromford.bitcoin.script import P2TR_PROGRAM_SIZE, p2tr_script
-from cromford.bitcoin.tx import Tx
+from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.finished import FinishedCommitment
 from cromford.watch.channel_exit import (
     LeftBehind,
@@ -39,6 +39,7 @@ class ExitCostStep:
         fee_sat: What it pays itself.
         delay_blocks: How long after the channel's output it can be mined.
         is_agreed: Whether its fee was agreed with the peer: what the day asks beyond, a child pays.
+        outpoint: What it spends, the first of several.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ExitCostStep:
     fee_sat: int
     delay_blocks: int
     is_agreed: bool
+    outpoint: OutPoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,12 @@ def _published(
         paid_sat = sum(txout.amount_sat for txout in tx.outputs)
         fee_sat = finished.commitment.funding.capacity_sat - paid_sat
     step = ExitCostStep(
-        name=name, vsize=vsize, fee_sat=fee_sat, delay_blocks=delay_blocks, is_agreed=is_agreed
+        name=name,
+        vsize=vsize,
+        fee_sat=fee_sat,
+        delay_blocks=delay_blocks,
+        is_agreed=is_agreed,
+        outpoint=tx.inputs[0].outpoint,
     )
     return step, tx
 

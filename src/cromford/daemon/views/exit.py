@@ -43,7 +43,7 @@ from cromford.watch.exit import (
     WaitForHeight,
     next_exit_action,
 )
-from cromford.watch.exit_cost import COMMITMENT_NAME, exit_cost_of
+from cromford.watch.exit_cost import COMMITMENT_NAME, ExitCost, exit_cost_of
 from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.watch.landed import LandedChannel
 from cromford.watch.sweep import TakingTx
@@ -53,18 +53,29 @@ FEERATES_SAT_PER_VB: Final = (1, 10, 50)  # At which an exit's cost is shown.
 
 
 def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> ExitPlan:
-    """Return what leaving takes: transactions, fees, blocks, and what comes next."""
+    """Return what leaving takes: transactions, fees, blocks, and what comes next.
+
+    Of what is in a block nothing is paid for any more.
+    """
     signed = attempt.signed_branch_on(state.chain)
     steps = exit_path(signed)
     action = next_exit_action(
         signed, confirmed=state.chain.confirmed, tip_height=state.chain.height
     )
     total_vsize = sum(step.tx.vsize for step in steps)
-    channel = _out_of_the_channel(state, attempt, fees)
-    agreed = [FeeAndWeight(step.fee_sat, step.tx.weight) for step in steps]
-    out = [] if channel is None else [one for one in channel["steps"] if one["is_agreed"]]
-    agreed += [FeeAndWeight(one["fee_sat"], WITNESS_SCALE * one["vsize"]) for one in out]
-    n_htlcs = sum(one["name"] != COMMITMENT_NAME for one in out)
+    leaving = _out_of_the_channel(state, attempt, fees)
+    agreed = [
+        FeeAndWeight(step.fee_sat, step.tx.weight)
+        for step in steps
+        if step.tx.txid not in state.chain.confirmed
+    ]
+    out = [
+        one
+        for one in (() if leaving is None else leaving.steps)
+        if one.is_agreed and one.outpoint not in state.chain.spends
+    ]
+    agreed += [FeeAndWeight(one.fee_sat, WITNESS_SCALE * one.vsize) for one in out]
+    n_htlcs = sum(one.name != COMMITMENT_NAME for one in out)
     today = _fees_at(agreed, n_htlcs, fees.within(SWEEP_BLOCKS), fees)
     return {
         "factory_id": attempt.attempt_id.hex(),
@@ -93,11 +104,14 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> Exit
             "short_sat": max(0, today["coin_sat"] - _free_sat(state, fees)),
         },
         "without_coins_sat_per_vb": sat_per_vb(
-            without_coins_sat_per_kw(agreed, anchor_sat=attempt.terms.anchor_sat)
+            without_coins_sat_per_kw(
+                agreed or [FeeAndWeight(step.fee_sat, step.tx.weight) for step in steps],
+                anchor_sat=attempt.terms.anchor_sat,
+            )
         ),
         "channel_sat": signed.branch.channel.amount_sat,
         "needs_coin": attempt.terms.fee_policy is FeePolicy.EPHEMERAL,
-        "channel": channel,
+        "channel": None if leaving is None else _show_leaving(leaving),
         "due": _due(state, attempt, fees) if isinstance(action, ChannelOnChain) else [],
         "close": own_close(state, attempt),
         "superseded": superseded(state, attempt),
@@ -136,7 +150,7 @@ def _free_sat(state: ClientState, fees: OwnFees) -> int:
 
 def _out_of_the_channel(
     state: ClientState, attempt: ClientAttempt, fees: OwnFees
-) -> OutOfTheChannel | None:
+) -> ExitCost | None:
     """Return what follows once the channel is on chain, up to the wallet.
 
     None where it cannot be said: state that was lost, or may be, and where the LSP's commitment is
@@ -147,12 +161,15 @@ def _out_of_the_channel(
     is_theirs = landed.landed is not None and landed.landed is not landed.finished
     if holding.link.withholds_commitment or is_theirs or landed.finished is None:
         return None
-    leaving = exit_cost_of(
+    return exit_cost_of(
         landed.finished,
         landed_height=_landed_height(attempt, state),
         fees=fees,
         preimages=holding.preimages,
     )
+
+
+def _show_leaving(leaving: ExitCost) -> OutOfTheChannel:
     return {
         "steps": [
             {

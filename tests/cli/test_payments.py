@@ -274,6 +274,14 @@ def test_a_channel_that_is_settled_on_chain_shows_no_deadline(fake: Any) -> None
     assert "does not expire" in line.run("client", "balance").stdout
 
 
+def test_a_channel_that_its_client_moved_out_of_has_no_deadline_to_miss(fake: Any) -> None:
+    moved = answers.client_channel(exit_sat=0, status="moved_out", blocks_to_exit_deadline=-3)
+    balance = {"channels": [moved], "total": answers.CLIENT_BALANCE["total"]}
+    shown = CommandLine(fake({"balance": balance}).datadir).run("client", "balance").stdout
+    assert "moved_out" in shown
+    assert "DEADLINE" not in shown
+
+
 @pytest.mark.parametrize(
     ("words", "option", "below"),
     [

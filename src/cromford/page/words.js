@@ -8,6 +8,7 @@ const OVER = new Set([
   ...["on_chain", "swept", "closed", "moved_out", "aborted"],
   ...["abandoned", "given_up", "dead", "displaced"],
 ]);
+const LEFT = new Set(["moved_out", "dead", "displaced"]); // Channels nobody has to leave.
 const GOES_ON = new Set(["open", "offline"]); // A channel whose neighbours leave.
 const MILLION = 1_000_000;
 const RESTORED = "marked: restored from a backup, it can only be closed";
@@ -51,6 +52,7 @@ export function timeLeft(factory) {
 
 /** The blocks that are left of a client's channel. */
 export function channelTimeLeft(channel) {
+  if (LEFT.has(channel.status)) return "-";
   const left = channel.blocks_to_exit_deadline;
   if (left === null) return "does not expire";
   if (left > 0) return `exit within ${blocks(left)}`;

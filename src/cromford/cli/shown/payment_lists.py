@@ -18,6 +18,7 @@ from cromford.cli.shown.output import (
 )
 from cromford.told import counted
 
+_LEFT: Final = frozenset({"moved_out", "dead", "displaced"})  # Nothing is to be left any more.
 Document = dict[str, Any]
 _DIRECTIONS: Final = {"out": "paid out", "in": "invoice", "move": "moved"}
 
@@ -364,6 +365,8 @@ def _on_its_way(amounts: Document) -> str:
 
 
 def _time_left(channel: Document) -> str:
+    if channel["status"] in _LEFT:
+        return "-"
     left = channel["blocks_to_exit_deadline"]
     if left is None:
         return "does not expire"

@@ -1,8 +1,16 @@
-"""Whoever was away, and comes back when an HTLC of its own is due, hears its LSP first."""
+"""Whoever was away, and comes back when an HTLC of its own is due, hears the other side first."""
 
+from dataclasses import replace
 from typing import Final
 
-from tests.protocol.paying_clients import book, live_factory, make_invoice, newest_link, pay
+from tests.protocol.paying_clients import (
+    book,
+    live_factory,
+    lsp_link,
+    make_invoice,
+    newest_link,
+    pay,
+)
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_leaving import QUICK, reasons_to_leave
 from tests.protocol.unanswered import FIRST_MSAT, WORTH_MSAT, mine_to, only_expiry, pending_for
@@ -10,15 +18,18 @@ from tests.protocol.unanswered import FIRST_MSAT, WORTH_MSAT, mine_to, only_expi
 from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.exiting.stake import COME_BACK_BLOCKS, HTLC_EXPIRES
 from cromford.protocol.facts import Facts
+from cromford.protocol.journal.link import Link
+from cromford.wire import messages as m
 
 AWAY_BLOCKS: Final = 30
 
 
-def away_until_late(pump: Pump, node: PumpNode) -> int:
-    """Let a client be away until its HTLC is due long since; return the height of then."""
-    link = newest_link(node)
+def away_until_late(pump: Pump, node: PumpNode, link: Link) -> int:
+    """Let a role be away until its HTLC is due long since; return the height of then."""
     due_height = publish_height(link, only_expiry(link), chain=node.state.chain)
-    pump.disconnect(node)
+    guests = pump.clients if node is pump.lsp else [node]
+    for client in guests:
+        pump.disconnect(client)
     pump.blind.add(node.name)
     mine_to(pump, due_height + AWAY_BLOCKS)
     pump.blind.remove(node.name)
@@ -34,7 +45,8 @@ def away_until_late(pump: Pump, node: PumpNode) -> int:
 
     node.facts_at = facts_at
     pump.restart(node)
-    pump.disconnect(node)
+    for client in guests:
+        pump.disconnect(client)
     pump.sync()
     pump.run()
     assert node.state.chain.height == back_height
@@ -54,7 +66,7 @@ def held_at_the_lsp() -> tuple[Pump, PumpNode]:
 
 def test_a_payer_that_was_away_is_given_back_what_failed_and_stays() -> None:
     pump, alice = held_at_the_lsp()
-    back_height = away_until_late(pump, alice)
+    back_height = away_until_late(pump, alice, newest_link(alice))
     mine_to(pump, back_height + COME_BACK_BLOCKS - 1)
     assert reasons_to_leave(alice) == []
     pump.connect(alice)
@@ -68,7 +80,7 @@ def test_a_payer_that_was_away_is_given_back_what_failed_and_stays() -> None:
 
 def test_a_payer_whose_lsp_does_not_come_leaves_after_all() -> None:
     pump, alice = held_at_the_lsp()
-    back_height = away_until_late(pump, alice)
+    back_height = away_until_late(pump, alice, newest_link(alice))
     mine_to(pump, back_height + COME_BACK_BLOCKS - 1)
     assert reasons_to_leave(alice) == []
     pump.mine()
@@ -78,6 +90,29 @@ def test_a_payer_whose_lsp_does_not_come_leaves_after_all() -> None:
 def test_a_payee_that_was_away_leaves_at_once_for_what_it_took() -> None:
     """From the expiry on its LSP may take that back."""
     pump = live_factory(3, policy=QUICK)
-    bob, _ = pending_for(pump, "payee", WORTH_MSAT)
-    away_until_late(pump, bob)
+    bob, link = pending_for(pump, "payee", WORTH_MSAT)
+    away_until_late(pump, bob, link)
     assert reasons_to_leave(bob) == [HTLC_EXPIRES]
+
+
+def test_an_lsp_that_was_away_is_given_back_what_it_paid_itself() -> None:
+    pump = live_factory(3, policy=QUICK)
+    alice = pump.clients[0]
+    request = replace(make_invoice(pump, alice, WORTH_MSAT), payment_secret=bytes(32))
+    pump.handle(pump.lsp, request)
+    pump.run_to(m.UpdateFailHtlc)
+    back_height = away_until_late(pump, pump.lsp, lsp_link(pump, newest_link(alice)))
+    mine_to(pump, back_height + COME_BACK_BLOCKS - 1)
+    assert reasons_to_leave(pump.lsp) == []
+    pump.connect(alice)
+    pump.run()
+    assert book(pump.lsp).payments[request.payment_hash].status == "failed"
+    pump.mine(COME_BACK_BLOCKS)
+    assert reasons_to_leave(pump.lsp) == []
+
+
+def test_an_lsp_that_was_away_leaves_at_once_for_what_pays_for_a_clients() -> None:
+    pump = live_factory(3, policy=QUICK)
+    _, link = pending_for(pump, "lsp", WORTH_MSAT)
+    away_until_late(pump, pump.lsp, link)
+    assert reasons_to_leave(pump.lsp) == [HTLC_EXPIRES]

@@ -55,6 +55,7 @@ from cromford.protocol.exiting.stake import (
     is_htlc_at_stake,
     is_just_back,
     is_worth_an_exit,
+    own_payments,
 )
 from cromford.protocol.exiting.superseded import end_if_superseded, learn_state
 from cromford.protocol.facts import Lacking
@@ -506,11 +507,10 @@ def _reason_to_exit(
         return None
     if link.is_poisoned(state.chain):
         return None  # Its poisons are published without it.
-    # Blocks that do not come leave no time to wait; nor does what we took, and may yet lose.
-    has_time = height == turn.height and is_just_back(turn.facts, height=height)
-    if is_htlc_at_stake(
-        state.book, link, chain=state.chain, height=height, counts_offered=not has_time
-    ):
+    # Where blocks do not come there is no time to wait.
+    waits = height == turn.height and is_just_back(turn.facts, height=height)
+    patient = own_payments(state.book, link) if waits else ()
+    if is_htlc_at_stake(state.book, link, chain=state.chain, height=height, patient=patient):
         return HTLC_EXPIRES
     if not is_worth_an_exit(state.book, link, turn.facts.fees):
         return None

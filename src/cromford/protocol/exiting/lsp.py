@@ -1,6 +1,6 @@
 """The LSP's exits: bringing a client's channel on chain, and taking what is the LSP's there."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final, assert_never
 
 from cromford import effects as fx
@@ -65,6 +65,7 @@ from cromford.protocol.exiting.stake import (
     is_htlc_at_stake,
     is_just_back,
     is_worth_an_exit,
+    own_payments,
 )
 from cromford.protocol.exiting.superseded import (
     SUPERSEDED,
@@ -462,7 +463,7 @@ def _reason_to_exit(turn: Turn[Factory], link: Link) -> str | None:
         # Until it is rebased we have a commitment there: what the poison takes is ours, too.
         is_ours = link.finished_on(link.funding_on(state.chain)) is not None
         reason = SUPERSEDED if is_ours else None
-    elif _must_save_htlc(state, link, height=height):
+    elif _must_save_htlc(state, link, height=height, patient=_patient(turn, link)):
         reason = HTLC_EXPIRES
     elif is_frozen(link.closes, state.chain):
         return None  # It did not fail, nor is it left behind: a close of it is on its way.
@@ -525,7 +526,15 @@ def on_headers(turn: Turn[Factory]) -> None:
             start_exit(turn, link.client, HTLC_EXPIRES)
 
 
-def _must_save_htlc(state: Factory, link: Link, *, height: int) -> bool:
+def _patient(turn: Turn[Factory], link: Link) -> Collection[int]:
+    """Return the ids of our HTLCs that can wait: what we pay for nobody else, if we were away."""
+    is_waiting = is_just_back(turn.facts, height=turn.height)
+    return own_payments(turn.book, link) if is_waiting else ()
+
+
+def _must_save_htlc(
+    state: Factory, link: Link, *, height: int, patient: Collection[int] = ()
+) -> bool:
     """Say whether a channel must be brought on chain at a height, because of an HTLC in it."""
     return (
         bool(link.state.htlcs)
@@ -533,7 +542,7 @@ def _must_save_htlc(state: Factory, link: Link, *, height: int) -> bool:
         and link.client not in state.exits
         and _may_leave(state, link.client)
         and state.chain.depth(state.attempt.funding_tx.txid) > 0
-        and is_htlc_at_stake(state.book, link, chain=state.chain, height=height)
+        and is_htlc_at_stake(state.book, link, chain=state.chain, height=height, patient=patient)
         and not is_to_be_swept(state, link.client)
     )
 

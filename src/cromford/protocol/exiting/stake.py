@@ -5,6 +5,7 @@ peer's could, once we took it: only the chain may pay it. That a preimage is kno
 itself, since a second HTLC with the same hash, or one that was given back, pays for nothing.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from cromford.channel.commitment import balances_sat, untrimmed_htlcs
@@ -12,7 +13,7 @@ from cromford.channel.content import Htlc
 from cromford.channel.stage import Edition, HtlcStage, LiveHtlc
 from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.facts import Facts
-from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.book import Book, Errand
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.watch.feerates import OwnFees
@@ -39,7 +40,7 @@ def htlcs_at_stake(book: Book, link: Link) -> list[Htlc]:
 
 
 def is_htlc_at_stake(
-    book: Book, link: Link, *, chain: KnownChain, height: int, counts_offered: bool = True
+    book: Book, link: Link, *, chain: KnownChain, height: int, patient: Collection[int] = ()
 ) -> bool:
     """Say whether the channel has to go on chain now, because of an HTLC's expiry.
 
@@ -50,12 +51,25 @@ def is_htlc_at_stake(
         link: The channel.
         chain: How much of its way out is on chain.
         height: The height of now.
-        counts_offered: Whether those count that we offered.
+        patient: The ids of those that we offered, and that can wait for now.
     """
     return any(
         publish_height(link, htlc.cltv_expiry, chain=chain) <= height
         for htlc in htlcs_at_stake(book, link)
-        if counts_offered or htlc.offered_by is not link.me
+        if htlc.offered_by is not link.me or htlc.htlc_id not in patient
+    )
+
+
+def own_payments(book: Book, link: Link) -> frozenset[int]:
+    """Return the ids of the HTLCs of a channel by which we pay ourselves, and for nobody else.
+
+    Only their preimage takes one from us, so that nothing is lost while it waits.
+    """
+    return frozenset(
+        live.htlc.htlc_id
+        for live in link.state.htlcs
+        if live.htlc.offered_by is link.me
+        and not isinstance(book.owners.get((link.channel_id, live.htlc.htlc_id)), Errand)
     )
 
 

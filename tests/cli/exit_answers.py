@@ -86,6 +86,7 @@ EXIT_PLAN = {
 EXIT_STATUS = {
     "factory_id": FACTORY_ID,
     "exiting": True,
+    "over": False,
     "paused": False,
     "steps": [
         {

@@ -13,6 +13,7 @@ from tests.daemon.town import STEP_SECONDS, Town, town
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.pairing import ForeignSeed
+from cromford.protocol.exiting.channel import RESOLVED_DEPTH
 from cromford.protocol.journal.records import Created, decode_record, encode_record
 from cromford.protocol.journal.streams import CREATION
 from cromford.wallet.account import GAP_LIMIT
@@ -89,6 +90,15 @@ def test_a_factory_is_built_verified_and_left_from_the_clients_own_store(in_town
         assert [coin["amount_sat"] for coin in coins] == [planned["channel"]["exit_sat"]]
         assert 59_600 < planned["channel"]["exit_sat"] < 60_000
         assert (await t.call("alice", "balance"))["channels"] == []
+
+        # Before it is deep she has to look; from then on nothing of it can be lost.
+        under_way = await t.call("alice", "exit_status")
+        assert (under_way["over"], under_way["stake_sat"] > 0) == (False, True)
+        assert (await t.call("alice", "factory"))["look_blocks"] is not None
+        await t.mine(RESOLVED_DEPTH - 1)
+        over = await t.until("alice", "exit_status", lambda status: status["over"])
+        assert (over["stake_sat"], over["end_height"], over["budget_left_sat"]) == (0, None, 0)
+        assert (await t.call("alice", "factory"))["look_blocks"] is None
 
     in_town(scenario)
 

@@ -187,11 +187,13 @@ class ExitProgress(TypedDict):
     """How far an exit is, what waits for a block, and what it may still cost.
 
     `stake_sat` is what is lost unless it is over by `end_height`, None where no height does that;
-    half of it is what children may cost.
+    half of it is what children may cost. `over` once all that the factory held for the client was
+    taken, by whichever way, six blocks deep: then nothing of it can be lost any more.
     """
 
     factory_id: HexId
     exiting: bool
+    over: bool
     paused: bool
     steps: list[ExitStepPlace]
     due: list[DueOnChain]

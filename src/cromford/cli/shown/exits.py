@@ -127,6 +127,8 @@ def exit_status(console: Console, status: Document) -> None:
     state = "not begun"
     if status["exiting"]:
         state = "paused" if status["paused"] else "under way"
+    if status["over"]:
+        state = "over: nothing of this factory can be lost any more"
     end_height = status["end_height"]
     facts(
         console,

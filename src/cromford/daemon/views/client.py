@@ -25,6 +25,7 @@ from cromford.protocol.channels.depth import depth_asked, is_deep
 from cromford.protocol.exiting.channel import RESOLVED_DEPTH, settled_spender, watched_outpoints
 from cromford.protocol.exiting.client import in_hand, is_swept, link_of, was_closed
 from cromford.protocol.exiting.looking import blocks_to_look_away
+from cromford.protocol.exiting.through import is_through
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_state import ClientState
@@ -191,7 +192,9 @@ def _once_checked(
         ),
         "moving": show_moving(state, attempt),
         "exit_blocks": remaining.exit_blocks,
-        "look_blocks": _look_blocks(state, attempt, is_in_sight=bool(on_chain)),
+        "look_blocks": None
+        if is_through(state, attempt)
+        else _look_blocks(state, attempt, is_in_sight=bool(on_chain)),
         "published": on_chain,
         "close": own_close(state, attempt),
         # Nothing is known before both sides found it ready.

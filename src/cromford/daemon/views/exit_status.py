@@ -9,6 +9,7 @@ from cromford.factory.exit_path import exit_path
 from cromford.protocol.exiting.client import in_hand
 from cromford.protocol.exiting.confirming import budget_left_sat, children_cost_sat
 from cromford.protocol.exiting.poisons import held_poisons
+from cromford.protocol.exiting.through import is_through
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.watch.feerates import OwnFees
@@ -37,9 +38,11 @@ def exit_status(
         for outpoint in outpoints
         if outpoint not in state.chain.spends and (one := seen(outpoint)) is not None
     ]
+    is_over = is_through(state, attempt)
     return {
         "factory_id": plan["factory_id"],
         "exiting": attempt.is_exiting,
+        "over": is_over,
         "paused": attempt.is_paused,
         "steps": [
             {
@@ -53,10 +56,10 @@ def exit_status(
         "due": plan["due"],
         "superseded": plan["superseded"],
         "waiting": waiting,
-        "stake_sat": holding.stake.amount_sat,
-        "end_height": holding.stake.end_height,
+        "stake_sat": 0 if is_over else holding.stake.amount_sat,
+        "end_height": None if is_over else holding.stake.end_height,
         "children_cost_sat": children_cost_sat(state.purses, state.chain),
-        "budget_left_sat": budget_left_sat(holding, state.chain),
+        "budget_left_sat": 0 if is_over else budget_left_sat(holding, state.chain),
         "coins": [
             {"outpoint": str(coin.outpoint), "amount_sat": coin.txout.amount_sat}
             for outpoint in sorted(state.purses)

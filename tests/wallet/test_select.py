@@ -153,7 +153,8 @@ def test_one_satoshi_decides() -> None:
 
 def test_an_empty_wallet_asks_for_the_fee_of_one_input_too() -> None:
     fee_sat = fee_sat_of(vsize=wallet_tx_vsize(n_inputs=1, n_outputs=2), feerate_sat_per_kw=500)
-    with pytest.raises(InsufficientCoins, match=f"^{40_000 + fee_sat + 10_000:,} sat are needed, 0"):
+    needed_sat = 40_000 + fee_sat + 10_000
+    with pytest.raises(InsufficientCoins, match=f"^{needed_sat:,} sat are needed, 0"):
         select(wallet_with(), [40_000], 500)
 
 

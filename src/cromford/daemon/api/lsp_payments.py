@@ -245,12 +245,12 @@ class LspPayments:
             begin: A factory's number and one, and a place in it: only lower places of it are left,
                 and older factories. None for all.
         """
-        state = self._owner.state
-        newest = state.house.next_attempt
-        first, below = begin or (newest, 0)
+        house = self._owner.state.house
+        newest = house.next_attempt
         if begin is not None:
-            yield from self._ended_in(first - 1, below)
-        for number in range(min(first - (begin is not None), newest) - 1, -1, -1):
+            yield from self._ended_in(begin[0] - 1, begin[1])
+            newest = min(newest, begin[0] - 1)
+        for number in house.numbers_below(newest):
             yield from self._ended_in(number, None)
 
     def _ended_in(self, number: int, below: int | None) -> Iterator[Spot[tuple[int, int], _Ended]]:
@@ -274,7 +274,8 @@ class LspPayments:
             for one in in_flight(book, limit=len(book.held) + len(book.forwards))
             if one["payment_hash"] == payment_hash.hex()
         ]
-        for number in range(self._owner.state.house.next_attempt - 1, -1, -1):
+        house = self._owner.state.house
+        for number in house.numbers_below(house.next_attempt):
             shown += [
                 show_forward(*spot.entry)
                 for spot in self._ended_in(number, None)
@@ -303,7 +304,7 @@ class LspPayments:
         """Yield the factories that sleep, newest first, as long as one of them forwarded."""
         state = self._owner.state
         n_left = state.resting.n_finished
-        for number in range(state.house.next_attempt - 1, -1, -1):
+        for number in state.house.numbers_below(state.house.next_attempt):
             if not n_left:
                 return
             asleep = state.asleep.get(number)

@@ -5,6 +5,10 @@ The house knows of each factory what it ordered, and what the factory told it si
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import takewhile
+from operator import gt
+from typing import Final
 
 from immutables import Map
 
@@ -39,9 +43,11 @@ from cromford.protocol.journal.purses import CoinsWanted
 from cromford.protocol.journal.streams import factory_stream
 from cromford.protocol.journal.tally import Tally
 from cromford.protocol.policy import SalePrice
-from cromford.shelf import Shelf
+from cromford.shelf import Shelf, key_bytes
 from cromford.wallet.coins import Purse, Wallet, new_wallet
 from cromford.watch.joint_sweep import SignedJoint
+
+_LOOKED_THROUGH: Final = 1_000  # Numbers of factories at once.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +111,21 @@ class House:
     def factories(self) -> Iterable[FactoryEntry]:
         """Yield what is known of every factory, oldest first."""
         return (self.entries[attempt_id] for _, attempt_id in self.order.walk())
+
+    def numbers_below(self, number: int) -> Iterator[int]:
+        """Yield the numbers of factories below one, newest first.
+
+        Those of a store that was put back leave out millions of numbers: none of them is looked at.
+        """
+        n_looked_through = _LOOKED_THROUGH
+        while number > 0:
+            start = max(number - n_looked_through, 0)
+            found = [
+                *takewhile(partial(gt, number), (n for n, _ in self.order.walk(key_bytes(start))))
+            ]
+            yield from reversed(found)
+            number = start
+            n_looked_through = _LOOKED_THROUGH if found else 2 * n_looked_through
 
     def attempt_ids(self, start: bytes = b"") -> Iterator[bytes]:
         """Yield the names of all factories from one on, in the order of their bytes."""

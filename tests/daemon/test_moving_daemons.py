@@ -67,6 +67,16 @@ def test_clients_move_by_themselves_with_all_that_they_have(
         assert await earned(t) == before_msat, "it cost them nothing"
         first, second = (await t.call("lsp", "balances"))["channels"][:2]
         assert {first["own_msat"], second["own_msat"]} == {200_000_000}, "all of the old is its own"
+        await t.mine(6)  # The next channel is as deep as it has to be for that.
+        for name in PAID_MSAT:
+            await t.until(name, "factories", lambda a: a["factories"][0]["status"] == "moved_out")
+        for name, method in (("lsp", "balances"), ("alice", "balance")):
+            listed = (await t.call(name, method))["channels"]
+            n_open = sum(channel["status"] == "open" for channel in listed)
+            assert n_open == len(listed) // 2, (
+                "no payment goes through what is empty and given away"
+            )
+            assert ("channels_open", {}, n_open) in list(t.running[name][0].samples())
         assert "period_began" in caplog.text
         assert "balance_moved amount_sat=123456 amount_msat=123456789" in caplog.text
 

@@ -32,7 +32,6 @@ from cromford.daemon.serving import SHARED_PARAMS
 from cromford.daemon.shell import Daemon
 from cromford.daemon.signing import derive_keys
 from cromford.daemon.views import client as views
-from cromford.daemon.views.channels import money_samples
 from cromford.daemon.views.deadlines import client_deadline_blocks
 from cromford.daemon.views.dying import show_moving
 from cromford.daemon.views.exit import exit_plan
@@ -206,7 +205,7 @@ class ClientDaemon(Daemon[ClientState]):
                 yield "blocks_to_dying", name, to_dying
         for word, count in by_status.items():
             yield "factories", {"status": word}, count
-        yield from money_samples(self._payments.totals())
+        yield from self._payments.samples()
         yield from self._happenings.samples()
         deadline_blocks = client_deadline_blocks(state)
         if deadline_blocks is not None:

@@ -56,7 +56,6 @@ from cromford.daemon.shell import Daemon
 from cromford.daemon.signing import draw
 from cromford.daemon.views import lsp as views
 from cromford.daemon.views.bans import paused
-from cromford.daemon.views.channels import money_samples
 from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.deadlines import lsp_deadline_blocks
 from cromford.daemon.views.lsp_exit import exit_next
@@ -298,7 +297,7 @@ class LspDaemon(Daemon[LspState]):
         for status, count in views.closes_now(state).items():
             yield "closes", {"status": status}, count
         yield "locked_sat", {}, views.locked_sat(state)
-        yield from money_samples(self._payments.totals())
+        yield from self._payments.samples()
         yield "earned_msat", {}, state.book.earned_msat
         yield "forwards", {"status": "held"}, len(state.book.held)
         yield "forwards", {"status": "pending"}, len(state.book.forwards)

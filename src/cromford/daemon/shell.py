@@ -287,7 +287,6 @@ class Daemon(Generic[S]):
         yield from self.safe.samples()
         yield from wallet_samples(self)
         yield from nonce_samples(self._signer)
-        yield "channels_open", {}, sum(link.is_open for link in self.book.links.values())
         for (direction, status), count in self.payment_statuses.items():
             yield "payments", {"direction": direction, "status": status}, count
 

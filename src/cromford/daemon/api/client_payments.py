@@ -2,12 +2,12 @@
 
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from cromford.answers.channels import ChannelAmounts, ChannelStand, OwnBalance, OwnChannel, OwnTotal
+from cromford.answers.channels import ChannelStand, OwnBalance, OwnChannel, OwnTotal
 from cromford.answers.payments import FoundPayments, PaymentAnswer, PaymentsAnswer
 from cromford.crypto.keys import sha256
 from cromford.daemon.api.factory_id import find_factory
@@ -38,6 +38,7 @@ from cromford.daemon.api.payments import (
     wait_until,
 )
 from cromford.daemon.event_log import Called
+from cromford.daemon.metrics import Sample
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.client import standing_of
 from cromford.daemon.views.market import liquidity_of
@@ -150,9 +151,10 @@ class ClientPayments:
         invoice = self._owner.book.invoices.get(payment_hash)
         return None if invoice is None else Called(invoice.label, invoice.external_id)
 
-    def totals(self) -> ChannelAmounts:
-        """Return what all channels hold together."""
-        return channel_views.totals(self._channels())
+    def samples(self) -> Iterator[Sample]:
+        """Yield for Prometheus what all channels hold together, and how many are open."""
+        channels = self._channels()
+        return channel_views.channel_samples(channels, channel_views.totals(channels))
 
     def stands(self) -> list[ChannelStand]:
         """Return how each channel that is not over stands: what it holds, what is for sale."""

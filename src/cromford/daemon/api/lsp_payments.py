@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from cromford.answers.channels import ChannelAmounts, LspBalances, LspChannel
+from cromford.answers.channels import LspBalances, LspChannel
 from cromford.answers.payments import (
     ForwardsAnswer,
     FoundForwards,
@@ -41,6 +41,7 @@ from cromford.daemon.api.payments import (
     read_invoice,
 )
 from cromford.daemon.driver import Driver
+from cromford.daemon.metrics import Sample
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.lsp import channels_of
 from cromford.daemon.views.pages import LOOKED_AT_MAX, Spot, page_of
@@ -129,15 +130,19 @@ class LspPayments:
             "balances": without_params(self._balances),
         }
 
-    def totals(self) -> ChannelAmounts:
-        """Return what all channels hold together."""
+    def samples(self) -> Iterator[Sample]:
+        """Yield for Prometheus what all channels hold together, and how many are open.
+
+        In a factory that sleeps none is: nobody of it is here.
+        """
         state, facts = self._owner.state, self._owner.facts
-        loaded = (
+        loaded = [
             channel
             for factory in state.all_factories()
             for channel in channels_of(state.house, factory, facts)
-        )
-        return channel_views.totals([*loaded, channel_views.amounts_of(state.resting.totals)])
+        ]
+        resting = channel_views.amounts_of(state.resting.totals)
+        return channel_views.channel_samples(loaded, channel_views.totals([*loaded, resting]))
 
     async def _pay(self, params: dict[str, Any]) -> PaymentAnswer:
         wanted = read_params(params, _LspPayParams)

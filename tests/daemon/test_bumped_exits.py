@@ -40,13 +40,13 @@ def market(t: Town, *, minimum: str = "0", **estimates: str) -> None:
     )
 
 
-async def left(t: Town, name: str, *, blocks_max: int = 60) -> dict[str, Any]:
+async def left(t: Town, name: str, *, blocks_max: int = 60, **of_factory: str) -> dict[str, Any]:
     """Mine until an exit has ended in the wallet; return the balance."""
     for _ in range(blocks_max):
         await t.mine(1)
         await asyncio.sleep(0.3)  # What the block made due reaches the node.
         balance: dict[str, Any] = await t.call(name, "wallet_balance")
-        status = await t.call(name, "exit_status")
+        status = await t.call(name, "exit_status", **of_factory)
         if status["next"].startswith("nothing") and balance["arriving_sat"] == 0:
             return balance
     raise AssertionError(f"{name} is still leaving: {status}")

@@ -51,7 +51,7 @@ class PlannedExitStep(ExitStepPlace):
 
 
 class ExitFees(TypedDict):
-    """What is paid so that each step pays a feerate that is in no block yet.
+    """What is paid so that each step that is in no block yet pays a feerate.
 
     `fee_sat` is all of it, and `children_sat` what children add to what was agreed. `coin_sat` is
     what coins have to be there for that, and `n_coins` how many at once.

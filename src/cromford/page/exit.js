@@ -24,7 +24,7 @@ export function exitPanel(live) {
     plan = planned.value ?? null;
     progress = status.value ?? null;
     // Nothing is begun that cannot be told of first.
-    const isThere = plan !== null && progress !== null;
+    const isThere = plan !== null && progress !== null && !progress.over;
     byId("exit-start").hidden = !isThere || (progress.exiting && !progress.paused);
     byId("exit-pause").hidden = !(isThere && progress.exiting && !progress.paused);
     show(byId("exit-start"), progress?.exiting ? "Go on leaving…" : "Leave…");
@@ -101,14 +101,14 @@ function draw(planned, status) {
   const all = [...planned.steps, ...planned.due.filter((due) => !isStep(planned, due))];
   return [
     facts([
-      ["exit", status.exiting ? (status.paused ? "paused" : "under way") : "not begun"],
+      ["exit", stateOf(status)],
       ["next", planned.next],
       ["time to allow", `${blocks(planned.exit_blocks)}, ${days(planned.exit_blocks)}`],
       [`today, ${general(planned.fees_today.feerate_sat_per_vb)} sat/vB`, feesToday(planned)],
       ["reaches your wallet", planned.channel && sat(planned.channel.exit_sat)],
     ]),
     stepTable(planned, all),
-    status.exiting ? underWay(status) : null,
+    status.exiting && !status.over ? underWay(status) : null,
     h("details", {}, h("summary", {}, "All of what it takes"), details(planned)),
     planned.channel === null
       ? note("What follows out of the channel cannot be said now.")
@@ -146,6 +146,12 @@ function stepTable(planned, steps) {
 function standing(step) {
   const at = step.height === null ? "" : ` (height ${number(step.height)})`;
   return `${MARKS[step.status] ?? "•"} ${word(step.status)}${at}`;
+}
+
+function stateOf(status) {
+  if (status.over) return "over";
+  if (!status.exiting) return "not begun";
+  return status.paused ? "paused" : "under way";
 }
 
 function underWay(status) {

@@ -78,10 +78,12 @@ class Unrecognised:
 
     A revoked commitment, which `commitment_number_of` tells: ask again with it. A commitment that
     this party forgot, whose `to_remote` it takes all the same. A cooperative close or a poison
-    transaction otherwise, and then there is nothing to do here.
+    transaction otherwise, and then there is nothing to do here. `pays_us` says that it has outputs
+    which this party takes.
     """
 
     tx: Tx
+    pays_us: bool = False
 
 
 ChannelAction = (
@@ -107,7 +109,8 @@ def channel_actions(channel: LandedChannel) -> tuple[ChannelAction, ...]:
     if spender is None:
         return tuple(_departure(channel))
     if channel.landed is None:
-        return (Unrecognised(tx=spender), *_plan(channel).actions)
+        pays_us = channel.unknown is not None and bool(channel.unknown.claims)
+        return (Unrecognised(tx=spender, pays_us=pays_us), *_plan(channel).actions)
     return tuple(_plan(channel).actions)
 
 

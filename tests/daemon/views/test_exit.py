@@ -58,3 +58,9 @@ def test_a_client_that_lost_state_withholds_its_commitment_and_says_so() -> None
     for action in (PUBLISH, NeedsChild(due=PUBLISH)):
         assert due_entry(action, tip_height=7, is_withheld=True) == entry
     assert "may be revoked" in describe_channel(PUBLISH, is_withheld=True)
+
+
+def test_a_commitment_that_was_forgotten_is_told_by_what_becomes_of_it() -> None:
+    forgotten = describe_channel(Unrecognised(tx=TX, pays_us=True), is_withheld=True)
+    assert "what it pays is taken" in forgotten
+    assert "what it pays is taken" not in describe_channel(Unrecognised(tx=TX), is_withheld=True)

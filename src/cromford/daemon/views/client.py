@@ -22,8 +22,7 @@ from cromford.daemon.views.market import liquidity_of, receipts_of
 from cromford.factory.terms import LOOK_ON_CHAIN_BLOCKS
 from cromford.protocol.channels.client import is_usable
 from cromford.protocol.channels.depth import depth_asked, is_deep
-from cromford.protocol.exiting.channel import RESOLVED_DEPTH, settled_spender, watched_outpoints
-from cromford.protocol.exiting.client import in_hand, is_swept, link_of, was_closed
+from cromford.protocol.exiting.client import is_swept, link_of, was_closed
 from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.exiting.through import is_through
 from cromford.protocol.facts import Facts
@@ -99,7 +98,7 @@ def _state_txid(state: ClientState, attempt: ClientAttempt) -> Txid:
 
 def _look_blocks(state: ClientState, attempt: ClientAttempt, *, is_in_sight: bool) -> int | None:
     """Return after how many blocks the client has to be there again; None if it need not be."""
-    if _is_done(state, attempt):
+    if status_of(state, attempt) in _NEVER or is_through(state, attempt):
         return None
     most = attempt.terms.look_blocks
     if is_in_sight:
@@ -108,19 +107,6 @@ def _look_blocks(state: ClientState, attempt: ClientAttempt, *, is_in_sight: boo
     if link is None:
         return most
     return blocks_to_look_away(state.book, link, state.chain, most_blocks=most, expires=True)
-
-
-def _is_done(state: ClientState, attempt: ClientAttempt) -> bool:
-    """Say whether nothing that happens on chain can be of any concern to a factory any more."""
-    if status_of(state, attempt) in _NEVER:
-        return True
-    link, chain = link_of(state, attempt), state.chain
-    if link is None:
-        return False
-    if settled_spender(link, chain) is not None:
-        spenders = map(chain.spends.get, watched_outpoints(in_hand(state, attempt), chain))
-        return all(tx is not None and chain.depth(tx.txid) >= RESOLVED_DEPTH for tx in spenders)
-    return any(close.is_confirmed(chain) and not close.is_live(chain) for close in link.closes)
 
 
 def summary(state: ClientState, attempt: ClientAttempt, facts: Facts) -> OwnFactorySummary:
@@ -192,9 +178,7 @@ def _once_checked(
         ),
         "moving": show_moving(state, attempt),
         "exit_blocks": remaining.exit_blocks,
-        "look_blocks": None
-        if is_through(state, attempt)
-        else _look_blocks(state, attempt, is_in_sight=bool(on_chain)),
+        "look_blocks": _look_blocks(state, attempt, is_in_sight=bool(on_chain)),
         "published": on_chain,
         "close": own_close(state, attempt),
         # Nothing is known before both sides found it ready.

@@ -21,6 +21,7 @@ from cromford.factory.exit_path import exit_path
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.exiting.channel import landed_channel
 from cromford.protocol.exiting.client import in_hand, was_closed
+from cromford.protocol.exiting.confirming import purses_of
 from cromford.protocol.exiting.in_hand import InHand
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
@@ -101,7 +102,7 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> Exit
         ],
         "fees_today": {
             **today,
-            "short_sat": max(0, today["coin_sat"] - _free_sat(state, fees)),
+            "short_sat": max(0, today["coin_sat"] - _free_sat(state, attempt, fees)),
         },
         "without_coins_sat_per_vb": sat_per_vb(
             without_coins_sat_per_kw(
@@ -140,12 +141,13 @@ def _fees_at(
     }
 
 
-def _free_sat(state: ClientState, fees: OwnFees) -> int:
+def _free_sat(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> int:
     """Return what can be spent for children: coins that are free, or set aside for them."""
+    purses = purses_of(in_hand(state, attempt), state.chain)
     free_sat = state.wallet.payable_sat(
         tip_height=state.chain.height, feerate_sat_per_kw=fees.within(SWEEP_BLOCKS)
     )
-    return free_sat + sum(purse.amount_sat for purse in state.purses.values())
+    return free_sat + sum(purse.amount_sat for purse in purses.values())
 
 
 def _out_of_the_channel(
@@ -316,6 +318,9 @@ def describe_channel(action: ChannelAction, *, is_withheld: bool, peer: str = "t
         case NeedsChild(due=due):
             said = describe_channel(due, is_withheld=is_withheld, peer=peer)
             return f"{said}, with coins that pay for it"
+        case Unrecognised(tx=tx, pays_us=True):
+            said = "a commitment that is not known here any more: what it pays is taken"
+            return f"the channel was spent by {tx.txid}, {said}"
         case Unrecognised(tx=tx):
             return f"the channel was spent by {tx.txid}, which is no commitment held here"
         case WaitForFunding():

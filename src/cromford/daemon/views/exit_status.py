@@ -7,7 +7,7 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.daemon.views.exit import exit_plan
 from cromford.factory.exit_path import exit_path
 from cromford.protocol.exiting.client import in_hand
-from cromford.protocol.exiting.confirming import budget_left_sat, children_cost_sat
+from cromford.protocol.exiting.confirming import budget_left_sat, children_cost_sat, purses_of
 from cromford.protocol.exiting.poisons import held_poisons
 from cromford.protocol.exiting.through import is_through
 from cromford.protocol.journal.client_attempt import ClientAttempt
@@ -39,6 +39,7 @@ def exit_status(
         if outpoint not in state.chain.spends and (one := seen(outpoint)) is not None
     ]
     is_over = is_through(state, attempt)
+    purses = purses_of(holding, state.chain)
     return {
         "factory_id": plan["factory_id"],
         "exiting": attempt.is_exiting,
@@ -58,12 +59,12 @@ def exit_status(
         "waiting": waiting,
         "stake_sat": 0 if is_over else holding.stake.amount_sat,
         "end_height": None if is_over else holding.stake.end_height,
-        "children_cost_sat": children_cost_sat(state.purses, state.chain),
+        "children_cost_sat": children_cost_sat(purses, state.chain),
         "budget_left_sat": 0 if is_over else budget_left_sat(holding, state.chain),
         "coins": [
             {"outpoint": str(coin.outpoint), "amount_sat": coin.txout.amount_sat}
-            for outpoint in sorted(state.purses)
-            for coin in state.purses[outpoint].coins
+            for outpoint in sorted(purses)
+            for coin in purses[outpoint].coins
         ],
         "next": plan["next"],
     }

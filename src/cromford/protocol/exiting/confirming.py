@@ -287,11 +287,28 @@ def budget_left_sat(holding: InHand, chain: KnownChain) -> int:
     return max(0, budget_sat - children_cost_sat(_purses_of_path(holding), chain))
 
 
+def purses_of(holding: InHand, chain: KnownChain) -> Purses:
+    """Return our coins for children on one way out, those for HTLCs of its channel included."""
+    path = _outpoints_of_path(holding)
+    spenders = {spender.txid for one in path if (spender := chain.spends.get(one)) is not None}
+    return _only(
+        holding.purses,
+        {one for one in holding.purses if one in path or one.txid in spenders},
+    )
+
+
 def _purses_of_path(holding: InHand) -> Purses:
+    return _only(holding.purses, _outpoints_of_path(holding))
+
+
+def _outpoints_of_path(holding: InHand) -> set[OutPoint]:
     outpoints = {step.tx.inputs[0].outpoint for step in exit_path(holding.signed)}
     outpoints.update(funding.outpoint for funding in holding.link.fundings)
-    purses = holding.purses
-    for outpoint in holding.purses:
+    return outpoints
+
+
+def _only(purses: Purses, outpoints: set[OutPoint]) -> Purses:
+    for outpoint in purses:
         if outpoint not in outpoints:
             purses = purses.delete(outpoint)
     return purses

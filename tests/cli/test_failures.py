@@ -449,3 +449,20 @@ def test_a_terminal_of_another_encoding_is_shown_what_it_has(fake: Any) -> None:
     assert b"K?se" in printed()
     assert json.loads(printed("--json"))["payments"][0]["description"] == "K\u00e4se"
     assert "K\u00e4se".encode() in printed("--csv")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("client", "status", "--datadir", "~nobody-of-that-name/alice"),
+        ("client", "status", "--config", "~nobody-of-that-name/alice.toml"),
+        ("config", "check", "--datadir", "~nobody-of-that-name"),
+        ("regtest", "--datadir", "~nobody-of-that-name"),
+    ],
+)
+def test_a_home_that_nobody_has_is_said_to_be_none(line: tuple[str, ...]) -> None:
+    """In a container whose user is only a number `~` is nobody's, either."""
+    result = CommandLine(None).run(*line, "--json")
+    error = json.loads(result.stderr)
+    assert (result.exit_code, error["code"]) == (2, "home_unknown")
+    assert "~nobody-of-that-name" in error["message"]

@@ -18,7 +18,7 @@ from cromford.cli.configuration.run_options import (
 )
 from cromford.cli.configuration.settings import Settings, dump, read_file, resolve
 from cromford.cli.configuration.together import check_listeners
-from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
+from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed, expanded
 from cromford.cli.invocation import CONFIG_NAME, Invocation, invocation_options
 from cromford.cli.shown.output import cell, show, write_json
 from cromford.daemon.backup.places import PlaceRefused, check_places
@@ -59,7 +59,7 @@ def check(invocation: Invocation, file: Path | None) -> None:
         )
     flags = {"chain_network": invocation.network}
     settings = resolve(flags=flags, environment={}, in_file=read_file(path))
-    datadir = None if invocation.datadir is None else invocation.datadir.expanduser()
+    datadir = None if invocation.datadir is None else expanded(invocation.datadir)
     _check_together(settings, str(path), datadir=datadir)
     show(invocation, {"file": str(path), "ok": True}, _print_checked)
 

@@ -6,6 +6,7 @@ confirmation.
 
 import errno
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import click
@@ -128,6 +129,23 @@ def problem_of(error: BaseException) -> Problem | None:
             )
         case _:
             return None
+
+
+def expanded(path: Path) -> Path:
+    """Return a path without the `~` that it may begin with.
+
+    Raises:
+        CommandFailed: If nobody of that name has a home, as in a container whose user is a number.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise CommandFailed(
+            "home_unknown",
+            f"{path}: there is no such home",
+            remediation="Name places by their whole path, as in `--datadir /var/lib/cromford`.",
+            exit_code=EXIT_USAGE,
+        ) from error
 
 
 def words_of(error: OSError) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from cromford.cli.failures import expanded
 from cromford.daemon.api.calling import SOCKET_NAME, ApiClient
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Invocation:
 
     def datadir_of(self, role: str) -> Path:
         """Return the data directory of a role: the one that was named, or its default."""
-        return (self.datadir or HOME / role).expanduser()
+        return expanded(self.datadir or HOME / role)
 
     def home_of(self, role: str) -> Path:
         """Return the directory of a role's network, in its data directory.
@@ -64,7 +65,7 @@ class Invocation:
     def config_of(self, role: str) -> Path | None:
         """Return the configuration file of a role: the one that was named, or its own if any."""
         if self.config is not None:
-            return self.config.expanduser()
+            return expanded(self.config)
         own = self.datadir_of(role) / CONFIG_NAME
         # A link that leads nowhere is a file that is missing, and no daemon without one.
         return own if own.is_symlink() or own.exists() else None

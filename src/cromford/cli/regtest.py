@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from cromford.cli.failures import CommandFailed
+from cromford.cli.failures import CommandFailed, expanded
 from cromford.cli.invocation import HOME, Invocation, json_option
 from cromford.cli.shown import lists
 from cromford.cli.shown.output import show
@@ -57,7 +57,7 @@ def command(invocation: Invocation, datadir: Path | None, port: int) -> None:
         place = invocation.datadir
     try:
         node.run(
-            (place or HOME / "regtest-node").expanduser().absolute(),
+            expanded(place or HOME / "regtest-node").absolute(),
             port=port,
             on_started=started,
         )

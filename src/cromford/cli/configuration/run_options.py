@@ -20,7 +20,7 @@ from cromford.cli.configuration.together import (
     check_lsp,
     check_order,
 )
-from cromford.cli.failures import EXIT_USAGE, CommandFailed
+from cromford.cli.failures import EXIT_USAGE, CommandFailed, expanded
 from cromford.crypto.keys import is_pubkey
 from cromford.daemon.loopback import is_loopback
 from cromford.daemon.options import ChainOptions, ClientOptions, LspOptions
@@ -304,9 +304,9 @@ def chain_options(
     try:
         return ChainOptions(
             url=url or f"http://127.0.0.1:{network.rpc_port}",
-            cookie_file=None if cookie is None else cookie.expanduser().absolute(),
+            cookie_file=None if cookie is None else expanded(cookie).absolute(),
             user=user,
-            password_file=None if password_file is None else password_file.expanduser().absolute(),
+            password_file=None if password_file is None else expanded(password_file).absolute(),
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error

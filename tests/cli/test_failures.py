@@ -275,6 +275,18 @@ def test_a_bug_is_not_dressed_up_as_an_error_of_the_user() -> None:
     assert problem_of(ZeroDivisionError()) is None
 
 
+@pytest.mark.parametrize("key", ["over", "steps"])
+def test_an_answer_of_an_older_daemon_is_said_to_be_one(fake: Any, key: str) -> None:
+    told = {name: value for name, value in exit_answers.EXIT_STATUS.items() if name != key}
+    line = CommandLine(fake({"exit_status": told}).datadir)
+    result = line.run("client", "exit", "status")
+    assert result.exit_code == 1
+    first, second = result.stderr.splitlines()
+    assert first == f"error: the daemon is of another version: its answer lacks {key!r}"
+    assert second.startswith("What was asked for was done.")
+    assert line.document("client", "exit", "status") == told
+
+
 def test_an_error_cannot_steer_the_terminal(fake: Any) -> None:
     daemon = fake({"lobby": refuse(ApiFailure("odd", "a\x1b[31mb"))})
     assert "a?[31mb" in CommandLine(daemon.datadir).run("lsp", "lobby").stderr

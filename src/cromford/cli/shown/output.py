@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cromford import told
-from cromford.cli.failures import printable
+from cromford.cli.failures import CommandFailed, printable
 from cromford.cli.invocation import Invocation
 from cromford.cli.shown.listing import Listing
 from cromford.picture.timeline import OVER
@@ -30,11 +30,24 @@ Printer = Callable[[Console, Any], None]
 
 
 def show(invocation: Invocation, document: object, printer: Printer) -> None:
-    """Write a result to stdout: the document itself with `--json`, else as `printer` prints it."""
+    """Write a result to stdout: the document itself with `--json`, else as `printer` prints it.
+
+    Raises:
+        CommandFailed: If what is printed is not in it, as after an upgrade under a daemon that
+            runs on.
+    """
     if invocation.is_json:
         write_json(document)
-    else:
+        return
+    try:
         printer(stdout_console(), document)
+    except KeyError as error:
+        raise CommandFailed(
+            "daemon_outdated",
+            f"the daemon is of another version: its answer lacks {error.args[0]!r}",
+            remediation="What was asked for was done. Stop the daemon, and start it again with "
+            "this version; `--json` shows an answer as it is.",
+        ) from error
 
 
 def write_json(document: object) -> None:

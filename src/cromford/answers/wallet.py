@@ -24,9 +24,11 @@ class WalletBalance(TypedDict):
 
     `confirmed_sat` is free, reserved, immature or paying. `paying_sat` is what the coins hold that
     payments without a block spend, and `change_sat` what of it comes back to the wallet with their
-    blocks. `arriving_sat` comes out of exits, and at an LSP out of what it sweeps of its factories,
-    after its delays and less the fees of the sweeps. `refused` are the wallet's payments that the
-    node does not take. `address` is empty until a block was read: nothing would be found before.
+    blocks. `arriving_sat` comes out of exits, out of closes that wait for a block, and at an LSP
+    out of what it sweeps of its factories, after its delays and less the fees of the sweeps. What a
+    close pays is in the balance of its channel, too, until the block has it: it is one money.
+    `refused` are the wallet's payments that the node does not take. `address` is empty until a
+    block was read: nothing would be found before.
     """
 
     confirmed_sat: Sat

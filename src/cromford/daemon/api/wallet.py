@@ -146,8 +146,8 @@ def wallet_summary(owner: WalletOwner) -> WalletBalance:
     `paying_sat` is what the coins hold that payments without a block spend, and `change_sat` what
     of it comes back to the wallet with their blocks.
 
-    `arriving_sat` comes out of exits, and at an LSP out of what it sweeps of its factories, after
-    its delays and less the fees of the sweeps.
+    `arriving_sat` comes out of exits, out of closes that wait for a block, and at an LSP out of
+    what it sweeps of its factories, after its delays and less the fees of the sweeps.
     """
     wallet = owner.wallet
     by_status: dict[str, int] = {}

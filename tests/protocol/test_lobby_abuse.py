@@ -42,6 +42,7 @@ from cromford.protocol.journal.pause import (
 )
 from cromford.protocol.journal.streams import CHAIN, HOUSE
 from cromford.protocol.lobby.build import MEMBERS_MAX, plan_build
+from cromford.protocol.lobby.client import objection
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 
@@ -262,7 +263,9 @@ def test_an_lsp_that_proposes_and_aborts_for_ever_does_not_fill_a_clients_journa
 
 
 @pytest.mark.parametrize("pool_size", [0, 1, 63, 257, 500, 4096, 4097, 2**64 - 1])
-def test_a_lobby_with_pools_of_another_size_is_left_and_the_client_lives(pool_size: int) -> None:
+def test_a_lobby_with_pools_of_another_size_is_not_joined_and_the_client_lives(
+    pool_size: int,
+) -> None:
     """Fewer are no pool, and more would not fit the message: either once ended the daemon."""
     pump = UsualPump(1)
     client = pump.clients[0]
@@ -271,9 +274,10 @@ def test_a_lobby_with_pools_of_another_size_is_left_and_the_client_lives(pool_si
     wish = ev.JoinRequested(capacity_sat=WANTED_SAT, capacity_least_sat=LEAST_SAT)
     pump.handle(client, wish)
     pump.tell(client, pump.lsp, lobby)
-    assert pump.wishes(client, fx.Disconnect)
+    pump.mine()
     assert not pump.wishes(client, fx.PrepareJoin)
-    assert client.state.lobby is None
+    assert objection(client.state) == f"pools of {pool_size} nonces, expected 64..256"
+    assert not pump.wishes(client, fx.Disconnect), "it may have channels"
 
 
 def test_a_join_with_the_largest_pools_fits_one_message() -> None:

@@ -47,6 +47,7 @@ from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, Received
 from cromford.protocol.journal.client_state import ClientConfig, ClientState
 from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.lobby.client import objection
 from cromford.protocol.opening.verify import verify_attempt
 from cromford.signing.keychain import Keychain
 from cromford.wallet.account import Account
@@ -257,11 +258,16 @@ class ClientDaemon(Daemon[ClientState]):
                 "fee_proportional_millionths": lobby.fee_proportional_millionths,
             },
             **self._wish(),
-            "refusal": state.refusal,
+            "refusal": state.refusal or self._objection(),
             "dying": views.dying(state),
             "channels": self._payments.stands(),
             "paused_until_height": state.paused_until,
         }
+
+    def _objection(self) -> str | None:
+        state = self.driver.state
+        unfit = None if state.wish is None else objection(state)
+        return None if unfit is None else f"this client cannot join this lobby: {unfit}"
 
     def _wish(self) -> WishState:
         state = self.driver.state

@@ -22,6 +22,7 @@ from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.moving import RETRY_BLOCKS, Moving
+from cromford.protocol.lobby.client import objection
 
 MoveStatus: TypeAlias = Literal["moved", "paying", "waiting", "staying", "over"]
 
@@ -108,6 +109,9 @@ def _wish_text(state: ClientState, moving: Moving) -> str:
     if moving.refusal is not None:
         refused = "we refused the next factory" if moving.is_own_refusal else "the LSP refused"
         return f"{refused}: {moving.refusal}; asked again {RETRY_BLOCKS} blocks later"
+    unfit = objection(state)
+    if unfit is not None:
+        return f"this client cannot join the LSP's lobby: {unfit}"
     if state.paused_until is not None:
         return f"too many joins came to nothing: joins again at height {state.paused_until:,}"
     return "about to join the lobby"

@@ -66,13 +66,14 @@ def on_lobby(turn: Turn[ClientState], lobby: m.Lobby) -> None:
 
     Once in a connection, or again where it asks for keys of more funding candidates: then a wish
     that waits is taken back, and goes out anew. In a ceremony it only counts for the next join.
+    What it asks for may keep a client from joining, and never from the channels that it has.
     """
     known, joining = turn.state.lobby, turn.state.joining
     if known is not None and not _asks_for_more(known, lobby):
         return
-    reason = _objection(turn.state, lobby)
-    if reason is not None:
-        turn.ask(fx.Disconnect(node_id=turn.state.config.lsp_node_id, reason=reason))
+    if lobby.network != turn.state.config.network.genesis_hash:
+        lsp = turn.state.config.lsp_node_id
+        turn.ask(fx.Disconnect(node_id=lsp, reason="another network"))
         return
     turn.remember(lr.LobbyGreeted(message=encode_message(lobby)))
     if joining is not None:
@@ -86,10 +87,11 @@ def _asks_for_more(known: m.Lobby, lobby: m.Lobby) -> bool:
     return is_more and replace(known, candidates=lobby.candidates) == lobby
 
 
-def _objection(state: ClientState, lobby: m.Lobby) -> str | None:
-    """Return why this client cannot wait in a lobby, or None."""
-    if lobby.network != state.config.network.genesis_hash:
-        return "another network"
+def objection(state: ClientState) -> str | None:
+    """Return why this client cannot wait in its LSP's lobby; None if it can, or knows none."""
+    lobby = state.lobby
+    if lobby is None:
+        return None
     most_candidates = state.config.policy.candidates_max
     if not 1 <= lobby.candidates <= most_candidates:
         return f"{lobby.candidates} funding candidates, expected 1..{most_candidates}"
@@ -113,7 +115,7 @@ def prepare_join(turn: Turn[ClientState]) -> None:
     lobby = state.lobby
     if state.wish is None or lobby is None or state.joining or state.open_attempt:
         return
-    if not state.may_join:
+    if not state.may_join or objection(state) is not None:
         return
     turn.ask(
         fx.PrepareJoin(
@@ -166,7 +168,8 @@ def on_join_prepared(turn: Turn[ClientState], event: ev.JoinPrepared) -> None:
     """Join with fresh keys and pools, unless the wish went away meanwhile."""
     state = turn.state
     pools = [event.factory_pool, *(pool for _, pool in event.channels)]
-    if state.lobby is None or state.wish is None or state.joining or state.open_attempt:
+    is_under_way = state.joining is not None or state.open_attempt is not None
+    if state.lobby is None or state.wish is None or is_under_way or objection(state) is not None:
         turn.ask(fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools)))
         return
     if len(event.channels) != state.lobby.candidates:

@@ -18,6 +18,7 @@ from cromford.channel.scripts import (
     PREIMAGE_SIZE,
     SUCCESS_TAPSCRIPT,
     TIMEOUT_TAPSCRIPT,
+    ScriptOutput,
 )
 
 HTLC_NSEQUENCE: Final = 0  # bolts#1330: no relative delay in a version 3 channel.
@@ -34,10 +35,18 @@ class HtlcTx:
     vout: int
     is_offered: bool
     prevout: TxOut
-    tapscript: bytes
-    control_block: bytes
+    scripts: ScriptOutput
     is_zero_fee: bool
     tx: Tx
+
+    @property
+    def tapscript(self) -> bytes:
+        """The script that both sign for."""
+        return self.scripts.tapscripts[self._tapscript_index]
+
+    @property
+    def _tapscript_index(self) -> int:
+        return TIMEOUT_TAPSCRIPT if self.is_offered else SUCCESS_TAPSCRIPT
 
     @computed
     def peer_sighash(self) -> bytes:
@@ -80,7 +89,7 @@ class HtlcTx:
                 holder_signature,
                 *unlocking,
                 self.tapscript,
-                self.control_block,
+                self.scripts.control_block(self._tapscript_index),
             )
         )
 
@@ -101,7 +110,6 @@ def _htlc_tx(commitment: Commitment, vout: int, output: CommitmentOutput, htlc: 
     terms, scripts = commitment.terms, output.scripts
     assert scripts is not None  # noqa: S101 - the anchor alone has none
     is_offered = output.kind is CommitmentOutputKind.OFFERED_HTLC
-    tapscript_index = TIMEOUT_TAPSCRIPT if is_offered else SUCCESS_TAPSCRIPT
     paid = TxOut(
         amount_sat=output.amount_sat - terms.htlc_tx_cost_sat(is_offered=is_offered),
         script_pubkey=commitment.delayed.taproot.script_pubkey,
@@ -118,8 +126,7 @@ def _htlc_tx(commitment: Commitment, vout: int, output: CommitmentOutput, htlc: 
         vout=vout,
         is_offered=is_offered,
         prevout=output.txout,
-        tapscript=scripts.tapscripts[tapscript_index],
-        control_block=scripts.control_block(tapscript_index),
+        scripts=scripts,
         is_zero_fee=terms.is_zero_fee,
         tx=tx,
     )

@@ -18,13 +18,21 @@ class ClaimKey(Enum):
     HTLC = "htlc"  # `derive_seckey`
 
 
-def derive_seckey(basepoint_secret: bytes, per_commitment_point: bytes) -> bytes:
+def derive_seckey(
+    basepoint_secret: bytes, per_commitment_point: bytes, *, basepoint: bytes | None = None
+) -> bytes:
     """Return the seckey of one commitment for a basepoint's secret (BOLT 3, "localprivkey").
+
+    Args:
+        basepoint_secret: The secret.
+        per_commitment_point: Of the commitment's holder.
+        basepoint: Its pubkey, if it is known.
 
     Raises:
         ValueError: If the secret is out of range.
     """
-    return seckey_add(basepoint_secret, sha256(per_commitment_point + pubkey_of(basepoint_secret)))
+    basepoint = basepoint or pubkey_of(basepoint_secret)
+    return seckey_add(basepoint_secret, sha256(per_commitment_point + basepoint))
 
 
 def revocation_seckey(revocation_basepoint_secret: bytes, per_commitment_secret: bytes) -> bytes:

@@ -142,6 +142,7 @@ class Keychain:
         self._channel_seckeys = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_channel_seckeys)
         self._secret = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_secret)
         self._channel_keypair = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_channel_keypair)
+        self._htlc_basepoint = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_htlc_basepoint)
         self._upper_secret = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_upper_secret)
         self.pubkey = lru_cache(maxsize=CHANNELS_CACHED)(self._derive_pubkey)
 
@@ -229,7 +230,7 @@ class Keychain:
             case ClaimKey.DELAYED:
                 return derive_seckey(delayed, secret_or_point)
             case ClaimKey.HTLC:
-                return derive_seckey(htlc, secret_or_point)
+                return derive_seckey(htlc, secret_or_point, basepoint=self._htlc_basepoint(name))
             case _:
                 assert_never(key)
 
@@ -258,6 +259,9 @@ class Keychain:
 
     def _derive_pubkey(self, name: KeyName) -> bytes:
         return keys.pubkey_of(self.seckey(name))
+
+    def _derive_htlc_basepoint(self, name: ChannelKey) -> bytes:
+        return keys.pubkey_of(self._channel_seckeys(name)[4])
 
     def _derive_channel_keypair(self, name: ChannelKey) -> Keypair:
         return Keypair(self._channel_seckeys(name)[0])

@@ -11,10 +11,17 @@ from hypothesis import strategies as st
 from tests.protocol.pump import Pump
 from tests.simulation.sim_node import CLIENT_ROLE, SimStore
 
+from cromford import effects as fx
 from cromford.bitcoin.tx import Txid
 from cromford.daemon.driver import Driver
 from cromford.ports import Entry
 from cromford.protocol.journal import records as r
+from cromford.protocol.journal.channel_records import (
+    BOOK_RECORDS,
+    CHANNEL_RECORDS,
+    BookRecord,
+    ChannelRecord,
+)
 from cromford.protocol.journal.client_state import new_client
 from cromford.protocol.journal.records import (
     NewerRecord,
@@ -72,6 +79,14 @@ def test_what_is_written_is_what_is_read(cls: type[Any], data: st.DataObject) ->
     again = decode_record(encode_record(record))
     assert again == record
     assert type(again) is cls
+    assert BOOK_RECORDS.have(again) == isinstance(again, BookRecord)
+    assert CHANNEL_RECORDS.have(again) == isinstance(again, ChannelRecord)
+
+
+def test_what_is_asked_for_by_its_own_class_has_no_subclasses() -> None:
+    """`Kinds`, and the driver for effects, know exactly the classes that a union names."""
+    asked_for = (*RECORD_TYPES, *get_args(fx.Effect))
+    assert [cls for cls in asked_for if cls.__subclasses__()] == []
 
 
 def test_every_record_has_a_name_of_its_own() -> None:

@@ -71,18 +71,20 @@ class Role(Generic[S]):
 
 
 # What leaves the process, or reads what the journal holds. Everything else is ours alone.
-_OUTWARD: Final = (
-    Send,
-    Disconnect,
-    Broadcast,
-    PublishBumped,
-    LookUpCoins,
-    LookUpSpenders,
-    RecallCommitment,
-    HandOverKeys,
+_OUTWARD: Final[frozenset[type[Effect]]] = frozenset(
+    {
+        Send,
+        Disconnect,
+        Broadcast,
+        PublishBumped,
+        LookUpCoins,
+        LookUpSpenders,
+        RecallCommitment,
+        HandOverKeys,
+    }
 )
 # What asks nobody for anything: where a decision wishes no more, nothing waits for its records.
-_QUIET: Final = (SetDeadline, ClearDeadline, DropPools)
+_QUIET: Final[frozenset[type[Effect]]] = frozenset({SetDeadline, ClearDeadline, DropPools})
 
 
 class Commit(Protocol):
@@ -252,7 +254,7 @@ class Driver(Generic[S]):
             for fault in decision.faults:
                 self._on_fault(fault, following)
             for asked in decision.asked:
-                if self.commit is None or not isinstance(asked.effect, _OUTWARD):
+                if self.commit is None or type(asked.effect) not in _OUTWARD:
                     perform = self._doing(asked.effect, self._unbound)
                     caused = self._caused_by(asked, perform, following)
                     pending.extend((one, asked.stream) for one in caused)
@@ -264,7 +266,7 @@ class Driver(Generic[S]):
         outward = [
             (asked, self._doing(asked.effect, self.bound))
             for asked in decision.asked
-            if isinstance(asked.effect, _OUTWARD)
+            if type(asked.effect) in _OUTWARD
         ]
 
         def follow() -> None:
@@ -276,7 +278,7 @@ class Driver(Generic[S]):
         entries = _entries_of(decision)
         self._advance(decision, entries)
         if entries or outward:
-            is_awaited = any(not isinstance(asked.effect, _QUIET) for asked in decision.asked)
+            is_awaited = any(type(asked.effect) not in _QUIET for asked in decision.asked)
             commit(entries, archived, follow, is_awaited=is_awaited)
 
     def afterwards(self, then: Callable[[], None]) -> None:

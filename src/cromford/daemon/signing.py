@@ -64,6 +64,8 @@ def perform_signing(
         effect: What was asked for.
     """
     match effect:
+        case fx.SignCommitment() | fx.FinishCommitment():  # Most effects are one.
+            return (perform_channel_signing(signer, effect),)
         case fx.PrepareJoin():
             return (_prepare_join(signer, effect),)
         case fx.PrepareMove():

@@ -70,7 +70,9 @@ def decide(state: ClientState, event: ev.Event, facts: Facts = FRESH) -> Decisio
 
 
 def _take(turn: Turn[ClientState], event: ev.Event) -> None:
-    if isinstance(event, ev.ChannelEvent):
+    if isinstance(event, ev.MessageReceived):  # Most events are one: it need not be asked further.
+        _take_from_world(turn, event)
+    elif isinstance(event, ev.ChannelEvent):
         channels.take(turn, event)
     elif isinstance(event, ev.OpeningEvent):
         _take_opening(turn, event)
@@ -117,6 +119,9 @@ def _take_opening(turn: Turn[ClientState], event: ev.OpeningEvent) -> None:
 
 def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
     match event:
+        case ev.MessageReceived(message=message):
+            _take_message(turn, message)
+            dying.go_on(turn)
         case ev.DaemonStarted(unix_time=unix_time, drawn=drawn):
             skip_keys(turn, drawn)
             buying.void_connection(turn)
@@ -137,9 +142,6 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
             advancing.void_connection(turn)
             closing.void_connection(turn)
             opening.void_connection(turn, r.PeerDisconnected(node_id=node_id))
-        case ev.MessageReceived(message=message):
-            _take_message(turn, message)
-            dying.go_on(turn)
         case ev.MessageMalformed(node_id=node_id, reason=reason):
             turn.ask(fx.Disconnect(node_id=node_id, reason=reason))
         case ev.BlockAdded():
@@ -161,7 +163,7 @@ def _take_from_world(turn: Turn[ClientState], event: ev.WorldEvent) -> None:
 
 
 def _take_message(turn: Turn[ClientState], message: m.Message) -> None:
-    if isinstance(message, m.ChannelMessage | m.MarkMessage):
+    if isinstance(message, m.ChannelMessage):
         channels.on_channel_message(turn, message)
     elif isinstance(message, m.OpeningMessage):
         opening.take_message(turn, message)
@@ -179,6 +181,8 @@ def _take_message(turn: Turn[ClientState], message: m.Message) -> None:
         turn.ask(*exiting.lend(turn))
     elif isinstance(message, m.QuoteMessage):
         buying.take_message(turn, message)
+    elif isinstance(message, m.MarkMessage):
+        channels.on_channel_message(turn, message)
     elif isinstance(message, m.KeyTaken):
         handover.on_key_taken(turn, message)
     elif isinstance(message, m.KeyHandover):

@@ -121,7 +121,9 @@ def decide(
 
 
 def _take(round_: Round, event: ev.Event) -> None:
-    if isinstance(event, ev.ChannelAnswer):
+    if isinstance(event, ev.MessageReceived):  # Most events are one: it need not be asked further.
+        _take_from_world(round_, event)
+    elif isinstance(event, ev.ChannelAnswer):
         addressing.on_channel_answer(round_, event)
     elif isinstance(event, ev.PayRequested):
         paying.on_pay_requested(round_, event)
@@ -158,6 +160,8 @@ def _take(round_: Round, event: ev.Event) -> None:
 
 def _take_from_world(round_: Round, event: ev.WorldEvent) -> None:
     match event:
+        case ev.MessageReceived(node_id=node_id, message=message):
+            _take_message(round_, node_id, message)
         case ev.DaemonStarted(drawn=drawn):
             restored.skip_keys(round_.house, drawn)
             _on_start(round_)
@@ -169,8 +173,6 @@ def _take_from_world(round_: Round, event: ev.WorldEvent) -> None:
                 round_.try_in(turn, partial(_greet, turn, node_id))
         case ev.ConnectionClosed():
             _on_disconnection(round_, event)
-        case ev.MessageReceived(node_id=node_id, message=message):
-            _take_message(round_, node_id, message)
         case ev.MessageMalformed(node_id=node_id, reason=reason):
             _on_malformed(round_, node_id, reason)
         case ev.BlockAdded():
@@ -198,11 +200,13 @@ def _greet(turn: Turn[Factory], node_id: bytes) -> None:
 
 
 def _take_message(round_: Round, node_id: bytes, message: m.Message) -> None:
-    if isinstance(message, m.Join | m.Leave):
+    if isinstance(message, m.ChannelMessage):
+        addressing.take_channel_message(round_, node_id, message)
+    elif isinstance(message, m.Join | m.Leave):
         lobby.take_message(round_.house, node_id, message)
     elif isinstance(message, m.AnnounceHash):
         announcing.on_announced(round_.house, node_id, message)
-    elif isinstance(message, m.ChannelMessage | m.MarkMessage):
+    elif isinstance(message, m.MarkMessage):
         addressing.take_channel_message(round_, node_id, message)
     elif isinstance(message, m.CloseAgree | m.CloseSign | m.CloseEnd):
         addressing.take_close_message(round_, node_id, message)

@@ -17,7 +17,7 @@ from cromford.effects import (
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.channel_records import ChannelRecord
+from cromford.protocol.journal.channel_records import CHANNEL_RECORDS
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.record import Record
@@ -251,7 +251,7 @@ class Turn(Generic[S_co]):
         self._state = self._apply(self._state, record, at)
         self._log.entries.append(Remembered(self.stream, record, is_kept, at))
         self._records.append(record)
-        if isinstance(record, ChannelRecord):
+        if CHANNEL_RECORDS.have(record):
             self._touched[record.channel_id] = None
 
     def ask(self, *effects: Effect) -> None:
@@ -282,7 +282,7 @@ class Turn(Generic[S_co]):
     def first(self, kind: type[R]) -> R | None:
         """Return the first record of a kind in this turn, if there is one."""
         for record in self._records:
-            if isinstance(record, kind):
+            if type(record) is kind:
                 return record
         return None
 

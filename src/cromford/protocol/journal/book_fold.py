@@ -32,6 +32,8 @@ FORWARDS_KEPT_MAX: Final = 10_000  # Finished ones that are listed; older stay i
 
 def apply_to_book(book: Book, record: cr.BookRecord, at: int = 0) -> Book:
     """Return the book after remembering one thing, at a time in unix seconds; 0 if unknown."""
+    if cr.CHANNEL_RECORDS.have(record):
+        return _with_channel_record(book, record, at)
     match record:
         case cr.InvoiceIssued():
             return _with_issued(book, record, at)
@@ -86,8 +88,6 @@ def apply_to_book(book: Book, record: cr.BookRecord, at: int = 0) -> Book:
             return _with_ended(book, record, at)
         case cr.OutgoingEnded():
             return _with_untold(book, record, at)
-        case _:
-            return _with_channel_record(book, record, at)
 
 
 def _with_issued(book: Book, record: cr.InvoiceIssued, at: int) -> Book:
@@ -119,7 +119,7 @@ def _with_started(book: Book, record: cr.PaymentStarted, at: int) -> Book:
 
 
 def _with_channel_record(book: Book, record: cr.ChannelRecord, at: int) -> Book:
-    if isinstance(record, cr.UpdateRecord):
+    if cr.UPDATE_RECORDS.have(record):
         return _with_update(book, record, at)
     if isinstance(record, cr.AddsTakenBack):
         book = _with_taken_back(book, record, at)

@@ -1,8 +1,10 @@
 """What a role remembers of live channels and payments. `message` is a wire message's bytes."""
 
+from typing import Final
+
 from cromford.channel.content import CommitmentContent
 from cromford.protocol.journal.advance_records import NextFundingRecord
-from cromford.protocol.journal.record import Record
+from cromford.protocol.journal.record import Kinds, Record
 
 
 class ChannelPrepared(Record, frozen=True, kw_only=True, tag="channel_prepared"):
@@ -382,3 +384,8 @@ LspPaymentRecord = (
 PaymentRecord = HtlcDecided | PaymentStarted | ClientPaymentRecord | LspPaymentRecord
 
 BookRecord = ChannelRecord | PaymentRecord
+
+# Most records are one of these.
+UPDATE_RECORDS: Final[Kinds[UpdateRecord]] = Kinds(UpdateRecord)
+CHANNEL_RECORDS: Final[Kinds[ChannelRecord]] = Kinds(ChannelRecord)
+BOOK_RECORDS: Final[Kinds[BookRecord]] = Kinds(BookRecord)

@@ -26,7 +26,7 @@ from cromford.protocol.journal.advance_fold import ClientAdvances, with_client_a
 from cromford.protocol.journal.advances import ClientAdvance, without_nonces
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.book_fold import apply_to_book
-from cromford.protocol.journal.channel_records import BookRecord
+from cromford.protocol.journal.channel_records import BOOK_RECORDS
 from cromford.protocol.journal.client_attempt import (
     ClientAttempt,
     Complete,
@@ -230,7 +230,7 @@ def apply(state: ClientState, record: r.AnyRecord, at: int = 0) -> ClientState:
     Raises:
         DoubleSigning: If a second sighash is intended for something that may be signed once.
     """
-    if isinstance(record, BookRecord):  # Most records are one.
+    if BOOK_RECORDS.have(record):
         return changed(state, book=apply_to_book(state.book, record, at))
     if isinstance(record, r.LspOnly):
         raise AssertionError(f"{type(record).__name__} in a client's journal")

@@ -5,6 +5,7 @@ A factory knows nothing of other factories, nor of the house: what it hears of t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from immutables import Map
 
@@ -35,7 +36,11 @@ from cromford.protocol.journal.book_fold import (
     with_answered_forward,
     with_refused_forward,
 )
-from cromford.protocol.journal.channel_records import BookRecord, ForwardWithdrawn
+from cromford.protocol.journal.channel_records import (
+    BOOK_RECORDS,
+    BookRecord,
+    ForwardWithdrawn,
+)
 from cromford.protocol.journal.close_fold import LspCloses, finished_close, with_lsp_close
 from cromford.protocol.journal.closes import FinishedClose
 from cromford.protocol.journal.closing import Closing, EndedClose
@@ -57,6 +62,7 @@ from cromford.protocol.journal.quotes import (
     with_vain_purchase,
     without_quote,
 )
+from cromford.protocol.journal.record import Kinds
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
 from cromford.wallet.account import WalletPath
 from cromford.wallet.coins import Purse, SpentCoin
@@ -233,6 +239,7 @@ FactoryRecord = (
     | BookRecord
     | MailTaken
 )
+_FACTORY_RECORDS: Final[Kinds[FactoryRecord]] = Kinds(FactoryRecord)
 
 
 def apply_to_factory(factory: Factory, record: r.AnyRecord, at: int = 0) -> Factory:
@@ -241,15 +248,18 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord, at: int = 0) -> Fact
     Raises:
         DoubleSigning: If a second sighash is intended for something that may be signed once.
     """
-    if isinstance(record, BookRecord):
+    if BOOK_RECORDS.have(record):
         return _with_book(_without_void(factory, record), apply_to_book(factory.book, record, at))
+    if isinstance(record, MailTaken):
+        taken = changed(factory, post=factory.post.with_taken(record.sender, record.number))
+        return _with_mail(taken, record.mail)
     if isinstance(record, cl.PartClosed | cl.SharedCloseRecord | cl.LspCloseRecord):
         return _with_close(factory, record)
     if isinstance(record, ar.SharedAdvanceRecord | ar.LspAdvanceRecord):
         return _with_advance(factory, record, at)
     if isinstance(record, mk.LspMarketRecord):
         return _with_quote(factory, record, at)
-    if not isinstance(record, FactoryRecord):
+    if not _FACTORY_RECORDS.have(record):
         raise AssertionError(f"{type(record).__name__} is no record of a factory")
     match record:
         case r.Started():
@@ -298,9 +308,6 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord, at: int = 0) -> Fact
                 coins_asked=without(factory.coins_asked, settled),
             )
             return _telling(returned, HOUSE, mail.CoinsGivenBack(outpoint=outpoint))
-        case MailTaken(sender=sender, number=number, mail=content):
-            taken = changed(factory, post=factory.post.with_taken(sender, number))
-            return _with_mail(taken, content)
         case _:
             return _with_opening(factory, record)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import TypeVar, assert_never
+from typing import Final, TypeVar, assert_never
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
@@ -45,6 +45,7 @@ from cromford.protocol.journal.pause import (
     with_ban,
 )
 from cromford.protocol.journal.purses import CoinsWanted, with_lent, without
+from cromford.protocol.journal.record import Kinds
 from cromford.protocol.journal.spent import with_spending_record
 from cromford.shelf import Shelf, key_bytes
 from cromford.wallet.account import CHANGE
@@ -66,11 +67,12 @@ HouseRecord = (
     | MailTaken
     | sw.JointSweepRecord
 )
+_HOUSE_RECORDS: Final[Kinds[HouseRecord]] = Kinds(HouseRecord)
 
 
 def apply_to_house(house: House, record: r.AnyRecord, at: int = 0) -> House:
     """Return the house after remembering one thing, at a time in unix seconds; 0 if unknown."""
-    if not isinstance(record, HouseRecord):
+    if not _HOUSE_RECORDS.have(record):
         raise AssertionError(f"{type(record).__name__} is no record of the house")
     after = _applied(house, record, at)
     return after if after.is_stirred or _has_same_here(house, after) else _stirred(after)

@@ -84,6 +84,12 @@ def disconnected(link: Link) -> Link:
 def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]:
     """Return the link after a record, and what a revocation made final."""
     match record:
+        case cr.CommitmentIntended():
+            return _with_intended(link, record), None
+        case cr.CommitmentFinished():
+            return _with_held(link, record)
+        case cr.RevocationReceived(message=data):
+            return _with_revocation(link, decoded(data, m.RevokeAndAck))
         case cr.ChannelPrepared():
             return _with_prepared(link, record), None
         case cr.NonceAwaited(reestablish=data):
@@ -96,12 +102,6 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
             return _with_told(changed(link, state=resumption.state), message), None
         case cr.AddsTakenBack(htlc_id=htlc_id):
             return changed(link, state=take_back_adds(link.state, htlc_id)), None
-        case cr.CommitmentIntended():
-            return _with_intended(link, record), None
-        case cr.CommitmentFinished():
-            return _with_held(link, record)
-        case cr.RevocationReceived(message=data):
-            return _with_revocation(link, decoded(data, m.RevokeAndAck))
         case cr.ChannelFailed(reason=reason, height=height, is_behind=is_behind):
             since = height if link.failed_height is None else link.failed_height
             failed = changed(link, failure=reason, failed_height=since, is_behind=is_behind)

@@ -27,6 +27,7 @@ from tests.protocol.test_leaving import QUICK
 from cromford.answers.status import LspCapital
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT
 from cromford.bitcoin.tx import Tx, TxIn, TxOut
+from cromford.daemon.parts import read_label
 from cromford.daemon.views import lsp as lsp_views
 from cromford.daemon.views.closes import closes_of
 from cromford.factory.close import CLOSE_NSEQUENCE
@@ -194,6 +195,22 @@ def test_a_closed_factory_sleeps_though_its_clients_are_here_and_none_of_them_wa
     pump.mine(1)
     assert sleeping(pump) == {number}
     assert {newest_link(client).failure for client in pump.clients} == {CLOSED_TOGETHER}
+
+
+def test_a_closed_factory_that_sleeps_is_shown_as_it_is_today() -> None:
+    pump = closed_factory(policy=SHORT)
+    lifetime, number = pump.factory.lifetime, pump.factory.number
+    pump.mine(SETTLED_DEPTH)
+    pump.lsp.checkpoint()
+    assert sleeping(pump) == {number}
+    n_blocks = lifetime.exit_deadline_height - pump.chain.height
+    pump.mine(n_blocks)
+    assert sleeping(pump) == {number}
+    assert pump.lsp.driver is not None
+    shown = read_label("", pump.lsp.driver.label(f"factory:{number}")).shown
+    asleep = lsp_views.as_it_slept(house_of(pump), shown)
+    assert asleep["closed"][0]["confirmations"] == SETTLED_DEPTH + n_blocks
+    assert asleep["when_dying"][0]["what"].startswith("over: ")
 
 
 # What is expected

@@ -55,11 +55,10 @@ def test_another_lsp_hears_nothing_of_a_channel_and_cannot_end_it() -> None:
     )
     assert newest_link(alice).failure is None
     assert not [wish for wish in pump.wishes(alice, fx.Send) if wish.node_id == OTHER_LSP]
-    listed = ClientPayments(
-        SimpleNamespace(state=alice.state, facts=FRESH), sign_node=bytes
-    ).totals()
-    assert listed["own_msat"] == 3 * PAID_MSAT, "it is still its own"
-    assert listed["spendable_msat"] == 0
+    payments = ClientPayments(SimpleNamespace(state=alice.state, facts=FRESH), sign_node=bytes)
+    listed = {kind.get("kind", name): amount for name, kind, amount in payments.samples()}
+    assert listed["own"] == 3 * PAID_MSAT, "it is still its own"
+    assert (listed["spendable"], listed["channels_open"]) == (0, 0)
     start_for(pump, alice, pump.lsp.node_id)
     assert pay(pump, alice, bob, PAID_MSAT).status == "paid"
 

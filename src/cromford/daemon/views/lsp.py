@@ -414,18 +414,30 @@ def as_it_slept(house: House, shown: Mapping[str, Any]) -> LspFactorySummary:
         "sweeping": [],
         "closing": None,
         "close_ended": None,
-        "closed": [],
         "moved_out": [],
-        "when_dying": [],
         "advances": [],
         "too_late": False,
         **shown,
+        "closed": _closes_as_they_slept(shown, house, entry),
+        "when_dying": show_steps(house.config.policy, lifetime_of_entry(entry), house.chain.height),
         "candidates": candidates,
         **period_of_shown(shown, house.chain.height, is_funded=depth > 0),
         "confirmations": depth,
         "blocks_to_expiry": entry.expiry_height - house.chain.height,
     }
     return cast("LspFactorySummary", slept)  # It was one when it was written down.
+
+
+def _closes_as_they_slept(
+    shown: Mapping[str, Any], house: House, entry: FactoryEntry
+) -> list[dict[str, Any]]:
+    """Return a sleeping factory's closes as deep as they are today: what undoes one wakes it."""
+    blocks_left = entry.expiry_height - house.chain.height
+    deeper = shown.get("blocks_to_expiry", blocks_left) - blocks_left
+    return [
+        {**one, "confirmations": one["confirmations"] + deeper} if one["confirmations"] else one
+        for one in shown.get("closed", ())
+    ]
 
 
 def bump_of(house: House, attempt_id: bytes) -> FundingChild | None:

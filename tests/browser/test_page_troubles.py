@@ -9,6 +9,8 @@ from tests.browser.street import is_live
 from tests.browser.told_pages import CLIENT_LINES, LSP_LINES, REFUSED, told_page
 from tests.cli import answers, exit_answers
 
+from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
+
 pytestmark = [needs_browser, pytest.mark.timeout(600)]
 
 STALE = {
@@ -94,6 +96,7 @@ def test_a_clients_page_tells_of_every_trouble_first() -> None:
             ):  # fmt: skip
                 assert word in said, word
             assert "the channel is on chain" not in said, "there is nothing to look after any more"
+            assert CLOSED_TOGETHER not in said
             text = await sight.page.locator("main").inner_text()
             assert "at height 1,240" in text
             assert "poisons cover 480,000 sat of yours" in text

@@ -8,6 +8,7 @@ from tests.browser.chromium import Browser, Sight
 from tests.cli import answers, market_answers
 
 from cromford.daemon.api.operations import BY_ROLE, Operation
+from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
 
 ORIGIN: Final = "http://page.test"
 PICTURE: Final = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 1"><title>-</title></svg>'
@@ -74,7 +75,8 @@ _CLIENT_CHANGES: Final[list[dict[str, Any]]] = [
     {"closing": CLOSING | {"balance_msat": None}},
     {"channel_status": "marked"},
     {"channel_failed": "the peer: no more"},
-    {"channel_failed": "the channel is on chain", "status": "closed", "look_blocks": None},
+    {"channel_failed": "the channel is on chain", "status": "live", "look_blocks": None},
+    {"closed": [CLOSED], "status": "closed", "channel_failed": CLOSED_TOGETHER},
     {"published": ["kickoff_root"], "channel_status": "offline"},
     {"exit_deadline_height": None},
     {"status": "given_up", "given_up": True, "blocks_to_expiry": -3},

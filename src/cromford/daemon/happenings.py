@@ -7,6 +7,7 @@ from typing import Final
 from cromford.daemon.lookups import Lookup
 from cromford.daemon.metrics import Sample
 from cromford.daemon.payment_outcomes import PaymentOutcomes
+from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as ex
 from cromford.protocol.journal import opening_records as op
@@ -66,6 +67,8 @@ class Happenings:
         factory = self._lookup.factory_of(record.channel_id).hex()
         channel = record.channel_id.hex()
         match record:
+            case cr.ChannelFailed(reason=reason) if reason == CLOSED_TOGETHER:
+                _log.info("channel_closed factory=%s channel=%s", factory, channel)
             case cr.ChannelFailed():
                 _log.warning(
                     "channel_failed factory=%s channel=%s height=%d is_behind=%d reason=%r",

@@ -74,8 +74,9 @@ export function clientAlarms(status, factories) {
   if (status.refusal) alarms.push(warn("Refused by the LSP", status.refusal));
   for (const factory of factories.factories) {
     alarms.push(...ofFactory(factory));
-    // Whoever leaves ended the channel; an alarm is what was not wished for, and is not over.
-    if (factory.channel_failed && !factory.is_exiting && factory.look_blocks !== null) {
+    // Whoever leaves or closes ended the channel; an alarm is what was not wished for, and is not over.
+    const isWished = factory.is_exiting || factory.status === "closed";
+    if (factory.channel_failed && !isWished && factory.look_blocks !== null) {
       alarms.push(bad(`Channel ${short(factory.factory_id)}`, `failed: ${factory.channel_failed}`));
     }
   }

@@ -313,6 +313,33 @@ def test_all_that_is_listed_is_kept_up_to_date_without_a_gap() -> None:
     play(scene)
 
 
+@pytest.mark.parametrize("n_shown", [0, 10])
+def test_an_answer_that_is_cut_short_says_where_the_rest_is(n_shown: int) -> None:
+    """To ask for more brings no more: it looked at as many factories as one answer may."""
+
+    async def scene(at: Browser) -> None:
+        told = await told_by(
+            at,
+            LIVE
+            + f"""
+            const {{pagedPanel}} = await import("/page/pages.js");
+            const all = Array.from({{length: {n_shown}}}, (_, n) => `open ${{n}}`);
+            reply = follows(() => json({{all, next: "more"}}));
+            pagedPanel("history", live, {{
+              name: "list", path: "/v1/list", entriesOf: (page) => page.all,
+              draw: (entries) => `shown: ${{entries.length}}`,
+            }});
+            live.start();
+            const text = (place) => document.querySelector(`#history ${{place}}`).textContent;
+            await until(() => text(".body") === "shown: {n_shown}");
+            return [text(".more p"), document.querySelector("#history button").hidden];
+            """,
+        )
+        assert told == ["The command line shows what is older.", True]
+
+    play(scene)
+
+
 LEAVING = """
   const {exitPanel} = await import("/page/exit.js");
   const {setSession} = await import("/page/session.js");

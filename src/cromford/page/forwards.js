@@ -9,8 +9,12 @@ export function forwardsPanel(live) {
     name: "forwards",
     path: "/v1/forwards",
     entriesOf: (page) => [...page.in_flight, ...page.forwards],
-    draw: (forwards) => (forwards.length ? forwardTable(forwards) : note("Nothing was forwarded.")),
+    draw: (forwards, page) => (forwards.length ? forwardTable(forwards) : note(noneOf(page))),
   });
+}
+
+function noneOf(page) {
+  return page.next ? "Nothing was forwarded in the newest factories." : "Nothing was forwarded.";
 }
 
 function forwardTable(forwards) {

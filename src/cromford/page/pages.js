@@ -2,7 +2,7 @@
 
 import { withQuery } from "./api.js";
 import { byId, h, show } from "./dom.js";
-import { counted, number } from "./format.js";
+import { counted } from "./format.js";
 import { UNKNOWN, note, showDrawn, showProblem } from "./panel.js";
 
 const LIMIT = 25;
@@ -23,6 +23,7 @@ export function pagedPanel(id, live, { name, path, entriesOf, draw }) {
   byId(id).append(problem, body, h("div", { class: "more" }, button, told));
   let limit = LIMIT;
   let nBefore = null; // How many there were when older ones were asked for.
+  let more = ""; // How many of those came.
 
   // One answer, however long: what moves down in it stays whole, and none of it grows old.
   live.add(name, () => withQuery(path, { limit }));
@@ -33,18 +34,18 @@ export function pagedPanel(id, live, { name, path, entriesOf, draw }) {
       show(told);
       button.hidden = true;
       nBefore = null;
+      more = "";
       if (error === null) limit = LIMIT;
       return;
     }
     const entries = entriesOf(value);
     showDrawn(body, () => draw(entries, value));
-    button.hidden = value.next === null || limit === LIMIT_MAX;
-    if (nBefore === null) return;
-    const more = counted(entries.length - nBefore, "more", "more");
-    const isAll = button.hidden && value.next !== null;
-    const rest = isAll ? ` Older than the newest ${number(limit)} shows the command line.` : "";
-    show(told, `${more} shown.${rest}`);
+    // An answer that has fewer than it was asked for looked at all that it may: none has more.
+    const isCut = value.next !== null && (limit === LIMIT_MAX || entries.length < limit);
+    button.hidden = value.next === null || isCut;
+    if (nBefore !== null) more = `${counted(entries.length - nBefore, "more", "more")} shown.`;
     nBefore = null;
+    show(told, `${more} ${isCut ? "The command line shows what is older." : ""}`.trim());
   });
 
   button.onclick = () => {

@@ -189,7 +189,7 @@ class ClientMarket:
         return self._outcome(attempt_id, quote_id, n_receipts)
 
     def _outcome(self, attempt_id: bytes, quote_id: bytes, n_receipts: int) -> PurchaseOutcome:
-        """Return what became of a purchase, before which there were so many receipts.
+        """Return what became of a purchase, before which there were that many receipts.
 
         In a factory there is one purchase at a time. In another one a later one may have ended.
 

@@ -46,17 +46,18 @@ else:
             TypeError: If there is no such field, or the class checks its values when it is made.
         """
         cls = type(value)
-        setters, read = _shapes.get(cls) or _shape_of(cls)
+        setters, read, set_dict = _shapes.get(cls) or _shape_of(cls)
         made = object.__new__(cls)
         if read is None:
-            kept = made.__dict__
-            kept.update(value.__dict__)
+            # A copy shares its keys with the dicts of all such values: an update would hash each.
+            kept = value.__dict__.copy()
             kept.update(changes)
             if len(kept) > len(setters):
                 # What is kept beside the fields was computed of the value before: it stays there.
                 _check_names(cls, changes, setters)
                 for name in kept.keys() - setters.keys():
                     del kept[name]
+            set_dict(made, kept)
             return made
         _check_names(cls, changes, setters)
         for set_field, field_value in zip(setters.values(), read(value), strict=True):
@@ -75,11 +76,13 @@ def _check_names(cls: type, changes: Mapping[str, object], known: Mapping[str, o
 class _Shape(NamedTuple):
     """The fields of a class by name, in order, and what sets them; `read` reads all of them.
 
-    Where fields are in no slots, `read` is None and the setters are not used.
+    Where fields are in no slots, `read` is None and `set_dict` sets all of them: the setters are
+    not used.
     """
 
     setters: Mapping[str, Callable[..., None]]
     read: Callable[[object], tuple[object, ...]] | None
+    set_dict: Callable[..., None] = object.__setattr__
 
 
 _shapes: Final[dict[type, _Shape]] = {}  # No more than there are classes.
@@ -94,6 +97,7 @@ def _shape_of(cls: Any) -> _Shape:  # noqa: ANN401 - any dataclass
         read = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
         shape = _Shape({name: getattr(cls, name).__set__ for name in names}, read)
     else:
-        shape = _Shape(dict.fromkeys(names, object.__setattr__), None)
+        place = next(vars(base)["__dict__"] for base in cls.__mro__ if "__dict__" in vars(base))
+        shape = _Shape(dict.fromkeys(names, object.__setattr__), None, place.__set__)
     _shapes[cls] = shape
     return shape

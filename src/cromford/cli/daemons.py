@@ -3,6 +3,7 @@
 A module of its own, because it imports all that the daemons are made of.
 """
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -40,6 +41,7 @@ def run_lsp(options: LspOptions) -> None:
     Raises:
         CommandFailed: If it cannot run.
     """
+    gc.freeze()  # What was imported stays, so nobody need look through it again for cycles.
     with _startup_failures("lsp"):
         lspd.run(options)
 
@@ -50,6 +52,7 @@ def run_client(options: ClientOptions) -> None:
     Raises:
         CommandFailed: If it cannot run.
     """
+    gc.freeze()  # As above.
     with _startup_failures("client"):
         clientd.run(options)
 

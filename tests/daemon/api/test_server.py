@@ -31,6 +31,7 @@ from cromford.daemon.api.calling import ApiClient
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import read_params
 from cromford.daemon.api.server import ApiServer, SocketInUse
+from cromford.ports import StoreFull
 
 
 def test_an_answer_comes_back_as_it_was_returned(tmp_path: Path) -> None:
@@ -302,6 +303,21 @@ def test_a_bug_in_an_operation_ends_the_request_only_and_leaks_nothing(
     assert "api_operation_failed operation=leave error=RuntimeError at=" in caplog.text
     assert "asking.py:" in caplog.text
     assert "abandon" not in caplog.text
+
+
+def test_a_disk_without_room_is_no_bug_and_says_what_to_do(tmp_path: Path) -> None:
+    async def pay(_params: dict[str, Any]) -> object:
+        raise StoreFull("cannot append to /home/somebody/journal.sqlite: no room")
+
+    def scenario(client: ApiClient) -> None:
+        with pytest.raises(ApiFailure, match="the journal could not be written") as failure:
+            client.call("pay")
+        told = failure.value
+        assert (told.status, told.code, told.retryable) == (500, "store_failed", True)
+        assert "neither done nor told" in told.remediation
+        assert "somebody" not in str(told)
+
+    in_server(tmp_path / SOCKET, scenario, {**METHODS, "pay": pay})
 
 
 def test_a_request_at_the_limit_is_served_and_one_above_is_refused(tmp_path: Path) -> None:

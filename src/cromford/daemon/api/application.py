@@ -36,6 +36,7 @@ from cromford.daemon.api.caller import OPERATOR, caller
 from cromford.daemon.api.calling import JSON_TYPE, REQUEST_SIZE_MAX, ErrorBody
 from cromford.daemon.api.endpoints import ServedOperation
 from cromford.daemon.api.failures import ApiFailure, InvalidParam, OtherRolesDaemon
+from cromford.ports import StoreFailed
 
 DOCUMENT_PATH: Final = "/openapi.json"
 STREAM_TYPE: Final = "text/event-stream"
@@ -154,7 +155,8 @@ async def answered(answer: ASGIApp, scope: Scope, receive: Receive, send: Send) 
             _places(error),
         )
         if not begun:
-            await failed(_internal())(scope, receive, send)
+            failure = _unwritten() if isinstance(error, StoreFailed) else _internal()
+            await failed(failure)(scope, receive, send)
 
 
 class _Path:
@@ -432,6 +434,16 @@ def failed(failure: ApiFailure) -> Response:
         status_code=failure.status,
         media_type=JSON_TYPE,
         headers=headers,
+    )
+
+
+def _unwritten() -> ApiFailure:
+    return ApiFailure(
+        "store_failed",
+        "the journal could not be written or read, and the daemon ends",
+        retryable=True,
+        remediation="What was not written was neither done nor told. The last line of the daemon's "
+        "log says what to mend; start it then, and look before asking again.",
     )
 
 

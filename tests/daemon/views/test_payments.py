@@ -2,11 +2,18 @@
 
 from tests.protocol.paying_clients import book, live_factory, make_invoice, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.restoring import begin_payment_to_absent
 from tests.protocol.test_leaving import QUICK, mute
 from tests.protocol.unanswered import FIRST_MSAT, SMALL_MSAT, mine_to, only_expiry, pending_for
 
 from cromford import effects as fx
-from cromford.daemon.views.payments import Outlook, outlook_of, show_payment
+from cromford.daemon.views.payments import (
+    PAYER_ENDS,
+    Outlook,
+    in_flight,
+    outlook_of,
+    show_payment,
+)
 from cromford.protocol.journal.book import Payment
 from cromford.wire import messages as m
 
@@ -59,3 +66,18 @@ def test_a_payment_whose_time_is_over_may_be_lost_as_a_whole() -> None:
     pump.run()
     assert last_payment(alice).status == "failed", "it was given back"
     assert seen_by(alice) == Outlook()
+
+
+def test_what_is_held_for_a_payee_waits_for_it_no_more_once_the_payers_channel_failed() -> None:
+    pump = live_factory(2, policy=QUICK)
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    begin_payment_to_absent(pump, alice, bob)
+    (held,) = in_flight(book(pump.lsp), limit=9)
+    assert (held["status"], held["waits_for"]) == ("held", "the payee is away")
+    over = m.ChannelFailure(channel_id=newest_link(alice).channel_id, reason="no more")
+    pump.tell(pump.lsp, alice, over)
+    pump.connect(bob)
+    pump.run()
+    (held,) = in_flight(book(pump.lsp), limit=9)
+    assert (held["status"], held["waits_for"]) == ("held", PAYER_ENDS)

@@ -21,6 +21,8 @@ from cromford.protocol.journal.streams import factory_number
 
 PERMANENT: Final = 0x4000  # BOLT 4: trying again will not help.
 HELD: Final = "held"
+# Whatever the payee does then, it is not forwarded any more.
+PAYER_ENDS: Final = "its payer's channel failed, and gives it back on chain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +261,8 @@ def show_forward(book: Book, forward: Forward) -> ForwardAnswer:
 def _show_held(book: Book, key: HtlcKey) -> ForwardAnswer:
     """Return an HTLC that waits, and for what; which channel it goes on in is not decided."""
     channel_id, htlc_id = key
-    live = book.links[channel_id].incoming(htlc_id)
+    link = book.links[channel_id]
+    live = link.incoming(htlc_id)
     if live is None:
         raise AssertionError("an HTLC is held that is not there")
     delivery = delivery_of(live.payload)
@@ -272,11 +275,11 @@ def _show_held(book: Book, key: HtlcKey) -> ForwardAnswer:
         "payment_hash": live.htlc.payment_hash.hex(),
         "amount_msat": delivery.amount_msat,
         "fee_msat": live.htlc.amount_msat - delivery.amount_msat,
-        "from_node_id": book.links[channel_id].node_id.hex(),
+        "from_node_id": link.node_id.hex(),
         "from_channel_id": channel_id.hex(),
         "to_node_id": delivery.payee.hex(),
         "to_channel_id": None,
-        "waits_for": book.held[key].reason,
+        "waits_for": book.held[key].reason if link.failure is None else PAYER_ENDS,
         "failure": None,
         "retryable": None,
     }

@@ -55,9 +55,9 @@ def test_a_factory_is_closed_by_its_operator_and_everybody_is_told(
         assert balance["confirmed_sat"] == ALLOWANCE_MSAT // MSAT_PER_SAT
         await t.mine(RESOLVED_DEPTH)
         await t.until("alice", "factories", lambda answer: answer["factories"][0]["channel_failed"])
-        lines = [one for one in caplog.records if one.message.startswith("channel_")]
-        assert {one.message.split()[0] for one in lines} == {"channel_closed"}, "nothing failed"
-        assert {one.levelno for one in lines} == {logging.INFO}
+        told = [one for one in caplog.records if one.message.startswith("channel_")]
+        assert {one.message.split()[0] for one in told} == {"channel_closed"}, "nothing failed"
+        assert {one.levelno for one in told} == {logging.INFO}
 
     async def main() -> None:
         async with town(tmp_path) as t:

@@ -155,8 +155,8 @@ async def answered(answer: ASGIApp, scope: Scope, receive: Receive, send: Send) 
             _places(error),
         )
         if not begun:
-            failure = _unwritten() if isinstance(error, StoreFailed) else _internal()
-            await failed(failure)(scope, receive, send)
+            told = _unwritten() if isinstance(error, StoreFailed) else _internal()
+            await failed(told)(scope, receive, send)
 
 
 class _Path:

@@ -19,8 +19,9 @@ from tests.protocol.moving_clients import (
     own_msat,
     told,
 )
-from tests.protocol.paying_clients import book, open_factory, pay
+from tests.protocol.paying_clients import book, live_factory, newest_link, open_factory, pay
 from tests.protocol.pump import Pump, PumpNode, Tamper
+from tests.protocol.test_closed import SHORT
 
 from cromford.changed import changed
 from cromford.channel.content import Htlc
@@ -111,6 +112,32 @@ def test_each_period_is_told_once_whatever_is_reorganised() -> None:
     for node in (pump.lsp, alice):
         periods = [(one.height, one.period) for one in told(node, dr.PeriodBegan)]
         assert periods == [(life.dying_height, "dying"), (life.exit_deadline_height, "late")]
+
+
+def test_who_moved_out_hears_no_more_of_the_life_of_what_it_left() -> None:
+    pump = factory_with_money(2)
+    alice = pump.clients[0]
+    old, life = old_of(alice).attempt_id, old_of(alice).lifetime
+    mine_to_dying(pump)
+    pump.mine(8)
+    assert old_of(alice).is_retired
+    mine_to(pump, life.exit_deadline_height + 1)
+    (only,) = (one for one in told(alice, dr.PeriodBegan) if one.attempt_id == old)
+    assert (only.height, only.period) == (life.dying_height, "dying")
+
+
+def test_who_left_hears_of_no_period_nor_whoever_has_its_channel_on_chain_for_good() -> None:
+    pump = live_factory(2, policy=SHORT)
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, bob, ALL_MSAT[0])
+    old = old_of(alice)
+    pump.handle(alice, ev.ExitRequested(attempt_id=old.attempt_id))
+    pump.run()
+    mine_to(pump, old.lifetime.dying_height - 1)
+    link = newest_link(bob)
+    assert link.funding_on(bob.state.chain).outpoint not in bob.state.chain.spends
+    mine_to(pump, old.lifetime.exit_deadline_height + 1)
+    assert not any(told(client, dr.PeriodBegan) for client in pump.clients)
 
 
 def test_whoever_slept_over_a_change_says_it_with_the_block_that_made_it() -> None:

@@ -163,17 +163,25 @@ def is_left(state: ClientState, attempt: ClientAttempt) -> bool:
 def on_block(turn: Turn[ClientState]) -> None:
     """Tell of factories that die, as a block makes it so."""
     for attempt in turn.state.attempts.values():
-        if link_of(turn.state, attempt) is None or attempt.period is Period.EXPIRED:
+        link = link_of(turn.state, attempt)
+        if link is None or attempt.period is Period.EXPIRED:
             continue
-        if not _is_gone(turn.state, attempt):
+        if not _is_gone(turn.state, attempt, link):
             tell_period(turn, attempt.attempt_id, attempt.lifetime, attempt.period)
 
 
-def _is_gone(state: ClientState, attempt: ClientAttempt) -> bool:
-    """Say whether a factory was never funded, or something else than our branch took its output."""
+def _is_gone(state: ClientState, attempt: ClientAttempt, link: Link) -> bool:
+    """Say whether nothing that is ours grows older with a factory.
+
+    It was never funded, or something else than our branch took its output; or we moved out of it;
+    or our channel's output is in a block for good, or spent, and nothing about it expires.
+    """
     is_funded = state.chain.depth(attempt.funding_tx.txid) > 0
     return (
         not is_funded
+        or attempt.is_retired
+        or link.funding_on(state.chain).outpoint in state.chain.spends
+        or link.remaining(state.chain).exit_deadline_height is None
         or swept_by(attempt.branch_on(state.chain).nodes, state.chain.spends) is not None
     )
 

@@ -256,9 +256,10 @@ ROWS: Final = [
 
 
 def careful(**policy: Any) -> Victim:
-    """Return the victim with the default policy."""
+    """Return the victim with the default policy, but for the pools that its lobby asks for."""
     state = scene().state
-    config = replace(state.config, policy=replace(POLICY, **policy))
+    own = replace(POLICY, pool_size=state.config.policy.pool_size, **policy)
+    config = replace(state.config, policy=own)
     return Victim(state=replace(state, config=config))
 
 

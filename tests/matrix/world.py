@@ -68,6 +68,7 @@ POLICY: Final = LspPolicy(
 COIN_SAT: Final = 40_000  # Each of a client's, for children.
 N_SCRIPTS: Final = 30  # Of each wallet, on each of its two chains.
 CALM_BLOCKS: Final = 3
+FOR_EVER_BLOCKS: Final = 10_000  # Longer than any of these worlds goes on.
 
 
 class MatrixNode(PumpNode):
@@ -410,13 +411,15 @@ class MatrixWorld(Pump):
                 self.sleep(node, self.pause_blocks(node))
 
     def pause_blocks(self, node: MatrixNode) -> int:
-        """Return how long one may look away who has seen the chain, as its own views say it."""
+        """Return how long one may look away who has seen the chain, as its own views say it.
+
+        For ever, where nothing of the factory can be lost any more.
+        """
         state = node.state
         if node is not self.lsp:
             attempt = self.attempt_of(node)
             look_blocks = client_views.summary(state, attempt, node.facts)["look_blocks"]
-            assert look_blocks is not None
-            return look_blocks
+            return FOR_EVER_BLOCKS if look_blocks is None else look_blocks
         nodes = self._attempt.tree.nodes
         is_in_sight = any(one.tx.txid in self.chain.confirmed for one in nodes)
         pause = lsp_views.look_blocks(state)

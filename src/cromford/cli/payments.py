@@ -453,8 +453,8 @@ def balance_command(role: str) -> click.Command:
         backup: it can only be closed), failed, displaced (another candidate of the fee ladder
         confirmed) and dead (something else took the place of the funding): unless the chain turns
         back, nothing is in these two. A channel that is on chain is not listed: `exit plan` and the
-        wallet tell about it; nor is one that is gone with its factory, or six blocks deep with its
-        funding, or was closed.
+        wallet tell about it; nor is one that is gone with its factory, was closed, or whose
+        funding lost its place six blocks ago.
         """
         show(invocation, invocation.call(role, "balance"), payment_lists.balance)
 

@@ -38,6 +38,7 @@ def test_of_a_funding_that_is_dead_nothing_is_due_and_nothing_is_left() -> None:
     assert channels_of(lsp.state.house, lsp.state.factory(0), FRESH) == []
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("side", ["lsp", "payee", "payer"])
 def test_an_htlc_that_the_chain_decided_is_waited_for_no_more(side: str) -> None:
     pump = live_factory(3)

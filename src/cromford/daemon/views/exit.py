@@ -65,11 +65,8 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> Exit
     )
     total_vsize = sum(step.tx.vsize for step in steps)
     leaving = _out_of_the_channel(state, attempt, fees)
-    agreed = [
-        FeeAndWeight(step.fee_sat, step.tx.weight)
-        for step in steps
-        if step.tx.txid not in state.chain.confirmed
-    ]
+    path = {step.tx.txid: FeeAndWeight(step.fee_sat, step.tx.weight) for step in steps}
+    agreed = [one for txid, one in path.items() if txid not in state.chain.confirmed]
     out = [
         one
         for one in (() if leaving is None else leaving.steps)
@@ -106,8 +103,7 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> Exit
         },
         "without_coins_sat_per_vb": sat_per_vb(
             without_coins_sat_per_kw(
-                agreed or [FeeAndWeight(step.fee_sat, step.tx.weight) for step in steps],
-                anchor_sat=attempt.terms.anchor_sat,
+                agreed or [*path.values()], anchor_sat=attempt.terms.anchor_sat
             )
         ),
         "channel_sat": signed.branch.channel.amount_sat,

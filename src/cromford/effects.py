@@ -1,8 +1,7 @@
 """Everything the pure core can ask for, on one screen.
 
-The driver performs an effect after the records it came with are durable, and tells the outcome,
-where there is one, as an event. Losing an effect to a crash is harmless: what is still owed is
-asked for again on the next start.
+The driver performs an effect after the records it came with are durable, and tells an outcome as an
+event. Losing one to a crash is harmless: what is still owed is asked for again on the next start.
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from cromford.signing.handed_over import OfferedKeys
 from cromford.signing.keychain import ChannelKey, FactoryKey, HandedOverKey
 from cromford.signing.task import SigningTask
 from cromford.wallet.account import WalletPath
+from cromford.wallet.spending import Booking
 from cromford.watch.bumping import Bumping
 from cromford.watch.joint_sweep import JointSweep
 from cromford.watch.lsp_sweep import SweepTx
@@ -201,7 +201,7 @@ class SignSpending:
     tx: Tx
     prevouts: tuple[TxOut, ...]
     paths: tuple[WalletPath, ...]
-    has_change: bool
+    booking: Booking = field(default_factory=Booking)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -338,6 +338,10 @@ BALANCE = {
     "arriving_sat": 12_345,
     "paying_sat": 100_000_000,
     "change_sat": 99_000_000,
+    "waiting": [
+        {"txid": CHANNEL_TXID, "fee_sat": 308, "feerate_sat_per_vb": 2.004},
+        {"txid": FUNDING_TXID, "fee_sat": None, "feerate_sat_per_vb": None},
+    ],
     "refused": [],
     "address": "bcrt1qnext",
 }
@@ -379,6 +383,16 @@ SPLIT = {
     "change_sat": 12_345,
     "feerate_sat_per_vb": 2.004,
     "feerate_source": "estimate for 6 blocks",
+}
+BUMPED_PAYMENT = {
+    "bumped": True,
+    "replaces": FUNDING_TXID,
+    "txid": CHANNEL_TXID,
+    "amount_sat": 70_000,
+    "fee_sat": 1_540,
+    "change_sat": 11_113,
+    "feerate_sat_per_vb": 10.0,
+    "feerate_source": "given",
 }
 ABANDONED = {
     "abandoned": True,
@@ -528,6 +542,7 @@ WALLET_ANSWERS: dict[str, Any] = {
     "wallet_coins": COINS,
     "wallet_send": lambda params: PAYMENT | {"sent": not params["dry_run"]},
     "wallet_split": lambda params: SPLIT | {"split": not params["dry_run"]},
+    "wallet_bump": lambda params: BUMPED_PAYMENT | {"bumped": not params["dry_run"]},
     "wallet_abandon": lambda params: ABANDONED | {"abandoned": not params["dry_run"]},
 }
 LSP_ANSWERS: dict[str, Any] = {

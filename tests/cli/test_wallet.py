@@ -97,6 +97,38 @@ def test_a_number_of_coins_that_is_never_made_is_not_asked_for(
     assert not client.calls
 
 
+def test_where_nobody_can_be_asked_no_payment_pays_more(client: FakeDaemon) -> None:
+    result = CommandLine(client.datadir).run("client", "wallet", "bump", "ab" * 32, "--json")
+    assert result.exit_code == 5
+    message = json.loads(result.stderr)["message"]
+    assert "the fee cannot be taken back: 70,000 sat to its payee, and a fee of 1,540" in message
+    assert [(name, asked["dry_run"]) for name, asked in client.calls] == [("wallet_bump", True)]
+
+
+def test_a_bump_is_asked_for_as_it_was_typed_and_shown(
+    client: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "can_ask", lambda _session: True)
+    line = CommandLine(client.datadir)
+    result = line.run("client", "wallet", "bump", "ab" * 32, "--from-amount", typed="y\n")
+    assert "(10.0 sat/vB, given). Bump it?" in result.stderr
+    assert result.stdout.startswith("bumped")
+    asked = {"txid": "ab" * 32, "from_amount": True}
+    assert client.calls == [
+        ("wallet_bump", asked | {"dry_run": True}),
+        ("wallet_bump", asked | {"feerate_sat_per_vb": "10.0", "dry_run": False}),
+    ]
+    words = ("client", "wallet", "bump", "ab" * 32, "--feerate", "12", "--dry-run")
+    assert line.run(*words).stdout.startswith("dry run: nothing was bumped")
+    assert client.calls[-1][1]["feerate_sat_per_vb"] == "12"
+
+
+def test_payments_that_wait_are_listed(lsp: FakeDaemon) -> None:
+    shown = CommandLine(lsp.datadir).run("lsp", "wallet", "balance").stdout
+    assert f"{answers.CHANNEL_TXID}, at 2.004 sat/vB" in shown
+    assert f"{answers.FUNDING_TXID}\n" in shown
+
+
 def test_a_payment_is_given_up_only_by_somebody_who_was_told_why_it_may_confirm(
     client: FakeDaemon,
 ) -> None:

@@ -138,6 +138,9 @@ async def look(t: Town, heard: Heard) -> None:
         refused = await t.call(name, "wallet_send", **too_cheap)
         # A refusal that came only after the abandoning would still be in the status below.
         await t.until(name, "status", lambda status: status["refused"])
+        more = {"feerate_sat_per_vb": "0.12", "dry_run": True}
+        await heard.ask(name, "wallet_bump", txid=refused["txid"], **more)
+        await heard.ask(name, "wallet_balance")
         await heard.ask(name, "wallet_abandon", txid=refused["txid"])
     await heard.ask("alice", "wallet_send", **payment | {"amount_sat": None, "dry_run": True})
     for name in ("lsp", "alice"):

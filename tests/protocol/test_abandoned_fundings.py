@@ -7,6 +7,7 @@ import pytest
 from tests.protocol.paying_clients import newest_link
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.stalling import stall
+from tests.protocol.test_bumped_payments import bump as bumped_payment
 from tests.protocol.test_leaving import QUICK
 
 from cromford import effects as fx
@@ -247,6 +248,7 @@ def test_the_payment_that_ends_a_funding_is_not_given_up_like_another() -> None:
     replacement = abandon(pump)
     asked = ev.AbandonRequested(txid=replacement.txid, reason=REASON)
     assert code_of(pump, asked) == "ends_a_funding"
+    assert code_of(pump, bumped_payment(replacement.txid)) == "ends_a_funding"
     other = replace(asked, txid=pump.attempt.funding_tx.txid)
     assert code_of(pump, other) == "payment_not_found"
     assert list(pump.lsp.state.wallet.payments) == [replacement.txid]

@@ -8,6 +8,7 @@ from tests.protocol.paying_clients import newest_link
 from tests.protocol.pump import COIN_SAT, Pump
 from tests.protocol.sleepers import lsp_state
 from tests.protocol.test_abandoned_fundings import POLICY, abandon, code_of, status
+from tests.protocol.test_bumped_payments import bump as bumped_payment
 from tests.protocol.test_leaving import wallet_sat
 from tests.protocol.test_own_fees import asks
 
@@ -305,6 +306,7 @@ def test_what_is_not_bumped() -> None:
     child = pump.wishes(pump.lsp, fx.PublishBumped)[-1].child
     given_up = ev.AbandonRequested(txid=child.txid, reason="")
     assert code_of(pump, given_up) == "pays_for_a_funding"
+    assert code_of(pump, bumped_payment(child.txid)) == "pays_for_a_funding"
     pump.mine()
     assert code_of(pump, request(pump, 2 * RATE)) == "factory_funded"
 

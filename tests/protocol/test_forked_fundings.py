@@ -152,9 +152,7 @@ def rival_of(pump: ForkedPump) -> Tx:
     (tx_in,) = pump.attempt.funding_tx.inputs
     coin = house.wallet.coins[tx_in.outpoint]
     plan = plan_return(house.wallet, coin, feerate_sat_per_kw=1_000)
-    asked = fx.SignSpending(
-        tx=plan.tx, prevouts=(coin.txout,), paths=(coin.path,), has_change=False
-    )
+    asked = fx.SignSpending(tx=plan.tx, prevouts=(coin.txout,), paths=(coin.path,))
     (signed,) = pump.lsp.perform_signing(asked)
     assert isinstance(signed, ev.SpendingSigned)
     return signed.tx

@@ -235,8 +235,19 @@ class Operators:
             self.world.handle(lsp, asked)
 
     def spend(self) -> None:
-        """Let somebody pay out of its wallet."""
+        """Let somebody pay out of its wallet, or pay more for what waits."""
         node = self.rng.choice(self.world.everybody)
+        waiting = [] if node.driver is None else sorted(node.state.wallet.payments)
+        if waiting and self.rng.random() < PAY_MORE_RATE:
+            more = ev.SpendingBumpRequested(
+                txid=self.rng.choice(waiting),
+                feerate_sat_per_kw=self.rng.choice(BUMP_SAT_PER_KW),
+                takes_from_amount=self.rng.random() < PAY_MORE_RATE,
+                incremental_sat_per_kw=self.world.chain.relay.incremental_sat_per_kw,
+                others_sat=0,
+            )
+            self.world.handle(node, more)
+            return
         asked = ev.SpendingRequested(
             script_pubkey=ELSEWHERE,
             amount_sat=self.rng.randint(1_000, 50_000),

@@ -49,6 +49,7 @@ from cromford.answers.status import ClientStatus, LspStatus, Stopping, WishLeft,
 from cromford.answers.tokens import BearerToken, BearerTokens, NewBearerToken
 from cromford.answers.wallet import (
     AbandonedPayment,
+    BumpedPayment,
     NewAddress,
     OwnCoins,
     SentCoins,
@@ -77,6 +78,7 @@ _SHARED: Final[Mapping[str, type]] = {
     "wallet_coins": OwnCoins,
     "wallet_send": SentCoins,
     "wallet_split": SplitCoins,
+    "wallet_bump": BumpedPayment,
     "wallet_abandon": AbandonedPayment,
 }
 LSP_ANSWERS: Final[Mapping[str, type]] = {

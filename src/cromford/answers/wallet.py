@@ -19,6 +19,18 @@ class NewAddress(TypedDict):
     is_new: bool
 
 
+class WaitingPayment(TypedDict):
+    """A payment of the wallet's without a block.
+
+    What it pays is null while a coin of it is in no block: a child of a funding's change, or after
+    a reorganisation.
+    """
+
+    txid: Txid
+    fee_sat: Sat | None
+    feerate_sat_per_vb: SatPerVb | None
+
+
 class WalletBalance(TypedDict):
     """The wallet in numbers, and the address that it gives next.
 
@@ -27,8 +39,8 @@ class WalletBalance(TypedDict):
     blocks. `arriving_sat` comes out of exits, out of closes that wait for a block, and at an LSP
     out of what it sweeps of its factories, after its delays and less the fees of the sweeps. What a
     close pays is in the balance of its channel, too, until the block has it: it is one money.
-    `refused` are the wallet's payments that the node does not take. `address` is empty until a
-    block was read: nothing would be found before.
+    `waiting` are those payments, and `refused` those of them that the node does not take.
+    `address` is empty until a block was read: nothing would be found before.
     """
 
     confirmed_sat: Sat
@@ -38,6 +50,7 @@ class WalletBalance(TypedDict):
     paying_sat: Sat
     change_sat: Sat
     arriving_sat: Sat
+    waiting: list[WaitingPayment]
     refused: list[RefusedTransaction]
     address: str
 
@@ -80,6 +93,13 @@ class SentCoins(SpentCoins):
     """A payment to an address; `sent` is false where it was only planned."""
 
     sent: bool
+
+
+class BumpedPayment(SpentCoins):
+    """A payment in the place of one that paid less; `bumped` is false where it was only planned."""
+
+    bumped: bool
+    replaces: Txid
 
 
 class SplitCoins(SpentCoins):

@@ -82,7 +82,7 @@ class SatOrAll(click.ParamType[int | str]):
 def wallet_group(role: str) -> click.Group:
     """Return the group `wallet` of a role."""
     group = click.Group(name="wallet", help="The daemon's wallet: addresses, coins, sending.")
-    for make in (_address, _balance, _coins, _send, _split, _abandon):
+    for make in (_address, _balance, _coins, _send, _split, _bump, _abandon):
         group.add_command(make(role))
     return group
 
@@ -220,6 +220,52 @@ def _split(role: str) -> click.Command:
     return split
 
 
+def _bump(role: str) -> click.Command:
+    @click.command()
+    @click.argument("txid", metavar="TXID")
+    @feerate_option
+    @click.option(
+        "--from-amount",
+        is_flag=True,
+        help="Pay for it out of the amount: its payee gets less, and all else is as it was.",
+    )
+    @click.option("--dry-run", is_flag=True, help="Show what would be paid; change nothing.")
+    @click.option("--yes", is_flag=True, help="Do not ask: a fee stays paid.")
+    @invocation_options
+    @click.pass_obj
+    def bump(
+        invocation: Invocation,
+        /,
+        *,
+        txid: str,
+        feerate_sat_per_vb: Decimal | None,
+        from_amount: bool,
+        dry_run: bool,
+        yes: bool,
+    ) -> None:
+        """Let a payment that no block takes pay a higher feerate.
+
+        Another takes its place, with a txid of its own: it spends the same coins, and pays the
+        same. The change pays for it, then coins that are free. Either may confirm, never both.
+
+        `wallet balance` lists the payments that wait. Shows what it would pay, and asks first.
+        """
+        asked = {
+            "txid": txid,
+            "feerate_sat_per_vb": digits(feerate_sat_per_vb),
+            "from_amount": from_amount,
+        }
+        if not dry_run and not yes:
+            planned = invocation.call(role, "wallet_bump", **asked, dry_run=True)
+            # What was shown is what is paid: the estimate may move while somebody thinks.
+            asked["feerate_sat_per_vb"] = str(planned["feerate_sat_per_vb"])
+            _ask_bump(invocation, planned)
+        answer = invocation.call(role, "wallet_bump", **asked, dry_run=dry_run)
+        show(invocation, answer, print_bumped)
+
+    return bump
+
+
 def _abandon(role: str) -> click.Command:
     @click.command()
     @click.argument("txid", metavar="TXID")
@@ -282,6 +328,17 @@ def _ask_split(invocation: Invocation, planned: Document) -> None:
     )
 
 
+def _ask_bump(invocation: Invocation, planned: Document) -> None:
+    told = f"{sat(planned['amount_sat'])} to its payee, and a fee of {sat(planned['fee_sat'])}"
+    confirm(
+        invocation,
+        f"{told} ({planned['feerate_sat_per_vb']} sat/vB, {planned['feerate_source']}). Bump it?",
+        yes=False,
+        why=f"the fee cannot be taken back: {told}",
+        remediation="Look at it with --dry-run, then add --yes.",
+    )
+
+
 def print_balance(console: Console, balance: Document) -> None:
     """Print a wallet in numbers."""
     facts(
@@ -300,6 +357,7 @@ def print_balance(console: Console, balance: Document) -> None:
                 f"{sat(_leaving_sat(balance))} sent with fees, in no block yet",
             ),
             ("coming back", f"{sat(balance['change_sat'])}, the change of that"),
+            *(("waits for a block", _waiting_text(one)) for one in balance["waiting"]),
             *(
                 ("refused by the node", lists.refused_text(refused))
                 for refused in balance["refused"]
@@ -307,6 +365,12 @@ def print_balance(console: Console, balance: Document) -> None:
             ("next address", balance["address"] or lists.NO_ADDRESS),
         ],
     )
+
+
+def _waiting_text(waiting: Document) -> str:
+    if waiting["fee_sat"] is None:
+        return str(waiting["txid"])
+    return f"{waiting['txid']}, at {waiting['feerate_sat_per_vb']} sat/vB"
 
 
 def _leaving_sat(balance: Document) -> int:
@@ -358,6 +422,13 @@ def _facts_of(spending: Document) -> list[tuple[str, str]]:
         ("change", sat(spending["change_sat"])),
         ("transaction", spending["txid"]),
     ]
+
+
+def print_bumped(console: Console, answer: Document) -> None:
+    """Print what is paid in a payment's place, or would be."""
+    console.print("bumped" if answer["bumped"] else "dry run: nothing was bumped")
+    replaced = ("in the place of", answer["replaces"])
+    facts(console, [("amount", sat(answer["amount_sat"])), *_facts_of(answer), replaced])
 
 
 def print_abandoned(console: Console, answer: Document) -> None:

@@ -18,7 +18,7 @@ from cromford.ports import Chain, ChainUnavailable, Coin, TxRefused
 from cromford.protocol import events as ev
 from cromford.protocol.journal.records import AnyRecord, BlockConnected
 from cromford.protocol.journal.scan_records import Scanned
-from cromford.protocol.journal.spending_records import SpendingAbandoned
+from cromford.protocol.journal.spending_records import SpendingAbandoned, SpendingWasSigned
 from cromford.recent import Recent
 from cromford.wallet.account import WalletPath
 from cromford.watch.bumping import ChildTx
@@ -114,8 +114,9 @@ class ChainEffects:
 
     def observe(self, record: AnyRecord) -> None:
         """Take note of what confirmed, or was given up: it is refused no more."""
-        if isinstance(record, SpendingAbandoned):
-            txid = Txid(record.txid)
+        given_up = _given_up_by(record)
+        if given_up:
+            txid = Txid(given_up)
             self._unheard.pop(txid, None)
             self.refusals.ended((txid,))
             if self._asking[txid]:
@@ -225,3 +226,14 @@ def _txs_of(record: BlockConnected | Scanned) -> Iterable[bytes]:
     if isinstance(record, BlockConnected):
         return record.txs
     return (data for finding in record.found for data in finding.txs)
+
+
+def _given_up_by(record: AnyRecord) -> bytes:
+    """Return the txid of the payment that a record ends; empty if it ends none."""
+    match record:
+        case SpendingAbandoned(txid=txid):
+            return txid
+        case SpendingWasSigned(replaces=replaced):
+            return replaced
+        case _:
+            return b""

@@ -18,7 +18,6 @@ from cromford.effects import (
     RecallPoint,
     SignCommitment,
     SignFunding,
-    SignSpending,
 )
 from cromford.protocol.advance_events import (
     AdvancePrepared,
@@ -51,12 +50,22 @@ from cromford.protocol.market_events import (
     PurchaseRequested,
     QuoteRequested,
 )
+from cromford.protocol.spending_events import (
+    AbandonRequested,
+    AddressRequested,
+    SpendingBumpRequested,
+    SpendingRequested,
+    SpendingSigned,
+    SplitRequested,
+)
 from cromford.signing.keychain import ChannelPubkeys
 from cromford.signing.nonces import PublicPool
 from cromford.wire.messages import Message
 
 # What is declared elsewhere, and known by this name.
 __all__ = [
+    "AbandonRequested",
+    "AddressRequested",
     "AdvancePrepared",
     "AdvanceUnprepared",
     "CommitmentRecalled",
@@ -77,6 +86,10 @@ __all__ = [
     "SeatsPrepared",
     "SeatsSigned",
     "SpendersLookedUp",
+    "SpendingBumpRequested",
+    "SpendingRequested",
+    "SpendingSigned",
+    "SplitRequested",
     "SweepSigned",
     "TakingTxSigned",
 ]
@@ -299,45 +312,6 @@ class ExitRequested:
     attempt_id: bytes
     client: int | None = None
     publishes_stale: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddressRequested:
-    """The operator wants a fresh wallet address."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpendingRequested:
-    """The operator pays out of the wallet; without an amount, all that is free."""
-
-    script_pubkey: bytes
-    amount_sat: int | None
-    feerate_sat_per_kw: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitRequested:
-    """The operator wants coins of one amount each; without an amount, out of all that is free."""
-
-    n_coins: int
-    amount_sat: int | None
-    feerate_sat_per_kw: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpendingSigned:
-    """Answers `SignSpending`."""
-
-    asked: SignSpending
-    tx: Tx
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AbandonRequested:
-    """The operator gives up a payment that our node has just refused, with this reason."""
-
-    txid: Txid
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -573,7 +547,12 @@ MarketEvent = PriceRequested | QuoteRequested | PurchaseRequested
 AdvanceEvent = AdvancePrepared | AdvanceUnprepared | NextSigned | NextHalfMade | NextSigningFailed
 JointSweepEvent = SpendersLookedUp | JointSweepSigned
 SpendingEvent = (
-    AddressRequested | SpendingRequested | SplitRequested | SpendingSigned | AbandonRequested
+    AddressRequested
+    | SpendingRequested
+    | SplitRequested
+    | SpendingBumpRequested
+    | SpendingSigned
+    | AbandonRequested
 )
 
 HandoverEvent = KeysOffered | KeysKept | KeysNotKept | KeysLookedUp

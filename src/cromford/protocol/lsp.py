@@ -144,7 +144,7 @@ def _take(round_: Round, event: ev.Event) -> None:
     elif isinstance(event, ev.LobbyEvent):
         lobby.take(round_.house, event)
     elif isinstance(event, ev.SpendingEvent):
-        if isinstance(event, ev.AbandonRequested):
+        if isinstance(event, ev.AbandonRequested | ev.SpendingBumpRequested):
             giving_up.check_is_no_replacement(round_.house.state, event.txid)
             bumping.check_is_no_child(round_.house.state, event.txid)
         house = round_.house

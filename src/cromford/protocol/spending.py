@@ -3,13 +3,17 @@
 from typing import assert_never
 
 from cromford import effects as fx
+from cromford.bitcoin.fees import sat_per_vb
+from cromford.bitcoin.tx import Txid
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.turn import WalletTurn
 from cromford.wallet.account import CHANGE, RECEIVE
+from cromford.wallet.bumping import CoinsOffChain, ReplacementTooCheap, plan_bump
 from cromford.wallet.coins import InsufficientCoins, Wallet
 from cromford.wallet.spending import (
+    Booking,
     DustSpending,
     SpendingPlan,
     SplitOutOfRange,
@@ -56,13 +60,15 @@ def take(turn: WalletTurn, event: ev.SpendingEvent) -> None:
     """Take what an operator wants of the wallet, or its signature.
 
     Raises:
-        Rejected: If the wallet cannot pay, or the payment cannot be given up.
+        Rejected: If the wallet cannot pay, or the payment can be neither bumped nor given up.
     """
     match event:
         case ev.AddressRequested():
             issue_address(turn)
         case ev.SpendingRequested() | ev.SplitRequested():
             on_spending_requested(turn, event)
+        case ev.SpendingBumpRequested():
+            on_bump_requested(turn, event)
         case ev.SpendingSigned():
             on_spending_signed(turn, event)
         case ev.AbandonRequested():
@@ -93,14 +99,83 @@ def on_spending_requested(
             tx=plan.tx,
             prevouts=tuple(coin.txout for coin in plan.coins),
             paths=tuple(coin.path for coin in plan.coins),
-            has_change=any(out.script_pubkey == change_script for out in plan.tx.outputs),
+            booking=Booking(
+                has_change=any(out.script_pubkey == change_script for out in plan.tx.outputs)
+            ),
+        )
+    )
+
+
+def planned_bump(
+    wallet: Wallet, event: ev.SpendingBumpRequested, *, tip_height: int
+) -> SpendingPlan:
+    """Return what takes the place of a payment that waits for a block.
+
+    Raises:
+        Rejected: If there is none, a coin of it is off the chain, or what is to pay does not reach.
+    """
+    tx = wallet.payments.get(event.txid)
+    if tx is None:
+        raise _no_payment(event.txid)
+    try:
+        return plan_bump(
+            wallet,
+            tx,
+            feerate_sat_per_kw=event.feerate_sat_per_kw,
+            takes_from_amount=event.takes_from_amount,
+            incremental_sat_per_kw=event.incremental_sat_per_kw,
+            others_sat=event.others_sat,
+            tip_height=tip_height,
+        )
+    except CoinsOffChain as error:
+        raise Rejected("coins_off_chain", str(error), retryable=True) from error
+    except ReplacementTooCheap as error:
+        beside = " and what hangs on it" if event.others_sat else ""
+        raise Rejected(
+            "feerate_too_low",
+            f"feerate_sat_per_vb: expected at least {sat_per_vb(error.least_sat_per_kw)} to take "
+            f"the place of the payment{beside} ({error.least_sat} sat), received "
+            f"{sat_per_vb(event.feerate_sat_per_kw)}",
+        ) from error
+    except DustSpending as error:
+        raise Rejected("dust", str(error)) from error
+    except InsufficientCoins as error:
+        raise Rejected("insufficient_coins", str(error), retryable=True) from error
+
+
+def on_bump_requested(turn: WalletTurn, event: ev.SpendingBumpRequested) -> None:
+    """Sign what takes the place of a payment. On a stale chain that may be in a block.
+
+    Raises:
+        Rejected: If it cannot be bumped, or the chain is stale.
+    """
+    wallet = turn.state.wallet
+    plan = planned_bump(wallet, event, tip_height=turn.height)
+    turn.check_fresh()
+    known = {out.script_pubkey for out in wallet.payments[event.txid].outputs}
+    turn.ask(
+        fx.SignSpending(
+            tx=plan.tx,
+            prevouts=tuple(coin.txout for coin in plan.coins),
+            paths=tuple(coin.path for coin in plan.coins),
+            booking=Booking(
+                has_change=any(out.script_pubkey not in known for out in plan.tx.outputs),
+                replaces=event.txid,
+            ),
         )
     )
 
 
 def on_spending_signed(turn: WalletTurn, event: ev.SpendingSigned) -> None:
     """Remember a signed payment, then publish it."""
-    turn.remember(sr.SpendingWasSigned(tx=event.tx.serialize(), has_change=event.asked.has_change))
+    booking = event.asked.booking
+    turn.remember(
+        sr.SpendingWasSigned(
+            tx=event.tx.serialize(),
+            has_change=booking.has_change,
+            replaces=b"" if booking.replaces is None else booking.replaces,
+        )
+    )
     turn.ask(fx.Broadcast(name=PAYMENT, tx=event.tx))
 
 
@@ -113,9 +188,13 @@ def on_abandon_requested(turn: WalletTurn, event: ev.AbandonRequested) -> None:
         Rejected: If there is no such payment without a block, or the chain is stale.
     """
     if event.txid not in turn.state.wallet.payments:
-        raise Rejected("payment_not_found", f"no payment {event.txid} waits for a block")
+        raise _no_payment(event.txid)
     turn.check_fresh()
     turn.remember(sr.SpendingAbandoned(txid=event.txid, reason=event.reason))
+
+
+def _no_payment(txid: Txid) -> Rejected:
+    return Rejected("payment_not_found", f"no payment {txid} waits for a block")
 
 
 def owed_spendings(wallet: Wallet) -> tuple[fx.Broadcast, ...]:

@@ -11,7 +11,7 @@ from cromford.bitcoin.fees import (
     fee_sat_of,
 )
 from cromford.bitcoin.timelock import NSEQUENCE_REPLACEABLE
-from cromford.bitcoin.tx import Tx, TxIn, TxOut
+from cromford.bitcoin.tx import Tx, Txid, TxIn, TxOut
 from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import (
     N_INPUTS_MAX,
@@ -36,6 +36,19 @@ class SplitOutOfRange(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Booking:
+    """What is remembered of a payment beside itself.
+
+    Attributes:
+        has_change: Whether it is the first that pays to the wallet's next change script.
+        replaces: The payment in whose place it is published.
+    """
+
+    has_change: bool = False
+    replaces: Txid | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpendingPlan:
     """An unsigned payment. Amounts in sat; `amount_sat` is what each output beside change holds."""
 
@@ -55,9 +68,13 @@ class _Payee:
 
     @property
     def least_sat(self) -> int:
-        """What each output holds at least, or nodes take it for dust: the longer, the more."""
-        is_longer = len(self.script_pubkey) > P2TR_SCRIPT_SIZE
-        return SEGWIT_DUST_SAT if is_longer else P2TR_DUST_SAT
+        """What each output holds at least."""
+        return least_output_sat(self.script_pubkey)
+
+
+def least_output_sat(script_pubkey: bytes) -> int:
+    """Return what an output holds at least, or nodes take it for dust: the longer, the more."""
+    return SEGWIT_DUST_SAT if len(script_pubkey) > P2TR_SCRIPT_SIZE else P2TR_DUST_SAT
 
 
 def plan_spending(
@@ -143,7 +160,7 @@ def _planned(
     if amount_sat is not None and amount_sat < payee.least_sat:
         raise DustSpending(f"amount_sat: at least {payee.least_sat}, received {amount_sat}")
     free = wallet.free(tip_height)
-    worth = [coin for coin in free if _is_worth_spending(coin, feerate_sat_per_kw)]
+    worth = [coin for coin in free if is_worth_spending(coin, feerate_sat_per_kw)]
     coins = worth[:N_INPUTS_MAX]
     if amount_sat is None:
         planned = _plan_all(wallet, payee, coins, feerate_sat_per_kw)
@@ -156,7 +173,7 @@ def _planned(
         needed_sat=payee.n_outputs * (amount_sat or payee.least_sat) + fee_sat,
         available_sat=_sum_sat(coins),
         worthless_sat=_sum_sat(
-            coin for coin in free if not _is_worth_spending(coin, feerate_sat_per_kw)
+            coin for coin in free if not is_worth_spending(coin, feerate_sat_per_kw)
         ),
         beyond_sat=_sum_sat(worth[N_INPUTS_MAX:]),
     )
@@ -178,7 +195,8 @@ def plan_return(wallet: Wallet, coin: WalletCoin, *, feerate_sat_per_kw: int) ->
     return plan
 
 
-def _is_worth_spending(coin: WalletCoin, feerate_sat_per_kw: int) -> bool:
+def is_worth_spending(coin: WalletCoin, feerate_sat_per_kw: int) -> bool:
+    """Say whether a coin holds no less than its own input costs."""
     return 1000 * coin.txout.amount_sat >= P2TR_INPUT_WEIGHT * feerate_sat_per_kw
 
 

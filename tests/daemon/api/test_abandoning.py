@@ -1,13 +1,13 @@
 """`wallet abandon` over the API, while blocks come and go."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from tests.wallet.payments import payment, script, spend, wallet_with
 
-from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.api.wallet import wallet_methods
 from cromford.ports import TxRefused
@@ -27,10 +27,14 @@ class Owner:
         self.requested: list[ev.Event] = []
         self.chain = self
         self.missing: frozenset[OutPoint] = frozenset()  # What no block of the node's has unspent.
+        self.spent_by: Txid | None = None  # What the node's mempool has.
         self._meanwhile = meanwhile
 
     async def coin(self, outpoint: OutPoint) -> OutPoint | None:
         return None if outpoint in self.missing else outpoint
+
+    async def spenders(self, outpoints: Sequence[OutPoint]) -> dict[OutPoint, Txid]:
+        return {outpoint: self.spent_by for outpoint in outpoints if self.spent_by is not None}
 
     async def broadcast(self, _tx: Tx) -> None:
         self._meanwhile(self)
@@ -101,3 +105,16 @@ def test_a_payment_whose_coin_a_block_has_spent_that_we_have_not_read_is_soon_ov
         owner.abandon(dry_run=False)
     assert (failure.value.code, failure.value.retryable) == ("coins_spent", True)
     assert owner.requested == []
+
+
+def test_a_payment_is_not_given_up_while_another_waits_that_spends_its_coins() -> None:
+    """Perhaps the one that it was to replace: whoever paid anew would pay its payee twice."""
+    owner = Owner(nothing)
+    owner.spent_by = Txid(bytes(32))
+    with pytest.raises(ApiFailure) as failure:
+        owner.abandon(dry_run=False)
+    assert failure.value.code == "coins_wanted"
+    assert "wallet bump" in failure.value.remediation
+    assert owner.requested == []
+    owner.spent_by = owner.tx.txid
+    assert owner.abandon(dry_run=False)["abandoned"]

@@ -96,6 +96,10 @@ _BOTH: Final = (
     _act("wallet_send", "wallet/sends", Scope.SPEND, "Send coins of the wallet to an address."),
     _act("wallet_split", "wallet/splits", Scope.SPEND, "Split coins of the wallet."),
     _act(
+        "wallet_bump", "wallet/sends/{txid}/bump", Scope.SPEND,
+        "Let a payment without a block pay a higher feerate.",
+    ),
+    _act(
         "wallet_abandon", "wallet/sends/{txid}/abandon", Scope.SPEND,
         "Give up a payment that the node refuses.",
     ),

@@ -10,6 +10,7 @@ import msgspec
 from cromford.adapters.bitcoind import BitcoindChain
 from cromford.answers.wallet import (
     AbandonedPayment,
+    BumpedPayment,
     CoinStatus,
     NewAddress,
     OwnCoin,
@@ -17,11 +18,12 @@ from cromford.answers.wallet import (
     SentCoins,
     SpentCoins,
     SplitCoins,
+    WaitingPayment,
     WalletBalance,
 )
 from cromford.bitcoin.address import address_of_script, script_of_address
 from cromford.bitcoin.block import COINBASE_MATURITY
-from cromford.bitcoin.fees import SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
+from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
@@ -32,13 +34,15 @@ from cromford.daemon.refusals import Refusals
 from cromford.ports import ChainUnavailable, TxRefused
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
-from cromford.protocol.spending import planned
+from cromford.protocol.spending import planned, planned_bump
 from cromford.wallet.account import RECEIVE
 from cromford.wallet.coins import Wallet, WalletCoin
+from cromford.wallet.spending import SpendingPlan
 from cromford.watch.feerates import OwnFeerate
 
 FEERATE_TARGET_BLOCKS: Final = 6
 EXIT_NOT_FOUND: Final = 4
+BUMP_IT: Final = "Let it pay more with `wallet bump`."
 FEERATE_MAX_SAT_PER_VB: Final = 1000  # Above it somebody has mistyped.
 FIRST_BLOCK_SECONDS: Final = 10.0  # That whoever wants an address waits for a node that starts.
 
@@ -77,6 +81,9 @@ class WalletOwner(Protocol):
     def request(self, event: ev.Event) -> None:
         """Handle an operator's request."""
 
+    def foresee(self, event: ev.Event) -> object:
+        """Check an operator's request, and change nothing."""
+
 
 class _SendParams(msgspec.Struct, forbid_unknown_fields=True):
     address: str
@@ -92,6 +99,13 @@ class _SplitParams(msgspec.Struct, forbid_unknown_fields=True):
     dry_run: bool = False
 
 
+class _BumpParams(msgspec.Struct, forbid_unknown_fields=True):
+    txid: str
+    feerate_sat_per_vb: str | None = None  # a decimal number; None: the node's estimate
+    from_amount: bool = False  # its payee pays for it, and not the change or other coins
+    dry_run: bool = False
+
+
 class _AbandonParams(msgspec.Struct, forbid_unknown_fields=True):
     txid: str
     dry_run: bool = False
@@ -100,12 +114,13 @@ class _AbandonParams(msgspec.Struct, forbid_unknown_fields=True):
 PARAMS: Final[Params] = {
     "wallet_send": _SendParams,
     "wallet_split": _SplitParams,
+    "wallet_bump": _BumpParams,
     "wallet_abandon": _AbandonParams,
 }
 
 
 def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
-    """Return `address`, and `wallet_` with balance, coins, send, split and abandon."""
+    """Return `address`, and `wallet_` with balance, coins, send, split, bump and abandon."""
 
     async def address() -> NewAddress:
         await _check_looks(owner)
@@ -127,6 +142,9 @@ def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
     async def split(params: dict[str, Any]) -> SplitCoins:
         return await _split(owner, read_params(params, _SplitParams))
 
+    async def bump(params: dict[str, Any]) -> BumpedPayment:
+        return await _bump(owner, read_params(params, _BumpParams))
+
     async def abandon(params: dict[str, Any]) -> AbandonedPayment:
         return await _abandon(owner, read_params(params, _AbandonParams))
 
@@ -136,6 +154,7 @@ def wallet_methods(owner: WalletOwner) -> dict[str, Handler]:
         "wallet_coins": without_params(coins),
         "wallet_send": send,
         "wallet_split": split,
+        "wallet_bump": bump,
         "wallet_abandon": abandon,
     }
 
@@ -162,6 +181,7 @@ def wallet_summary(owner: WalletOwner) -> WalletBalance:
         "paying_sat": by_status.get("paying", 0),
         "change_sat": _change_sat(wallet),
         "arriving_sat": owner.arriving_sat,
+        "waiting": [_show_waiting(wallet, tx) for tx in wallet.payments.values()],
         "refused": owner.refusals.shown_of(wallet.payments, {}),
         "address": address_of_script(wallet.next_script(RECEIVE), owner.network)
         if owner.recorded_height >= 0
@@ -200,6 +220,19 @@ def _change_sat(wallet: Wallet) -> int:
         for tx in wallet.payments.values()
         for outpoint in wallet.paid_by(tx)
     )
+
+
+def _show_waiting(wallet: Wallet, tx: Tx) -> WaitingPayment:
+    coins = [wallet.coins.get(tx_in.outpoint) for tx_in in tx.inputs]
+    spent_sat = [coin.txout.amount_sat for coin in coins if coin is not None]
+    if len(spent_sat) < len(coins):
+        return {"txid": str(tx.txid), "fee_sat": None, "feerate_sat_per_vb": None}
+    fee_sat = sum(spent_sat) - sum(out.amount_sat for out in tx.outputs)
+    return {
+        "txid": str(tx.txid),
+        "fee_sat": fee_sat,
+        "feerate_sat_per_vb": sat_per_vb(1000 * fee_sat // tx.weight),
+    }
 
 
 def wallet_samples(owner: WalletOwner) -> Iterator[Sample]:
@@ -264,7 +297,33 @@ async def _split(owner: WalletOwner, wanted: _SplitParams) -> SplitCoins:
     return {"split": not wanted.dry_run, "n_coins": wanted.n_coins, **spending}
 
 
-async def _feerate(owner: WalletOwner, wanted: _SendParams | _SplitParams) -> tuple[int, str]:
+async def _bump(owner: WalletOwner, wanted: _BumpParams) -> BumpedPayment:
+    """Let a payment that waits pay more, at no less than what takes its place in a mempool."""
+    txid = _txid(wanted.txid)
+    feerate_sat_per_kw, source = await _feerate(owner, wanted)
+    try:
+        relay = await owner.chain.relay_feerates()
+        waits = await owner.chain.mempool_tx(txid)
+    except ChainUnavailable as error:
+        raise ApiFailure("chain_unavailable", str(error), retryable=True) from error
+    event = ev.SpendingBumpRequested(
+        txid=txid,
+        feerate_sat_per_kw=feerate_sat_per_kw,
+        takes_from_amount=wanted.from_amount,
+        incremental_sat_per_kw=max(MIN_RELAY_SAT_PER_KW, relay.incremental_sat_per_kw),
+        others_sat=0 if waits is None else waits.replaced_fee_sat - waits.fee_sat,
+    )
+    _payment(owner, txid)
+    owner.foresee(event)
+    plan = planned_bump(owner.wallet, event, tip_height=owner.height)
+    if not wanted.dry_run:
+        owner.request(event)
+    return {"bumped": not wanted.dry_run, "replaces": str(txid), **_spent(plan, event, source)}
+
+
+async def _feerate(
+    owner: WalletOwner, wanted: _SendParams | _SplitParams | _BumpParams
+) -> tuple[int, str]:
     return await feerate_of(
         owner.chain,
         wanted.feerate_sat_per_vb,
@@ -286,6 +345,14 @@ def _spend(
         raise ApiFailure(rejected.code, str(rejected), retryable=rejected.retryable) from rejected
     if not dry_run:
         owner.request(event)
+    return _spent(plan, event, source)
+
+
+def _spent(
+    plan: SpendingPlan,
+    event: ev.SpendingRequested | ev.SplitRequested | ev.SpendingBumpRequested,
+    source: str,
+) -> SpentCoins:
     return {
         "txid": str(plan.tx.txid),
         "amount_sat": plan.amount_sat,
@@ -298,11 +365,10 @@ def _spend(
 
 async def _abandon(owner: WalletOwner, wanted: _AbandonParams) -> AbandonedPayment:
     """Give up a payment, if the node refuses it at this moment and no block can have it."""
-    try:
-        txid = Txid.from_hex(wanted.txid)
-    except ValueError as error:
-        raise InvalidParam("txid", str(error)) from error
-    reason = await refusal_of(owner.chain, _payment(owner, txid), lambda: owner.wallet)
+    txid = _txid(wanted.txid)
+    payment = _payment(owner, txid)
+    reason = await refusal_of(owner.chain, payment, lambda: owner.wallet, remediation=BUMP_IT)
+    await _check_is_alone(owner.chain, payment)
     # Blocks may have come and gone meanwhile: with the payment, or without a coin of it.
     tx, coins = _payment(owner, txid), owner.wallet.coins
     freed_sat = sum(
@@ -320,19 +386,54 @@ async def _abandon(owner: WalletOwner, wanted: _AbandonParams) -> AbandonedPayme
     }
 
 
+def _txid(given: str) -> Txid:
+    try:
+        return Txid.from_hex(given)
+    except ValueError as error:
+        raise InvalidParam("txid", str(error)) from error
+
+
+async def _check_is_alone(chain: BitcoindChain, tx: Tx) -> None:
+    """Check that nothing else waits for the coins of a payment that the node refuses.
+
+    It may be the payment that this one was to replace: its payee would be paid by it, and once more
+    by whoever takes the coins to be free.
+
+    Raises:
+        ApiFailure: If something does, or the node does not answer.
+    """
+    try:
+        spenders = await chain.spenders([tx_in.outpoint for tx_in in tx.inputs])
+    except ChainUnavailable as error:
+        raise ApiFailure("chain_unavailable", str(error), retryable=True) from error
+    others = sorted(str(txid) for txid in spenders.values() if txid != tx.txid)
+    if others:
+        raise ApiFailure(
+            "coins_wanted",
+            f"{others[0]} waits for a block in the node's mempool, and spends coins of {tx.txid}",
+            remediation="Wait until a block has it, or let this one pay more: `wallet bump`.",
+        )
+
+
 def _payment(owner: WalletOwner, txid: Txid) -> Tx:
     tx = owner.wallet.payments.get(txid)
     if tx is None:
         raise ApiFailure(
             "payment_not_found",
             f"no payment {txid} waits for a block",
-            remediation="`wallet balance` shows the payments that the node refuses.",
+            remediation="`wallet balance` shows the payments that wait.",
             exit_code=EXIT_NOT_FOUND,
         )
     return tx
 
 
-async def refusal_of(chain: BitcoindChain, tx: Tx, wallet_now: Callable[[], Wallet]) -> str:
+async def refusal_of(
+    chain: BitcoindChain,
+    tx: Tx,
+    wallet_now: Callable[[], Wallet],
+    *,
+    remediation: str = "Let it pay more with `lsp factory bump`.",
+) -> str:
     """Publish a transaction once more, and return why the node does not take it.
 
     A coin that neither the node nor the wallet has in a block was taken away by a reorganisation.
@@ -341,6 +442,7 @@ async def refusal_of(chain: BitcoindChain, tx: Tx, wallet_now: Callable[[], Wall
         chain: Our node.
         tx: The transaction, which spends coins of the wallet alone.
         wallet_now: Returns the wallet as it is then.
+        remediation: What helps where the node takes it.
 
     Raises:
         ApiFailure: If the node takes it, has spent its coins in a block, or does not answer.
@@ -362,6 +464,7 @@ async def refusal_of(chain: BitcoindChain, tx: Tx, wallet_now: Callable[[], Wall
     raise ApiFailure(
         "transaction_accepted",
         f"the node takes {tx.txid} now: it may be in any next block",
+        remediation=remediation,
     )
 
 

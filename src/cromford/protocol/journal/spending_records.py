@@ -13,10 +13,12 @@ class SpendingWasSigned(Record, frozen=True, kw_only=True, tag="payment_signed")
     """A payment out of the wallet, about to be broadcast.
 
     `has_change`: it pays to the wallet's next change script, be it change or coins of a split.
+    `replaces`: the payment in whose place it is, for a higher fee; empty if there is none.
     """
 
     tx: bytes
     has_change: bool
+    replaces: bytes = b""
 
 
 class SpendingAbandoned(Record, frozen=True, kw_only=True, tag="payment_abandoned"):

@@ -13,10 +13,16 @@ def with_spending_record(wallet: Wallet, record: sr.SpendingRecord) -> Wallet:
     match record:
         case sr.AddressIssued(change=change):
             return wallet.with_address_used(change)
-        case sr.SpendingWasSigned(tx=tx, has_change=has_change):
-            spent = wallet.with_spending(Tx.parse(tx))
-            return spent.with_address_used(CHANGE) if has_change else spent
+        case sr.SpendingWasSigned():
+            return _with_signed(wallet, record)
         case sr.SpendingAbandoned(txid=txid):
             return wallet.without_payment(Txid(txid))
         case _:
             assert_never(record)
+
+
+def _with_signed(wallet: Wallet, record: sr.SpendingWasSigned) -> Wallet:
+    if record.replaces:
+        wallet = wallet.without_payment(Txid(record.replaces))
+    spent = wallet.with_spending(Tx.parse(record.tx))
+    return spent.with_address_used(CHANGE) if record.has_change else spent

@@ -133,7 +133,7 @@ def without_children(house: House, payments: Iterable[fx.Broadcast]) -> Iterator
 
 
 def check_is_no_child(house: House, txid: Txid) -> None:
-    """Check that a payment which the operator gives up pays for no funding.
+    """Check that a payment which the operator bumps, or gives up, pays for no funding.
 
     Raises:
         Rejected: If it does: it can be replaced, and ends with the funding.
@@ -187,7 +187,6 @@ def _owed(house: House, bump: FundingBump) -> Iterator[fx.Effect]:
             tx=bump.child,
             prevouts=(bump.change, *(coin.txout for coin in there)),
             paths=(path, *(coin.path for coin in there)),
-            has_change=False,
         )
 
 

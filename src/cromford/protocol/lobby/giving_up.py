@@ -137,12 +137,11 @@ def _owed(house: House, replacement: Tx) -> Iterator[fx.SignSpending]:
             tx=replacement,
             prevouts=tuple(coin.txout for coin in coins),
             paths=tuple(coin.path for coin in coins),
-            has_change=False,
         )
 
 
 def check_is_no_replacement(house: House, txid: Txid) -> None:
-    """Check that a payment which the operator gives up does not end a funding.
+    """Check that a payment which the operator bumps, or gives up, does not end a funding.
 
     Raises:
         Rejected: If it does: it can be replaced, and never taken back.

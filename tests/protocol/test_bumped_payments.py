@@ -1,0 +1,182 @@
+"""A payment that no block takes: another with a higher fee takes its place, and pays the same."""
+
+import pytest
+from tests.protocol.pump import COIN_SAT, Pump, PumpNode
+from tests.protocol.stalling import recover, stall
+from tests.protocol.test_paying import (
+    FEERATE,
+    N_COINS,
+    PAYEE,
+    each_role,
+    paid,
+    pay,
+    rejection,
+    with_wallet,
+)
+
+from cromford.bitcoin.fees import P2TR_DUST_SAT
+from cromford.bitcoin.tx import Tx, Txid
+from cromford.protocol import events as ev
+from cromford.protocol.journal import spending_records as sr
+from cromford.wallet.account import CHANGE
+
+BUMPED = 3 * FEERATE
+INCREMENTAL = 25  # 0.1 sat/vB
+
+
+def bump(
+    txid: Txid, feerate: int = BUMPED, *, from_amount: bool = False, others_sat: int = 0
+) -> ev.SpendingBumpRequested:
+    return ev.SpendingBumpRequested(
+        txid=txid,
+        feerate_sat_per_kw=feerate,
+        takes_from_amount=from_amount,
+        incremental_sat_per_kw=INCREMENTAL,
+        others_sat=others_sat,
+    )
+
+
+def bumped(pump: Pump, node: PumpNode, asked: ev.SpendingBumpRequested) -> Tx:
+    """Return the one payment that there is after the operator's request, which the node has."""
+    pump.handle(node, asked)
+    tx: Tx
+    (tx,) = node.state.wallet.payments.values()
+    assert list(pump.chain.mempool) == [tx.txid]
+    assert set(node.state.wallet.reserved) == {tx_in.outpoint for tx_in in tx.inputs}
+    return tx
+
+
+def fee_of(node: PumpNode, tx: Tx) -> int:
+    coins = node.state.wallet.coins
+    spent_sat: int = sum(coins[tx_in.outpoint].txout.amount_sat for tx_in in tx.inputs)
+    return spent_sat - sum(out.amount_sat for out in tx.outputs)
+
+
+@each_role
+def test_the_change_pays_for_a_payment_that_takes_the_place_of_one(role: str) -> None:
+    pump, node = with_wallet(role)
+    first = pay(pump, node, 1_000_000)
+    script = node.state.wallet.next_script(CHANGE)
+    second = bumped(pump, node, bump(first.txid))
+    assert [one.outpoint for one in second.inputs] == [one.outpoint for one in first.inputs]
+    assert fee_of(node, second) == -(-4 * second.vsize * BUMPED // 1000)
+    spared_sat = COIN_SAT - 1_000_000 - fee_of(node, second)
+    change_script = first.outputs[1].script_pubkey
+    assert paid([second]) == [(1_000_000, PAYEE), (spared_sat, change_script)]
+    assert node.state.wallet.next_script(CHANGE) == script, "no new change address is used"
+    pump.restart(node)
+    pump.mine()
+    assert second.txid in pump.chain.confirmed
+    wallet = node.state.wallet
+    assert (wallet.payments, wallet.reserved) == ({}, {})
+    assert wallet.confirmed_sat() == (N_COINS - 1) * COIN_SAT + spared_sat
+
+
+@each_role
+def test_more_coins_pay_where_the_change_does_not_reach(role: str) -> None:
+    """And what is left of them is change, to a fresh address."""
+    pump, node = with_wallet(role)
+    first = pay(pump, node, COIN_SAT - 700)
+    assert len(first.outputs) == 1
+    script = node.state.wallet.next_script(CHANGE)
+    second = bumped(pump, node, bump(first.txid))
+    assert len(second.inputs) == 2
+    assert paid([second])[0] == (COIN_SAT - 700, PAYEE)
+    assert second.outputs[1].script_pubkey == script
+    assert node.state.wallet.next_script(CHANGE) != script
+
+
+@each_role
+def test_where_all_was_paid_its_payee_pays_if_the_operator_says_so(role: str) -> None:
+    pump, node = with_wallet(role)
+    first = pay(pump, node, None)
+    assert rejection(node, bump(first.txid)).code == "insufficient_coins"
+    second = bumped(pump, node, bump(first.txid, from_amount=True))
+    assert paid([second]) == [(N_COINS * COIN_SAT - fee_of(node, second), PAYEE)]
+
+
+def test_a_change_that_would_be_dust_goes_to_the_fee() -> None:
+    pump, node = with_wallet("client")
+    first = pay(pump, node, COIN_SAT - 1_200)
+    fee_sat = fee_of(node, first)
+    assert first.outputs[1].amount_sat == 1_200 - fee_sat
+    second = bumped(pump, node, bump(first.txid, 2_400))
+    assert paid([second]) == [(COIN_SAT - 1_200, PAYEE)]
+    assert 1_200 - fee_sat - P2TR_DUST_SAT < fee_of(node, second) == 1_200
+
+
+def test_what_no_node_would_take_in_its_place_is_refused_with_what_would_do() -> None:
+    pump, node = with_wallet("client")
+    first = pay(pump, node, 1_000_000)
+    for feerate in (FEERATE - 1, FEERATE, FEERATE + INCREMENTAL - 1):
+        refused = rejection(node, bump(first.txid, feerate))
+        assert refused.code == "feerate_too_low"
+        assert "expected at least 4.1 " in str(refused)
+    second = bumped(pump, node, bump(first.txid, FEERATE + INCREMENTAL))
+    assert rejection(node, bump(first.txid)).code == "payment_not_found", "it is none any more"
+    bumped(pump, node, bump(second.txid))
+
+
+def test_what_hangs_on_a_payment_is_paid_for_too() -> None:
+    """A payee may spend what it was paid, dearly: that ends with the payment."""
+    pump, node = with_wallet("client")
+    first = pay(pump, node, 1_000_000)
+    refused = rejection(node, bump(first.txid, others_sat=10_000))
+    assert refused.code == "feerate_too_low"
+    assert "the payment and what hangs on it" in str(refused)
+
+
+def test_a_replaced_payment_that_confirms_all_the_same_ends_the_other() -> None:
+    pump, node = with_wallet("client")
+    first = pay(pump, node, 1_000_000)
+    bumped(pump, node, bump(first.txid))
+    pump.chain.mempool.clear()
+    pump.chain.broadcast(first)
+    pump.mine()
+    wallet = node.state.wallet
+    assert (wallet.payments, wallet.reserved) == ({}, {})
+    change_sat = first.outputs[1].amount_sat
+    assert wallet.confirmed_sat() == (N_COINS - 1) * COIN_SAT + change_sat
+    pump.chain.remove_tip(1)
+    pump.mine(2)
+    assert first.txid in pump.chain.confirmed
+    assert node.state.wallet.payments == {}
+
+
+@pytest.mark.parametrize(("fuse", "is_kept"), [(2, False), (3, True)], ids=["before", "after"])
+def test_a_process_that_dies_leaves_one_of_both(
+    fuse: int,
+    is_kept: bool,  # noqa: FBT001 - a case
+) -> None:
+    pump, node = with_wallet("client")
+    first = pay(pump, node, 1_000_000)
+    node.fuse = fuse
+    pump.handle(node, bump(first.txid))
+    assert node.n_deaths == 1
+    (tx,) = node.state.wallet.payments.values()
+    assert (tx.txid == first.txid) is not is_kept
+    assert list(pump.chain.mempool) == [tx.txid]
+    signed = [one for one in node.store.remembered if isinstance(one, sr.SpendingWasSigned)]
+    assert [Txid(one.replaces) for one in signed[1:]] == [first.txid] * is_kept
+
+
+def test_coins_of_a_split_that_is_bumped_are_the_same_but_the_last() -> None:
+    pump, node = with_wallet("client")
+    pump.handle(node, ev.SplitRequested(n_coins=3, amount_sat=None, feerate_sat_per_kw=FEERATE))
+    (first,) = node.state.wallet.payments.values()
+    second = bumped(pump, node, bump(first.txid))
+    assert second.outputs[:2] == first.outputs[:2]
+    assert second.outputs[2].amount_sat < first.outputs[2].amount_sat
+    pump.mine()
+    assert len(node.state.wallet.unspent) == 3
+
+
+def test_on_a_stale_chain_and_without_its_coins_a_payment_stays_as_it_is() -> None:
+    """It may be in a block that was not read; what coins pay that are in none, nobody knows."""
+    pump, node = with_wallet("client")
+    first = pay(pump, node, 1_000_000)
+    stall(pump, node)
+    node.driver.facts = node.facts  # type: ignore[union-attr]  # it lives
+    assert rejection(node, bump(first.txid)).code == "chain_stale"
+    recover(pump, node)
+    bumped(pump, node, bump(first.txid))

@@ -11,7 +11,7 @@ from tests.cli import (
     ladder_answers,
     market_answers,
 )
-from tests.cli.world_answers import BRANCH_TERMS, CHAIN, TERMS, WALLET
+from tests.cli.world_answers import BALANCE, BRANCH_TERMS, CHAIN, TERMS, WALLET
 
 NODE_ID, OTHER_NODE_ID = "02" + "ab" * 32, "03" + "cd" * 32
 FACTORY_ID = "f0" * 32
@@ -329,21 +329,6 @@ BRANCH = {
 }
 VERIFIED = {"factory_id": FACTORY_ID, "ok": True, "waits": False} | {
     "checks": [{"check": "funding output", "ok": True, "detail": "as agreed", "waits": False}],
-}
-BALANCE = {
-    "confirmed_sat": 5_000_000_000,
-    "free_sat": 3_000_000_000,
-    "reserved_sat": 1_000_000_000,
-    "immature_sat": 900_000_000,
-    "arriving_sat": 12_345,
-    "paying_sat": 100_000_000,
-    "change_sat": 99_000_000,
-    "waiting": [
-        {"txid": CHANNEL_TXID, "fee_sat": 308, "feerate_sat_per_vb": 2.004},
-        {"txid": FUNDING_TXID, "fee_sat": None, "feerate_sat_per_vb": None},
-    ],
-    "refused": [],
-    "address": "bcrt1qnext",
 }
 COINS = {
     "coins": [

@@ -12,6 +12,7 @@ from tests.cli import (
     exit_answers,
     ladder_answers,
     market_answers,
+    world_answers,
 )
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
@@ -19,7 +20,7 @@ from tests.cli.fake_daemon import FakeDaemon
 LSP_COMMANDS: list[tuple[str, str, object]] = [
     ("lsp status", "status", answers.LSP_STATUS),
     ("lsp wallet address", "address", {"address": "bcrt1qfresh", "is_new": True}),
-    ("lsp wallet balance", "wallet_balance", answers.BALANCE),
+    ("lsp wallet balance", "wallet_balance", world_answers.BALANCE),
     ("lsp wallet coins", "wallet_coins", answers.COINS),
     ("lsp wallet send bcrt1q 70000 --yes", "wallet_send", answers.PAYMENT),
     ("lsp wallet split 3 --yes", "wallet_split", answers.SPLIT),

@@ -66,7 +66,7 @@ def test_the_status_says_since_when_and_why_the_chain_is_stale(fake: Any, role: 
         (
             "lsp wallet balance",
             "wallet_balance",
-            {**answers.BALANCE, "refused": [REFUSED]},
+            {**world_answers.BALANCE, "refused": [REFUSED]},
             f"refused by the node  {TOLD}",
         ),
     ],

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +49,7 @@ def test_what_was_shown_is_what_is_sent(lsp: FakeDaemon, monkeypatch: pytest.Mon
         (("all",), {}),
         (("1",), {"amount_sat": 1}),
         (("all", "--feerate-sat-per-vb", "1.50"), {"feerate_sat_per_vb": "1.50"}),
+        (("1", "--external-id", "payout-7"), {"amount_sat": 1, "external_id": "payout-7"}),
     ],
 )
 def test_a_payment_is_asked_for_as_it_was_typed(
@@ -57,6 +59,13 @@ def test_a_payment_is_asked_for_as_it_was_typed(
     document = line.document("lsp", "wallet", "send", "bcrt1q", *words, "--yes")
     assert document == answers.PAYMENT
     assert lsp.calls == [("wallet_send", {"address": "bcrt1q", "dry_run": False} | asked)]
+
+
+def test_what_was_sent_before_by_an_id_is_shown_and_nobody_is_asked(tmp_path: Path) -> None:
+    with FakeDaemon(tmp_path, {"wallet_send": answers.PAYMENT}) as lsp:
+        result = CommandLine(lsp.datadir).run("lsp", *SEND, "--external-id", "payout-7")
+    assert (result.exit_code, result.stdout.split("\n")[0]) == (0, "sent")
+    assert [params["dry_run"] for _, params in lsp.calls] == [True]
 
 
 def test_where_nobody_can_be_asked_nothing_is_split(client: FakeDaemon) -> None:

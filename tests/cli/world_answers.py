@@ -9,12 +9,37 @@ WALLET = {
     "confirmed_sat": 5_000_000_000,
     "free_sat": 4_000_000_000,
     "reserved_sat": 1_000_000_000,
+    "waiting": [],
     "refused": [],
     "immature_sat": 0,
     "paying_sat": 0,
     "change_sat": 0,
     "arriving_sat": 0,
     "address": "bcrt1qaddress",
+}
+BALANCE = {
+    "confirmed_sat": 5_000_000_000,
+    "free_sat": 3_000_000_000,
+    "reserved_sat": 1_000_000_000,
+    "immature_sat": 900_000_000,
+    "arriving_sat": 12_345,
+    "paying_sat": 100_000_000,
+    "change_sat": 99_000_000,
+    "waiting": [
+        {"txid": "22" * 32, "fee_sat": 308, "feerate_sat_per_vb": 2.004},
+        {"txid": "11" * 32, "fee_sat": None, "feerate_sat_per_vb": None},
+    ],
+    "refused": [
+        {
+            "name": "payment",
+            "txid": "11" * 32,
+            "reason": "min relay fee not met, 2 < 154",
+            "first_height": 104,
+            "height": 110,
+            "count": 7,
+        }
+    ],
+    "address": "bcrt1qnext",
 }
 CHAIN = {
     "fresh": True,

@@ -53,6 +53,68 @@ def test_a_payment_that_waits_is_replaced_in_the_mempool_and_never_paid_twice(
     asyncio.run(scenario())
 
 
+def test_whoever_did_not_hear_the_answer_asks_again_and_pays_once(tmp_path: Path) -> None:
+    """Over a bump, a start, and the block; another payment by that id is refused."""
+
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            asked = {"address": t.mining_address, "amount_sat": AMOUNT_SAT, "external_id": "a-7"}
+            planned = await t.call("lsp", "wallet_send", **asked, dry_run=True)
+            assert planned["sent"] is False
+            sent = await t.call("lsp", "wallet_send", **asked)
+            told = sent | {"feerate_source": "what it pays"}
+            for more in ({}, {"dry_run": True}, {"feerate_sat_per_vb": "9"}):
+                assert close_to(await t.call("lsp", "wallet_send", **asked, **more), told)
+            await waits(t, sent["txid"])
+            for other in ({"amount_sat": AMOUNT_SAT + 1}, {"address": await fresh(t)}):
+                with pytest.raises(ApiFailure, match=f"another payment: {next(iter(other))}") as no:
+                    await t.call("lsp", "wallet_send", **asked | other)
+                assert no.value.code == "external_id_taken"
+            bumped = await bump(t, sent["txid"], "20")
+            await t.stop("lsp")
+            await t.start_lsp()
+            await waits(t, bumped["txid"])
+            await t.mine(1, mempool=1)
+            again = await t.call("lsp", "wallet_send", **asked)
+            assert (again["txid"], again["fee_sat"]) == (bumped["txid"], bumped["fee_sat"])
+            assert t.node.call("getrawmempool") == []
+
+    asyncio.run(scenario())
+
+
+def test_an_id_whose_payment_was_given_up_pays_nothing_more(tmp_path: Path) -> None:
+    """It may confirm all the same: who pays anew has to say so, by another id."""
+
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            asked = {"address": t.mining_address, "amount_sat": None, "external_id": "a-8"}
+            sent = await t.call("lsp", "wallet_send", **asked, feerate_sat_per_vb="0.01")
+            await t.until("lsp", "status", lambda status: status["refused"])
+            assert (await t.call("lsp", "wallet_send", **asked))["txid"] == sent["txid"]
+            await t.call("lsp", "wallet_abandon", txid=sent["txid"])
+            with pytest.raises(ApiFailure) as given_up:
+                await t.call("lsp", "wallet_send", **asked)
+            assert given_up.value.code == "payment_abandoned"
+            with pytest.raises(ApiFailure) as too_long:
+                await t.call("lsp", "wallet_send", **asked | {"external_id": "x" * 129})
+            assert too_long.value.param == "external_id"
+
+    asyncio.run(scenario())
+
+
+def close_to(answer: Any, expected: Any) -> bool:
+    """Say whether a payment is told as it was; its feerate is made of what it pays."""
+    told, paid = (one.pop("feerate_sat_per_vb") for one in (dict(answer), expected | {}))
+    return told == pytest.approx(paid, rel=0.01) and {**answer, "feerate_sat_per_vb": paid} == {
+        **expected,
+        "feerate_sat_per_vb": paid,
+    }
+
+
+async def fresh(t: Town) -> str:
+    return str((await t.call("lsp", "address"))["address"])
+
+
 async def bump(t: Town, txid: str, feerate: str, *, dry_run: bool = False) -> Any:
     asked = {"txid": txid, "feerate_sat_per_vb": feerate, "dry_run": dry_run}
     return await t.call("lsp", "wallet_bump", **asked)

@@ -1,5 +1,7 @@
 """A payment that no block takes: another with a higher fee takes its place, and pays the same."""
 
+from dataclasses import replace
+
 import pytest
 from tests.protocol.pump import COIN_SAT, Pump, PumpNode
 from tests.protocol.stalling import recover, stall
@@ -11,6 +13,7 @@ from tests.protocol.test_paying import (
     paid,
     pay,
     rejection,
+    request,
     with_wallet,
 )
 
@@ -180,3 +183,22 @@ def test_on_a_stale_chain_and_without_its_coins_a_payment_stays_as_it_is() -> No
     assert rejection(node, bump(first.txid)).code == "chain_stale"
     recover(pump, node)
     bumped(pump, node, bump(first.txid))
+
+
+def test_by_one_external_id_one_payment_is_made_whatever_replaces_it() -> None:
+    pump, node = with_wallet("client")
+    asked = replace(request(1_000_000), external_id="payout-7")
+    pump.handle(node, asked)
+    (first,) = node.state.wallet.payments.values()
+    assert rejection(node, asked).code == "external_id_taken"
+    second = bumped(pump, node, bump(first.txid))
+    third = bumped(pump, node, bump(second.txid, 2 * BUMPED))
+    pump.restart(node)
+    pump.mine()
+    called = node.state.wallet.called["payout-7"]
+    assert (called.tx, called.asked_sat) == (third, 1_000_000)
+    assert called.fee_sat == fee_of(node, third)
+    assert set(node.state.wallet.ids) == {first.txid, second.txid, third.txid}
+    assert rejection(node, asked).code == "external_id_taken", "once it confirmed, too"
+    pay(pump, node, 1_000_000)
+    assert dict(node.state.wallet.called) == {"payout-7": called}, "who has no id has none"

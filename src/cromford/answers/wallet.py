@@ -90,7 +90,10 @@ class SpentCoins(TypedDict):
 
 
 class SentCoins(SpentCoins):
-    """A payment to an address; `sent` is false where it was only planned."""
+    """A payment to an address; `sent` is false where it was only planned.
+
+    One that is asked for again by its external id is told as it is now: sent, whatever is asked.
+    """
 
     sent: bool
 

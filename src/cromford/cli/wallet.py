@@ -128,6 +128,12 @@ def _send(role: str) -> click.Command:
     @click.argument("address", metavar="ADDRESS")
     @click.argument("amount", metavar="AMOUNT_SAT|all", type=SatOrAll())
     @feerate_option
+    @click.option(
+        "--external-id",
+        metavar="ID",
+        default="",
+        help="An id of your own: asked for again with it, the payment is shown, and made once.",
+    )
     @click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
     @click.option("--yes", is_flag=True, help="Do not ask: what is sent stays sent.")
     @invocation_options
@@ -139,6 +145,7 @@ def _send(role: str) -> click.Command:
         address: str,
         amount: int | str,
         feerate_sat_per_vb: Decimal | None,
+        external_id: str,
         dry_run: bool,
         yes: bool,
     ) -> None:
@@ -152,6 +159,7 @@ def _send(role: str) -> click.Command:
             "address": address,
             "amount_sat": None if amount == ALL else amount,
             "feerate_sat_per_vb": digits(feerate_sat_per_vb),
+            "external_id": external_id or None,
         }
         if dry_run:
             show(
@@ -162,6 +170,9 @@ def _send(role: str) -> click.Command:
             return
         if not yes:
             planned = invocation.call(role, "wallet_send", **asked, dry_run=True)
+            if planned["sent"]:
+                show(invocation, planned, print_payment)  # By this id, before: nobody is asked.
+                return
             # What was shown is what is sent: the estimate may move while somebody thinks.
             asked["feerate_sat_per_vb"] = str(planned["feerate_sat_per_vb"])
             _ask(invocation, address, planned)

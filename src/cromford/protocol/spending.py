@@ -89,9 +89,12 @@ def on_spending_requested(
     """Sign a payment.
 
     Raises:
-        Rejected: If the wallet cannot pay it.
+        Rejected: If the wallet cannot pay it, or another has its id.
     """
     wallet = turn.state.wallet
+    external_id = "" if isinstance(event, ev.SplitRequested) else event.external_id
+    if external_id in wallet.called:
+        raise Rejected("external_id_taken", f"a payment has the id {external_id!r}")
     plan = planned(wallet, event, tip_height=turn.height)
     change_script = wallet.next_script(CHANGE)
     turn.ask(
@@ -100,7 +103,9 @@ def on_spending_requested(
             prevouts=tuple(coin.txout for coin in plan.coins),
             paths=tuple(coin.path for coin in plan.coins),
             booking=Booking(
-                has_change=any(out.script_pubkey == change_script for out in plan.tx.outputs)
+                has_change=any(out.script_pubkey == change_script for out in plan.tx.outputs),
+                external_id=external_id,
+                asked_sat=event.amount_sat if external_id else None,
             ),
         )
     )
@@ -174,6 +179,8 @@ def on_spending_signed(turn: WalletTurn, event: ev.SpendingSigned) -> None:
             tx=event.tx.serialize(),
             has_change=booking.has_change,
             replaces=b"" if booking.replaces is None else booking.replaces,
+            external_id=booking.external_id,
+            asked_sat=booking.asked_sat,
         )
     )
     turn.ask(fx.Broadcast(name=PAYMENT, tx=event.tx))

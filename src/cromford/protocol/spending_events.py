@@ -13,11 +13,15 @@ class AddressRequested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpendingRequested:
-    """The operator pays out of the wallet; without an amount, all that is free."""
+    """The operator pays out of the wallet; without an amount, all that is free.
+
+    By one `external_id` it pays once.
+    """
 
     script_pubkey: bytes
     amount_sat: int | None
     feerate_sat_per_kw: int
+    external_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

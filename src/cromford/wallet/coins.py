@@ -112,6 +112,21 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CalledPayment:
+    """A payment that its payer gave an id, as it is now.
+
+    Attributes:
+        tx: It, signed; or what took its place since.
+        fee_sat: What it pays.
+        asked_sat: What was to be paid; None for all that was free.
+    """
+
+    tx: Tx
+    fee_sat: int
+    asked_sat: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wallet:
     """The wallet's state: a fold of the blocks and the reservations.
 
@@ -128,6 +143,8 @@ class Wallet:
     payments: Mapping[Txid, Tx] = field(default_factory=dict)  # signed by us, not yet confirmed
     # Confirmed, or overtaken by another spend of their coins: at which height. A reorg revives.
     ended_payments: Mapping[Txid, tuple[int, Tx]] = field(default_factory=dict)
+    called: Shelf[str, CalledPayment] = field(default_factory=Shelf)  # by external id
+    ids: Shelf[Txid, str] = field(default_factory=Shelf)  # the same, by each that was signed
     next_receive: int = 0
     next_change: int = 0
     # Beyond the last script that a block paid; None of a checkpoint that is older than this.
@@ -300,6 +317,18 @@ class Wallet:
         """Return the wallet with a payment signed; its coins are set aside until it is over."""
         reserved = self.with_reserved([tx_in.outpoint for tx_in in tx.inputs], tx.txid)
         return replace(reserved, payments={**self.payments, tx.txid: tx})
+
+    def with_called(self, tx: Tx, external_id: str, asked_sat: int | None) -> "Wallet":
+        """Return the wallet with a payment known by its payer's id, in the place of any before."""
+        coins = (self.coins.get(tx_in.outpoint) for tx_in in tx.inputs)
+        spent_sat = sum(coin.txout.amount_sat for coin in coins if coin is not None)
+        fee_sat = spent_sat - sum(out.amount_sat for out in tx.outputs)
+        called = CalledPayment(tx=tx, fee_sat=fee_sat, asked_sat=asked_sat)
+        return replace(
+            self,
+            called=self.called.set(external_id, called),
+            ids=self.ids.set(tx.txid, external_id),
+        )
 
     def without_payment(self, txid: Txid) -> "Wallet":
         """Return the wallet after a payment was given up: its coins are free again.

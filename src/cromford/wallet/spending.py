@@ -42,10 +42,14 @@ class Booking:
     Attributes:
         has_change: Whether it is the first that pays to the wallet's next change script.
         replaces: The payment in whose place it is published.
+        external_id: What its payer calls it; empty if it does not.
+        asked_sat: What was to be paid; None for all that was free.
     """
 
     has_change: bool = False
     replaces: Txid | None = None
+    external_id: str = ""
+    asked_sat: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

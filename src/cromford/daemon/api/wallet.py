@@ -28,6 +28,8 @@ from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
+from cromford.daemon.api.payment_limits import EXTERNAL_ID_SIZE_MAX
+from cromford.daemon.api.payments import check_words
 from cromford.daemon.chain_following import ChainFollowing
 from cromford.daemon.metrics import Sample
 from cromford.daemon.refusals import Refusals
@@ -89,6 +91,7 @@ class _SendParams(msgspec.Struct, forbid_unknown_fields=True):
     address: str
     amount_sat: int | None = None  # None: all that is free
     feerate_sat_per_vb: str | None = None  # a decimal number; None: the node's estimate
+    external_id: str = ""  # by one, it is paid once
     dry_run: bool = False
 
 
@@ -276,14 +279,57 @@ async def _send(owner: WalletOwner, wanted: _SendParams) -> SentCoins:
         script_pubkey = script_of_address(wanted.address, owner.network)
     except ValueError as error:
         raise InvalidParam("address", str(error)) from error
+    check_words("external_id", wanted.external_id, size_max=EXTERNAL_ID_SIZE_MAX)
+    if wanted.external_id in owner.wallet.called:
+        return _sent_before(owner.wallet, wanted, script_pubkey)
     feerate_sat_per_kw, source = await _feerate(owner, wanted)
+    if wanted.external_id in owner.wallet.called:  # Since the node was asked.
+        return _sent_before(owner.wallet, wanted, script_pubkey)
     event = ev.SpendingRequested(
         script_pubkey=script_pubkey,
         amount_sat=wanted.amount_sat,
         feerate_sat_per_kw=feerate_sat_per_kw,
+        external_id=wanted.external_id,
     )
     spending = _spend(owner, event, source=source, dry_run=wanted.dry_run)
     return {"sent": not wanted.dry_run, **spending}
+
+
+def _sent_before(wallet: Wallet, wanted: _SendParams, script_pubkey: bytes) -> SentCoins:
+    """Return the payment that has this id: whoever asks again may not have heard the answer.
+
+    Raises:
+        ApiFailure: If it pays something else, or was given up.
+    """
+    called, external_id = wallet.called[wanted.external_id], wanted.external_id
+    tx = called.tx
+    paid, *rest = tx.outputs
+    for field, expected, received in (
+        ("address", paid.script_pubkey.hex(), script_pubkey.hex()),
+        ("amount_sat", called.asked_sat, wanted.amount_sat),
+    ):
+        if expected != received:
+            raise ApiFailure(
+                "external_id_taken",
+                f"external_id: {external_id!r} is that of another payment: {field}: expected "
+                f"{expected}, received {received}",
+                remediation="Give each payment an id of its own.",
+            )
+    if tx.txid not in wallet.payments and tx.txid not in wallet.ended_payments:
+        raise ApiFailure(
+            "payment_abandoned",
+            f"external_id: {external_id!r} is that of {tx.txid}, which was given up",
+            remediation="Look whether it confirmed all the same; if not, pay by another id.",
+        )
+    return {
+        "sent": True,
+        "txid": str(tx.txid),
+        "amount_sat": paid.amount_sat,
+        "fee_sat": called.fee_sat,
+        "change_sat": sum(out.amount_sat for out in rest),
+        "feerate_sat_per_vb": sat_per_vb(1000 * called.fee_sat // tx.weight),
+        "feerate_source": "what it pays",
+    }
 
 
 async def _split(owner: WalletOwner, wanted: _SplitParams) -> SplitCoins:

@@ -14,11 +14,15 @@ class SpendingWasSigned(Record, frozen=True, kw_only=True, tag="payment_signed")
 
     `has_change`: it pays to the wallet's next change script, be it change or coins of a split.
     `replaces`: the payment in whose place it is, for a higher fee; empty if there is none.
+    `external_id`: what its payer calls it, by which it is paid once; what replaces it has none of
+    its own. `asked_sat`: what was to be paid, or None for all that was free.
     """
 
     tx: bytes
     has_change: bool
     replaces: bytes = b""
+    external_id: str = ""
+    asked_sat: int | None = None
 
 
 class SpendingAbandoned(Record, frozen=True, kw_only=True, tag="payment_abandoned"):

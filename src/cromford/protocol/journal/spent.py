@@ -22,7 +22,13 @@ def with_spending_record(wallet: Wallet, record: sr.SpendingRecord) -> Wallet:
 
 
 def _with_signed(wallet: Wallet, record: sr.SpendingWasSigned) -> Wallet:
+    tx, external_id, asked_sat = Tx.parse(record.tx), record.external_id, record.asked_sat
     if record.replaces:
-        wallet = wallet.without_payment(Txid(record.replaces))
-    spent = wallet.with_spending(Tx.parse(record.tx))
+        replaced = Txid(record.replaces)
+        wallet = wallet.without_payment(replaced)
+        external_id = wallet.ids.get(replaced, "")
+        asked_sat = wallet.called[external_id].asked_sat if external_id else None
+    spent = wallet.with_spending(tx)
+    if external_id:
+        spent = spent.with_called(tx, external_id, asked_sat)
     return spent.with_address_used(CHANGE) if record.has_change else spent

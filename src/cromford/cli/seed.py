@@ -59,7 +59,7 @@ def _restore(role: str) -> click.Command:
         "--phrase-file",
         metavar="FILE",
         type=_FILE,
-        help="A file with the words on one line.  [default: asked for, or read from stdin]",
+        help="A file with the words.  [default: asked for, or read from stdin]",
     )
     @_passphrase_option
     @_yes_option

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 from typing import Final
+from unicodedata import normalize
 
 import click
 
@@ -12,11 +13,15 @@ from cromford.cli.invocation import Invocation
 from cromford.daemon.home import PHRASE, read_named
 from cromford.daemon.seed_file import SEED_FILE, WrongPassphrase, is_encrypted
 
+_MARK: Final = "\ufeff"  # That some editors begin a file with.
 PHRASE_SIZE_MAX: Final = 1024  # 24 words of at most eight letters, many times over.
 
 
 def asked_words(invocation: Invocation, phrase_file: Path | None) -> str:
-    """Return the words as they were given, less the one line end that a line ends with.
+    """Return the words that were given, in lower case with one space between them.
+
+    However somebody, or an editor, wrote them (NFKD, as BIP 39 has it): the checksum tells whether
+    they are right.
 
     Raises:
         UnreadableFile: If the file cannot be read.
@@ -27,7 +32,7 @@ def asked_words(invocation: Invocation, phrase_file: Path | None) -> str:
         text = str(click.prompt("The words of the seed", hide_input=True, err=True))
     else:
         text = sys.stdin.read(PHRASE_SIZE_MAX)
-    return text.removesuffix("\n")
+    return " ".join(normalize("NFKD", text.removeprefix(_MARK)).lower().split())
 
 
 def known_passphrase(invocation: Invocation, home: Path, given: str | None) -> str | None:

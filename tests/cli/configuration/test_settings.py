@@ -244,6 +244,13 @@ def test_a_zero_of_many_digits_is_a_zero(tmp_path: Path) -> None:
     assert "fallback_feerate_sat_per_vb = 0\n" in dump(settings)
 
 
+def test_a_file_may_begin_with_the_mark_that_some_editors_write(tmp_path: Path) -> None:
+    """U+FEFF, before UTF-8: Windows' Notepad and PowerShell do so."""
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xef\xbb\xbf[lsp]\r\nmin_clients = 3\r\n")
+    assert read_file(path) == {"lsp.min_clients": 3}
+
+
 @pytest.mark.parametrize("data", [b"\xff", b"#" * (1024 * 1024 + 1), b"a=" + b"[" * 9_999])
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "config.toml").write_bytes(data)

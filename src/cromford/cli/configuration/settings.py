@@ -147,7 +147,7 @@ def read_file(path: Path) -> dict[str, Any]:
             data = file.read(CONFIG_SIZE_MAX + 1)
         if len(data) > CONFIG_SIZE_MAX:
             raise _invalid(f"{path}: expected at most {CONFIG_SIZE_MAX} bytes")
-        sections = tomllib.loads(data.decode("utf-8"), parse_float=_decimal)
+        sections = tomllib.loads(data.decode("utf-8-sig"), parse_float=_decimal)
     except FileNotFoundError as error:
         raise CommandFailed(
             "config_not_found", f"{path}: there is no such file", exit_code=EXIT_NOT_FOUND

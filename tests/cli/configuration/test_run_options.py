@@ -252,6 +252,8 @@ def test_places_for_peers_are_told_and_strangers_cannot_have_more_than_there_are
     told = started.lsp(*words).limits
     assert (told.connections_max, told.strangers_max, told.per_address_max) == (40, 30, 3)
     assert started.lsp("--connections-max", "40").limits.strangers_max == 20
+    few = started.lsp("--connections-max", "3", "--min-clients", "3")
+    assert few.limits.strangers_max == 3, "all who wait for the first factory are strangers"
     refused = started.run("lsp", "run", "--connections-max", "40", "--strangers-max", "41")
     assert refused.exit_code == EXIT_USAGE
     assert "lsp.strangers_max: expected at most connections_max, 40" in refused.stderr

@@ -11,6 +11,14 @@ LSP = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798@127.0.
 
 OF_AN_LSP = [
     (
+        "min_clients = 3\nstrangers_max = 2",
+        "lsp.min_clients: expected at most strangers_max, 2, received 3",
+    ),
+    (
+        "build_at_clients = 8\nstrangers_max = 7",
+        "lsp.build_at_clients: expected at most strangers_max, 7, received 8",
+    ),
+    (
         "hold_seconds = 60\nannounced_hold_seconds = 59",
         (
             "lsp.announced_hold_seconds: expected 0 or at least hold_seconds, 60, which every "
@@ -185,6 +193,7 @@ def test_what_does_not_go_together_is_found_by_a_check_and_by_a_start(
     ("role", "text"),
     [
         ("lsp", "announced_hold_seconds = 0"),
+        ("lsp", "min_clients = 3\nstrangers_max = 3"),
         ("lsp", "hold_seconds = 60\nannounced_hold_seconds = 60"),
         ("lsp", "min_clients = 3\ncapital_per_build_sat = 60000\ncapital_per_client_sat = 20000"),
         ("lsp", "capacity_max_sat = 10000000"),

@@ -112,7 +112,7 @@ LSP_KEYS: Final = (
         _CONNECTIONS,
         None,
         "Of them, those that have no channel yet; the others' places are kept free for owners.",
-        shown_default="half of connections_max",
+        shown_default="half of connections_max, or as many as a factory takes",
     ),
     _lsp_key(
         "connections_per_address",

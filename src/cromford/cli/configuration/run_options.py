@@ -19,6 +19,7 @@ from cromford.cli.configuration.together import (
     check_listeners,
     check_lsp,
     check_order,
+    needed_clients,
 )
 from cromford.cli.failures import EXIT_USAGE, CommandFailed, expanded
 from cromford.crypto.keys import is_pubkey
@@ -111,14 +112,16 @@ def connection_limits(values: Values) -> Limits:
     """Return how many peers an LSP holds.
 
     Raises:
-        click.UsageError: If there are more strangers than places.
+        click.UsageError: If there are more strangers than places, or fewer than make a factory.
     """
     of = {path.removeprefix("lsp."): value for path, value in values.items()}
     connections_max, strangers_max = of["connections_max"], of["strangers_max"]
+    # Whoever waits for the first factory is a stranger until it is built.
+    least = needed_clients(of)
     if strangers_max is None:
-        strangers_max = max(1, connections_max // 2)
+        strangers_max = max(of[least], connections_max // 2)
     else:
-        check_order("lsp", of, ("strangers_max", "connections_max"))
+        check_order("lsp", of, ("strangers_max", "connections_max"), (least, "strangers_max"))
     return Limits(
         connections_max=connections_max,
         strangers_max=strangers_max,

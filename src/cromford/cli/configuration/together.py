@@ -82,8 +82,17 @@ def _check_capital(policy: LspPolicy) -> None:
         )
 
 
+def needed_clients(of: Values) -> str:
+    """Return the key that says how many clients have to wait before a factory is built.
+
+    Args:
+        of: The values of the section `lsp`, by their keys.
+    """
+    return "min_clients" if of["build_at_clients"] is None else "build_at_clients"
+
+
 def _check_clients(of: Values) -> None:
-    least = "min_clients" if of["build_at_clients"] is None else "build_at_clients"
+    least = needed_clients(of)
     check_order("lsp", of, (least, "connections_max"), (least, "max_clients"))
     allowed = of["allowed_clients"]
     if allowed is not None and len(set(allowed)) < of[least]:

@@ -254,6 +254,31 @@ def test_the_payment_that_ends_a_funding_is_not_given_up_like_another() -> None:
     assert list(pump.lsp.state.wallet.payments) == [replacement.txid]
 
 
+def test_nobody_waits_to_leave_a_factory_whose_funding_is_dead() -> None:
+    """Until something else is as deep as a funding has to be, it may still come."""
+    pump = unheard()
+    abandon(pump)
+    client = pump.clients[0]
+    attempt_id = pump.attempt.attempt_id
+    asked = {
+        client: ev.ExitRequested(attempt_id=attempt_id),
+        pump.lsp: ev.ExitRequested(attempt_id=attempt_id, client=1),
+    }
+    told = [("factory_not_funded", True)] * POLICY.min_depth + [("factory_dead", False)]
+    for depth, expected in enumerate(told):
+        for node, event in asked.items():
+            rejected = refused_by(node, event)
+            assert (rejected.code, rejected.retryable) == expected, (depth, node.name)
+        pump.mine()
+
+
+def refused_by(node: PumpNode, event: ev.Event) -> Rejected:
+    assert node.driver is not None
+    with pytest.raises(Rejected) as rejected:
+        node.driver.handle(event)
+    return rejected.value
+
+
 def test_a_factory_in_a_block_is_not_given_up() -> None:
     pump = unheard()
     pump.mine(2)

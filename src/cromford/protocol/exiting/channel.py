@@ -63,6 +63,7 @@ ANY_FEES: Final = OwnFees()
 RESOLVED_DEPTH: Final = 6  # From then on what the chain says of an HTLC is passed on.
 # How an HTLC ended of which nobody said so, for the operator.
 SWEPT_ABOVE: Final = "the factory was swept above its channel"
+DEAD_FUNDING: Final = "something else spends a coin of its funding, as deep as a funding has to be"
 OVERTAKEN: Final = "its channel's funding lost its place"
 ELSEWHERE: Final = "its channel ended without a commitment that our store has"
 

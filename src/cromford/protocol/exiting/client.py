@@ -11,6 +11,7 @@ from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
 from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.channels.htlc_rules import is_in_time
 from cromford.protocol.exiting.channel import (
+    DEAD_FUNDING,
     allow_stale,
     arriving_sat,
     exit_effects_of,
@@ -165,6 +166,8 @@ def on_exit_requested(turn: Turn[ClientState], event: ev.ExitRequested) -> None:
         raise Rejected("factory_not_complete", "the branch is not signed; nothing was funded")
     if attempt.is_retired:
         raise Rejected("moved_out", MOVED_OUT)
+    if attempt.overtaken_depth(turn.chain) >= attempt.terms.min_depth:
+        raise Rejected("factory_dead", DEAD_FUNDING)
     if turn.chain.depth(attempt.funding_tx.txid) == 0:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
     if was_closed(turn.state, attempt):

@@ -10,6 +10,7 @@ from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
 from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.channels.seats import link_of
 from cromford.protocol.exiting.channel import (
+    DEAD_FUNDING,
     allow_stale,
     arriving_sat,
     earned_on_chain,
@@ -179,6 +180,8 @@ def on_exit_requested(turn: Turn[Factory], event: ev.ExitRequested) -> None:
         raise Rejected(
             "client_not_found", f"client: expected 1..{len(attempt.seats)}, received {client}"
         )
+    if attempt.overtaken_depth(turn.chain) >= attempt.terms.min_depth:
+        raise Rejected("factory_dead", DEAD_FUNDING)
     if turn.chain.depth(attempt.funding_tx.txid) == 0:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)
     if was_closed(turn.state.landed, client):

@@ -114,14 +114,16 @@ class LspClosing:
         if finished is not None:
             return {"txids": [str(tx.txid) for tx in finished.txs]}
         if is_over():
-            raise _ended(factory)
+            raise _ended(factory, close_id)
         return None
 
 
-def _ended(factory: Factory) -> ApiFailure:
-    """Return why the newest close of a factory came to nothing."""
+def _ended(factory: Factory, close_id: bytes | None = None) -> ApiFailure:
+    """Return why a close of a factory came to nothing: by default the newest."""
     ended = factory.close_ended
-    reason = "another one followed" if ended is None else ended.reason
+    reason = "another one followed"
+    if ended is not None and close_id in {None, ended.close_id}:
+        reason = ended.reason
     return ApiFailure(
         "close_ended",
         f"the close came to nothing: {reason}",

@@ -323,6 +323,26 @@ def test_who_asks_while_all_threads_wait_for_a_node_that_hangs_is_told_so_and_wa
     asyncio.run(scenario())
 
 
+def test_where_no_thread_can_begin_the_node_is_unavailable_and_asked_again(
+    node: ScriptedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system that allows no more threads for a while ends no daemon."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")  # What CPython says: `pids.max`, `ulimit -u`.
+
+    node.answers["getblockchaininfo"] = chain_info()
+
+    async def twice(chain: BitcoindChain) -> ChainStatus:
+        with monkeypatch.context() as full:
+            full.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(ChainUnavailable, match="can't start new thread"):
+                await chain.status()
+        return await chain.status()
+
+    assert ask(node, twice).tip.height == 7
+
+
 def test_the_cookie_is_read_again_after_a_restart(node: ScriptedNode) -> None:
     node.answers["getblockchaininfo"] = chain_info()
 

@@ -286,7 +286,10 @@ class BitcoindChain:
 
     async def _in_thread(self, ask: Callable[..., T], *args: object) -> T:
         """Ask in a thread; who would wait too long for one does not wait at all."""
-        asked = asyncio.get_running_loop().run_in_executor(self._threads, ask, *args)
+        try:
+            asked = asyncio.get_running_loop().run_in_executor(self._threads, ask, *args)
+        except RuntimeError as error:  # The system allows no more threads now; this need not last.
+            raise ChainUnavailable(str(error)) from error
         try:
             async with asyncio.timeout(self._answer_seconds):
                 return await asked

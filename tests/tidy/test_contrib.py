@@ -13,6 +13,7 @@ from tests.cli.conftest import CommandLine
 from cromford.bitcoin.network import REGTEST
 from cromford.cli.configuration.keys import KEYS
 from cromford.cli.configuration.settings import OF_EVERY_COMMAND
+from cromford.cli.failures import EXIT_USAGE
 from cromford.cli.main import COMMANDS, cromford
 from cromford.cli.man import pages
 
@@ -136,6 +137,9 @@ def test_a_unit_starts_and_reloads_its_role(unit: Path) -> None:
     assert words[words.index("--config") + 1].startswith("/etc/cromford/")
     assert settings["Type"] == "notify"
     assert "-HUP" in settings["ExecReload"]
+    # Whoever is needed by a height is tried again, unless only an operator can help.
+    assert settings["Restart"] == "on-failure"
+    assert settings["RestartPreventExitStatus"].split() == [str(EXIT_USAGE)]
     # Without these what is watched could end by what only the daemon's own would.
     assert {"WatchdogSec", "TimeoutStartSec", "TimeoutStopSec", "Restart"} <= set(settings)
 

@@ -132,7 +132,7 @@ def test_what_hangs_on_a_payment_is_paid_for_too() -> None:
 def test_a_replaced_payment_that_confirms_all_the_same_ends_the_other() -> None:
     pump, node = with_wallet("client")
     first = pay(pump, node, 1_000_000)
-    bumped(pump, node, bump(first.txid))
+    second = bumped(pump, node, bump(first.txid))
     pump.chain.mempool.clear()
     pump.chain.broadcast(first)
     pump.mine()
@@ -140,10 +140,18 @@ def test_a_replaced_payment_that_confirms_all_the_same_ends_the_other() -> None:
     assert (wallet.payments, wallet.reserved) == ({}, {})
     change_sat = first.outputs[1].amount_sat
     assert wallet.confirmed_sat() == (N_COINS - 1) * COIN_SAT + change_sat
-    pump.chain.remove_tip(1)
+    take_block_back(pump)
+    assert set(node.state.wallet.payments) == {second.txid}, "which may confirm now"
+    assert list(pump.chain.mempool) == [first.txid], "they pay the same payee the same"
     pump.mine(2)
     assert first.txid in pump.chain.confirmed
     assert node.state.wallet.payments == {}
+
+
+def take_block_back(pump: Pump) -> None:
+    pump.chain.remove_tip(1)
+    for each in (pump.lsp, *pump.clients):
+        pump.handle(each, ev.BlockRemoved(height=each.state.chain.height))
 
 
 @pytest.mark.parametrize(("fuse", "is_kept"), [(2, False), (3, True)], ids=["before", "after"])

@@ -4,13 +4,16 @@ import pytest
 from tests.protocol.paying_clients import live_factory
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.stalling import WHY, recover, stall
+from tests.protocol.test_bumped_payments import take_block_back
 from tests.protocol.test_leaving import QUICK
+from tests.protocol.test_paying import each_role, pay, with_wallet
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.records import BroadcastRefusalSeen
+from cromford.protocol.journal.spending_records import SpendingOvertaken
 from cromford.protocol.publishing import KINDS_PER_TX_MAX
 
 TOO_CHEAP = "min relay fee not met, 2 < 154"
@@ -107,6 +110,54 @@ def test_a_payment_that_was_given_up_and_confirms_all_the_same_is_recognised() -
     assert all(wallet.coins[tx_in.outpoint].spent_height is not None for tx_in in tx.inputs)
     change = [coin for coin in wallet.coins if coin.txid == tx.txid]
     assert len(change) == 1
+
+
+def test_a_payment_whose_coin_a_given_up_one_takes_is_told_to_be_over() -> None:
+    """Its payee is paid nothing, and nobody else would say so; a reorganisation takes it back."""
+    pump, tx = paying_lsp()
+    pump.handle(pump.lsp, ev.AbandonRequested(txid=tx.txid, reason=TOO_CHEAP))
+    again = ev.SpendingRequested(script_pubkey=SCRIPT, amount_sat=60_000, feerate_sat_per_kw=500)
+    pump.handle(pump.lsp, again)
+    (second,) = pump.lsp.state.wallet.payments.values()
+    pump.chain.mempool.clear()
+    pump.chain.broadcast(tx)
+    pump.mine()
+    told = SpendingOvertaken(txid=second.txid, spent_by=tx.txid)
+    assert overtaken(pump.lsp) == [told]
+    assert pump.lsp.state.wallet.overtaken == {second.txid: tx.txid}
+    pump.restart(pump.lsp)
+    take_block_back(pump)
+    assert pump.lsp.state.wallet.overtaken == {}
+    pump.chain.mempool.clear()
+    pump.restart(pump.lsp)
+    pump.mine(2)
+    assert second.txid in pump.chain.confirmed, "it was published again"
+    assert overtaken(pump.lsp) == [told]
+
+
+@each_role
+def test_a_payment_that_confirms_is_told_to_be_over_by_its_block_alone(role: str) -> None:
+    pump, node = with_wallet(role)
+    pay(pump, node, 1_000_000)
+    pump.mine()
+    assert node.state.wallet.payments == {}
+    assert overtaken(node) == []
+
+
+def test_a_client_is_told_too_of_what_took_a_payments_place() -> None:
+    pump, node = with_wallet("client")
+    first = pay(pump, node, 1_000_000)
+    pump.handle(node, ev.AbandonRequested(txid=first.txid, reason=TOO_CHEAP))
+    pump.chain.mempool.clear()
+    second = pay(pump, node, 2_000_000)
+    pump.chain.mempool.clear()
+    pump.chain.broadcast(first)
+    pump.mine()
+    assert overtaken(node) == [SpendingOvertaken(txid=second.txid, spent_by=first.txid)]
+
+
+def overtaken(node: PumpNode) -> list[SpendingOvertaken]:
+    return [one for one in node.store.remembered if isinstance(one, SpendingOvertaken)]
 
 
 def test_what_is_no_payment_without_a_block_is_not_given_up() -> None:

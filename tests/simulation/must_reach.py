@@ -37,6 +37,7 @@ _UNASKED: Final = (
     "record FundingBumped",
     "record PriceSet",
     "record SpendingAbandoned",
+    "record SpendingOvertaken",
     "record StaleAllowed",
     "record WishWithdrawn",
 )

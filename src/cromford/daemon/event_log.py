@@ -37,10 +37,11 @@ _TOLD: Final = frozenset(
         "moves_from", "name", "network", "next_attempt",
         "node_id", "node_ids", "out_channel_id", "outputs", "own_msat", "payee", "payment_hash",
         "per_million", "per_month", "period", "price_msat", "quote_id", "reason", "reasons",
-        "refusal", "role", "state_index", "to", "to_attempt_id", "transactions", "txid",
+        "refusal", "role", "spent_by", "state_index", "to", "to_attempt_id", "transactions", "txid",
         "until_height", "went",
     }
 )  # fmt: skip
+_TXIDS: Final = frozenset({"txid", "spent_by"})
 _CURSOR: Final = re.compile(r"([0-9a-f]{1,8})-(?:([0-9a-f]{8})-)?([0-9a-f]{1,15})", re.ASCII)
 
 
@@ -228,7 +229,7 @@ def _shown(record: AnyRecord) -> dict[str, Any]:
     # Mail that was taken is told by what it says.
     news = record.mail if isinstance(record, MailTaken) else record
     told = {
-        name: str(Txid(value)) if name == "txid" else _plain(value)
+        name: str(Txid(value)) if name in _TXIDS else _plain(value)
         for name, value in msgspec.structs.asdict(news).items()
         if name in _TOLD
     }

@@ -21,6 +21,7 @@ from cromford.protocol.journal.exit_records import OutputsSwept, TreePublished
 from cromford.protocol.journal.lobby_records import FundingReplaced
 from cromford.protocol.journal.opening_records import FundingDied, WaitGivenUp
 from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.journal.spending_records import SpendingOvertaken
 
 _log: Final = logging.getLogger(__name__)
 
@@ -54,6 +55,10 @@ def log_record(record: AnyRecord) -> None:
                 record.attempt_id.hex(),
                 record.rung,
                 record.fee_sat,
+            )
+        case SpendingOvertaken():
+            _log.warning(
+                "payment_overtaken txid=%s spent_by=%s", Txid(record.txid), Txid(record.spent_by)
             )
         case PeriodBegan() | CloseWanted() | MoveHindered() | MoveEnded():
             _log_dying(record)

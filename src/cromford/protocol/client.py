@@ -263,6 +263,7 @@ def _on_connection(turn: Turn[ClientState], node_id: bytes) -> None:
 
 
 def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
+    wallet = turn.state.wallet
     turn.remember(
         r.BlockConnected(
             height=event.height,
@@ -270,6 +271,7 @@ def _on_block(turn: Turn[ClientState], event: ev.BlockAdded) -> None:
             txs=tuple(tx.serialize() for tx in event.txs),
         )
     )
+    spending.tell_overtaken(turn, wallet, event.txs)
     exiting.learn_from_block(turn)
     turn.ask(
         *exiting.lend(turn),

@@ -543,9 +543,11 @@ def _house_takes(turn: Turn[House], taken: MailTaken) -> None:
 
 def _house_takes_letter(turn: Turn[House], taken: MailTaken, build: Build | None) -> None:
     match taken.mail:
-        case mail.Found():
+        case mail.Found(txs=txs):
             lobby.note_attendance(turn)
+            wallet = turn.state.wallet
             turn.remember(taken)
+            spending.tell_overtaken(turn, wallet, map(Tx.parse, txs))
             turn.ask(*_owed_by_house(turn.state))
         case mail.CeremonyEnded() as ended:
             turn.remember(taken)

@@ -1,10 +1,11 @@
 """Payments out of a role's wallet: the same for both roles."""
 
+from collections.abc import Iterable
 from typing import assert_never
 
 from cromford import effects as fx
 from cromford.bitcoin.fees import sat_per_vb
-from cromford.bitcoin.tx import Txid
+from cromford.bitcoin.tx import Tx, Txid
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import spending_records as sr
@@ -198,6 +199,23 @@ def on_abandon_requested(turn: WalletTurn, event: ev.AbandonRequested) -> None:
         raise _no_payment(event.txid)
     turn.check_fresh()
     turn.remember(sr.SpendingAbandoned(txid=event.txid, reason=event.reason))
+
+
+def tell_overtaken(turn: WalletTurn, before: Wallet, txs: Iterable[Tx]) -> None:
+    """Remember which payments are over because a block spends a coin of theirs otherwise.
+
+    Args:
+        turn: The decision, in which the block was remembered.
+        before: The wallet before that.
+        txs: What the block has for the wallet.
+    """
+    if not before.payments:
+        return
+    spent_by = {tx_in.outpoint: tx.txid for tx in txs for tx_in in tx.inputs}
+    for txid, payment in before.payments.items():
+        spenders = {spent_by.get(tx_in.outpoint, txid) for tx_in in payment.inputs} - {txid}
+        if spenders and txid not in turn.state.wallet.payments:
+            turn.remember(sr.SpendingOvertaken(txid=txid, spent_by=min(spenders)))
 
 
 def _no_payment(txid: Txid) -> Rejected:

@@ -1,6 +1,7 @@
 """The coins of a wallet: what blocks gave and took, and what is reserved for whom."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -143,6 +144,7 @@ class Wallet:
     payments: Mapping[Txid, Tx] = field(default_factory=dict)  # signed by us, not yet confirmed
     # Confirmed, or overtaken by another spend of their coins: at which height. A reorg revives.
     ended_payments: Mapping[Txid, tuple[int, Tx]] = field(default_factory=dict)
+    overtaken: Mapping[Txid, Txid] = field(default_factory=dict)  # of these, by which other spend
     called: Shelf[str, CalledPayment] = field(default_factory=Shelf)  # by external id
     ids: Shelf[Txid, str] = field(default_factory=Shelf)  # the same, by each that was signed
     next_receive: int = 0
@@ -245,6 +247,7 @@ class Wallet:
             unspent=unspent,
             touched=self.touched.delete(height),
             ended_payments={t: e for t, e in self.ended_payments.items() if e[0] != height},
+            overtaken=_without(self.overtaken, {tx.txid for tx in revived}),
         )
         for tx in revived:
             wallet = wallet.with_revived(tx)
@@ -462,6 +465,10 @@ class Wallet:
             available_sat=total_sat,
             beyond_sat=sum(coin.txout.amount_sat for coin in beyond),
         )
+
+
+def _without(overtaken: Mapping[Txid, Txid], txids: AbstractSet[Txid]) -> Mapping[Txid, Txid]:
+    return {txid: by for txid, by in overtaken.items() if txid not in txids}
 
 
 def new_wallet(account: Account) -> Wallet:

@@ -321,6 +321,13 @@ def _sent_before(wallet: Wallet, wanted: _SendParams, script_pubkey: bytes) -> S
             f"external_id: {external_id!r} is that of {tx.txid}, which was given up",
             remediation="Look whether it confirmed all the same; if not, pay by another id.",
         )
+    by = wallet.overtaken.get(tx.txid)
+    if by is not None and wallet.ids.get(by) != external_id:
+        raise ApiFailure(
+            "payment_overtaken",
+            f"external_id: {external_id!r} is that of {tx.txid}, in whose place a block has {by}",
+            remediation="Look whom that pays; then pay by another id.",
+        )
     return {
         "sent": True,
         "txid": str(tx.txid),

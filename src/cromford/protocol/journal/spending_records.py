@@ -32,4 +32,15 @@ class SpendingAbandoned(Record, frozen=True, kw_only=True, tag="payment_abandone
     reason: str
 
 
-SpendingRecord = AddressIssued | SpendingWasSigned | SpendingAbandoned
+class SpendingOvertaken(Record, frozen=True, kw_only=True, tag="payment_overtaken"):
+    """A block has another transaction that spends a coin of a payment: that is never paid.
+
+    It may be what the payment replaced, or one that was given up. Once that loses its place the
+    payment is published again.
+    """
+
+    txid: bytes
+    spent_by: bytes
+
+
+SpendingRecord = AddressIssued | SpendingWasSigned | SpendingAbandoned | SpendingOvertaken

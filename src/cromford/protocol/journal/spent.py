@@ -1,5 +1,6 @@
 """How a wallet changes by what its operator does: both roles have one."""
 
+from dataclasses import replace
 from typing import assert_never
 
 from cromford.bitcoin.tx import Tx, Txid
@@ -17,6 +18,8 @@ def with_spending_record(wallet: Wallet, record: sr.SpendingRecord) -> Wallet:
             return _with_signed(wallet, record)
         case sr.SpendingAbandoned(txid=txid):
             return wallet.without_payment(Txid(txid))
+        case sr.SpendingOvertaken(txid=txid, spent_by=spent_by):
+            return replace(wallet, overtaken={**wallet.overtaken, Txid(txid): Txid(spent_by)})
         case _:
             assert_never(record)
 

@@ -235,3 +235,21 @@ def test_a_policy_that_no_usual_client_signs_is_refused_but_on_regtest(
     assert (checked.exit_code == 2) is is_refused, checked.stderr
     told = "no factory of 2 clients could ever be built: step_blocks: expected 72..1008"
     assert (told in checked.stderr) is is_refused
+
+
+@pytest.mark.parametrize(("seconds", "is_warned"), [(60, False), (61, True)])
+def test_an_lsp_that_waits_longer_than_usual_clients_do_is_warned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, *, is_warned: bool
+) -> None:
+    """Both sides may have raised it, so it is not refused."""
+    begun: list[object] = []
+    monkeypatch.setattr(daemons, "run_lsp", begun.append)
+    (tmp_path / "config.toml").write_text(
+        f"[lsp]\ndeadline_seconds = {seconds}\n", encoding="utf-8"
+    )
+    for words in (("config", "check"), ("lsp", "run")):
+        result = CommandLine(tmp_path).run(*words)
+        assert result.exit_code == 0, result.stderr
+        told = "WARNING: lsp.deadline_seconds, 61, is more than the 60 s that clients wait"
+        assert (told in result.stderr.replace("\n", " ")) is is_warned
+    assert len(begun) == 1

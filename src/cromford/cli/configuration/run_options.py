@@ -65,6 +65,10 @@ WARNING: this daemon runs on MAINNET, with bitcoin that can be lost.
 WARNING: this software is alpha and has had no outside review: what goes into a factory may stay
 WARNING: there. Use a test network unless you can lose all of it."""
 
+DEADLINE_WARNING: Final = """\
+WARNING: lsp.deadline_seconds, {}, is more than the {} s that clients wait unless they raised
+WARNING: client.max_deadline_seconds: where one is slow, the others give up a close or a sale."""
+
 ANNOUNCE_WARNING: Final = """\
 WARNING: clients are told to connect to {}, which is no machine's address: name the one that they
 WARNING: reach with --announce."""
@@ -105,6 +109,8 @@ def checked_lsp_policy(values: Values) -> LspPolicy:
     check_lsp(values, policy)
     check_listeners(values, "lsp.listen", "metrics.listen", "api.listen")
     connection_limits(values)
+    if policy.deadline_seconds > (usual := ClientPolicy().deadline_seconds):
+        click.echo(DEADLINE_WARNING.format(policy.deadline_seconds, usual), err=True)
     return policy
 
 

@@ -3,6 +3,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,13 +40,32 @@ def test_a_daemon_of_an_older_version_is_named(tmp_path: Path) -> None:
     assert "start it again" in failure.value.remediation
 
 
-def test_a_daemon_that_does_not_answer_is_a_timeout(tmp_path: Path) -> None:
+# What may be asked again though it may have been carried out, and what the caller is told to do.
+LOST = pytest.mark.parametrize(
+    ("name", "params", "remediation"),
+    [
+        ("status", {}, "Nothing was asked for but an answer"),
+        ("pay", {"invoice": "lnbcrt1"}, "not made a second time"),
+        ("wallet_send", {"address": "bcrt1q", "external_id": "payout-7"}, "not made a second time"),
+        ("invoice", {"external_id": "order-12"}, "not made a second time"),
+        ("wallet_send", {"address": "bcrt1q"}, "may"),
+        ("invoice", {"external_id": ""}, "may"),
+        ("wallet_split", {"n_coins": 2}, "may"),
+    ],
+)
+
+
+@LOST
+def test_a_daemon_that_does_not_answer_is_a_timeout(
+    tmp_path: Path, name: str, params: dict[str, object], remediation: str
+) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / SOCKET))
         silent.listen()
         with pytest.raises(ApiFailure, match=r"no answer in 0\.05 seconds") as failure:
-            ApiClient(tmp_path / SOCKET, timeout_seconds=0.05).call("pay")
-        assert failure.value.retryable
+            ApiClient(tmp_path / SOCKET, timeout_seconds=0.05).call(name, **params)
+        assert failure.value.retryable is (remediation != "may")
+        assert remediation in failure.value.remediation
 
 
 def test_a_queue_that_is_full_is_waited_for_and_is_no_question_of_permissions(
@@ -106,9 +126,9 @@ def test_an_error_without_words_is_told_by_its_status_and_code() -> None:
     assert failure.value.message == str(failure.value)
 
 
-@pytest.mark.parametrize(("name", "looks_only"), [("pay", False), ("status", True)])
+@LOST
 def test_a_daemon_that_hangs_up_has_lost_the_connection(
-    tmp_path: Path, name: str, *, looks_only: bool
+    tmp_path: Path, name: str, params: dict[str, object], remediation: str
 ) -> None:
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -116,11 +136,12 @@ def test_a_daemon_that_hangs_up_has_lost_the_connection(
 
     async def run() -> None:
         server = await asyncio.start_unix_server(reply, str(tmp_path / SOCKET))
+        client = ApiClient(tmp_path / SOCKET, timeout_seconds=10)
         with pytest.raises(ApiFailure) as failure:
-            await asyncio.to_thread(ApiClient(tmp_path / SOCKET, timeout_seconds=10).call, name)
-        assert (failure.value.code, failure.value.retryable) == ("connection_lost", looks_only)
-        # Whoever only looked has nothing to look after.
-        assert ("may have been carried out" in failure.value.remediation) is not looks_only
+            await asyncio.to_thread(partial(client.call, name, **params))
+        told = (failure.value.code, failure.value.retryable)
+        assert told == ("connection_lost", remediation != "may")
+        assert remediation in failure.value.remediation
         server.close()
         await server.wait_closed()
 

@@ -112,6 +112,9 @@ class ApiClient:
             if failure.code in _UNANSWERED and OPERATIONS[name].verb == "GET":
                 failure.retryable = True
                 failure.remediation = "Nothing was asked for but an answer. Try again."
+            elif failure.code in _UNANSWERED and _is_made_once(name, params):
+                failure.retryable = True
+                failure.remediation = "Try again, with the same: it is not made a second time."
             raise
 
     def _exchange(self, request: bytes) -> bytes:
@@ -125,7 +128,6 @@ class ApiClient:
                 raise ApiFailure(
                     "timeout",
                     f"no answer in {self._timeout_seconds:g} seconds",
-                    retryable=True,
                     remediation="The request may still be carried out: look before trying again.",
                 ) from error
             except OSError as error:
@@ -197,6 +199,11 @@ def _asked(operation: Operation, params: dict[str, object]) -> tuple[str, bytes]
         {name: _query_value(value) for name, value in said.items()}, doseq=True, errors="replace"
     )
     return (f"{target}?{query}" if query else target), b""
+
+
+def _is_made_once(name: str, params: dict[str, object]) -> bool:
+    """Say whether a request that was carried out is not carried out again, but told of."""
+    return name == "pay" or bool(params.get("external_id"))
 
 
 def _query_value(value: object) -> object:

@@ -15,7 +15,7 @@ from cromford.answers.factories import FactoryVerification, OwnFactories, OwnFac
 from cromford.answers.market import LiquidityQuote, PurchaseOutcome
 from cromford.answers.payments import PaymentAnswer, PaymentsAnswer
 from cromford.answers.status import ClientStatus, WishLeft, WishState
-from cromford.answers.wallet import NewAddress, OwnCoins, SentCoins, WalletBalance
+from cromford.answers.wallet import BumpedPayment, NewAddress, OwnCoins, SentCoins, WalletBalance
 from cromford.daemon.api.calling import CALL_TIMEOUT_SECONDS, SOCKET_NAME, ApiClient
 from cromford.daemon.api.payment_limits import INVOICE_EXPIRY_SECONDS, LIMIT, WAIT_SECONDS
 
@@ -33,7 +33,8 @@ class Client:
 
     Every method raises `cromford.ApiFailure`: `daemon_not_running` if nobody listens, or what the
     daemon refused and why. After `timeout` and `connection_lost` the request may have been carried
-    out all the same. Paying is safe to repeat: what is paid or on its way is never paid twice.
+    out all the same. Paying is safe to repeat: what is paid or on its way is never paid twice; and
+    so is `send` with an external id.
     """
 
     def __init__(
@@ -246,14 +247,37 @@ class Client:
         *,
         amount_sat: int | None = None,
         feerate_sat_per_vb: str | None = None,
+        external_id: str = "",
         dry_run: bool = False,
     ) -> SentCoins:
-        """Send coins of the wallet to an address: all that is free, if no amount is given."""
+        """Send coins of the wallet to an address: all that is free, if no amount is given.
+
+        Asked for again with an `external_id`, of at most 128 bytes, the same payment is given.
+        """
         answer = self._calls.call(
             "wallet_send",
             address=address,
             amount_sat=amount_sat,
             feerate_sat_per_vb=feerate_sat_per_vb,
+            external_id=external_id,
             dry_run=dry_run,
         )
         return cast("SentCoins", answer)
+
+    def bump(
+        self,
+        txid: str,
+        *,
+        feerate_sat_per_vb: str | None = None,
+        from_amount: bool = False,
+        dry_run: bool = False,
+    ) -> BumpedPayment:
+        """Let a payment of the wallet's that no block takes pay more: another takes its place."""
+        answer = self._calls.call(
+            "wallet_bump",
+            txid=txid,
+            feerate_sat_per_vb=feerate_sat_per_vb,
+            from_amount=from_amount,
+            dry_run=dry_run,
+        )
+        return cast("BumpedPayment", answer)

@@ -45,3 +45,15 @@ def test_whoever_pays_is_answered_before_it_gives_up(tmp_path: Path) -> None:
                 short.pay("lnbcrt1", wait_seconds=wait_seconds)
             assert str(caught.value).endswith(f"timeout_seconds, 30, received {wait_seconds:g}")
     assert [asked["wait_seconds"] for _, asked in daemon.calls] == [15.0, 15.0, 60.0, 60.0, 29.0]
+
+
+def test_a_payment_out_of_the_wallet_is_asked_for_by_its_id_and_may_pay_more(
+    tmp_path: Path,
+) -> None:
+    with FakeDaemon(tmp_path, {"wallet_send": {}, "wallet_bump": {}}, role="client") as daemon:
+        Client(tmp_path).send("bcrt1q", amount_sat=70_000, external_id="payout-7")
+        Client(tmp_path).bump("ab" * 32, feerate_sat_per_vb="20")
+    (_, sent), (_, bumped) = daemon.calls
+    assert sent["external_id"] == "payout-7"
+    assert (bumped["txid"], bumped["feerate_sat_per_vb"]) == ("ab" * 32, "20")
+    assert (bumped["from_amount"], bumped["dry_run"]) == (False, False)

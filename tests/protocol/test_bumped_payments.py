@@ -203,10 +203,11 @@ def test_by_one_external_id_one_payment_is_made_whatever_replaces_it() -> None:
     third = bumped(pump, node, bump(second.txid, 2 * BUMPED))
     pump.restart(node)
     pump.mine()
-    called = node.state.wallet.called["payout-7"]
+    called = node.state.wallet.called_now("payout-7")
+    assert called is not None
     assert (called.tx, called.asked_sat) == (third, 1_000_000)
     assert called.fee_sat == fee_of(node, third)
-    assert set(node.state.wallet.ids) == {first.txid, second.txid, third.txid}
+    assert set(node.state.wallet.called) == {first.txid, second.txid, third.txid}
     assert rejection(node, asked).code == "external_id_taken", "once it confirmed, too"
     pay(pump, node, 1_000_000)
-    assert dict(node.state.wallet.called) == {"payout-7": called}, "who has no id has none"
+    assert dict(node.state.wallet.newest_called) == {"payout-7": third.txid}, "no other has one"

@@ -114,14 +114,16 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalledPayment:
-    """A payment that its payer gave an id, as it is now.
+    """A payment that its payer gave an id, or what takes the place of one.
 
     Attributes:
-        tx: It, signed; or what took its place since.
+        external_id: The id.
+        tx: It, signed.
         fee_sat: What it pays.
         asked_sat: What was to be paid; None for all that was free.
     """
 
+    external_id: str
     tx: Tx
     fee_sat: int
     asked_sat: int | None
@@ -145,8 +147,8 @@ class Wallet:
     # Confirmed, or overtaken by another spend of their coins: at which height. A reorg revives.
     ended_payments: Mapping[Txid, tuple[int, Tx]] = field(default_factory=dict)
     overtaken: Mapping[Txid, Txid] = field(default_factory=dict)  # of these, by which other spend
-    called: Shelf[str, CalledPayment] = field(default_factory=Shelf)  # by external id
-    ids: Shelf[Txid, str] = field(default_factory=Shelf)  # the same, by each that was signed
+    called: Shelf[Txid, CalledPayment] = field(default_factory=Shelf)
+    newest_called: Shelf[str, Txid] = field(default_factory=Shelf)  # of them, by external id
     next_receive: int = 0
     next_change: int = 0
     # Beyond the last script that a block paid; None of a checkpoint that is older than this.
@@ -326,12 +328,21 @@ class Wallet:
         coins = (self.coins.get(tx_in.outpoint) for tx_in in tx.inputs)
         spent_sat = sum(coin.txout.amount_sat for coin in coins if coin is not None)
         fee_sat = spent_sat - sum(out.amount_sat for out in tx.outputs)
-        called = CalledPayment(tx=tx, fee_sat=fee_sat, asked_sat=asked_sat)
+        called = CalledPayment(external_id=external_id, tx=tx, fee_sat=fee_sat, asked_sat=asked_sat)
         return replace(
             self,
-            called=self.called.set(external_id, called),
-            ids=self.ids.set(tx.txid, external_id),
+            called=self.called.set(tx.txid, called),
+            newest_called=self.newest_called.set(external_id, tx.txid),
         )
+
+    def called_now(self, external_id: str) -> CalledPayment | None:
+        """Return the payment of an id: the newest, unless a block has one that it replaced."""
+        newest = self.newest_called.get(external_id)
+        if newest is None:
+            return None
+        overtaken_by = self.called.get(self.overtaken.get(newest, newest))
+        is_same = overtaken_by is not None and overtaken_by.external_id == external_id
+        return overtaken_by if is_same else self.called[newest]
 
     def without_payment(self, txid: Txid) -> "Wallet":
         """Return the wallet after a payment was given up: its coins are free again.

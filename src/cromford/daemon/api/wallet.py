@@ -38,7 +38,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.spending import planned, planned_bump
 from cromford.wallet.account import RECEIVE
-from cromford.wallet.coins import Wallet, WalletCoin
+from cromford.wallet.coins import CalledPayment, Wallet, WalletCoin
 from cromford.wallet.spending import SpendingPlan
 from cromford.watch.feerates import OwnFeerate
 
@@ -280,11 +280,11 @@ async def _send(owner: WalletOwner, wanted: _SendParams) -> SentCoins:
     except ValueError as error:
         raise InvalidParam("address", str(error)) from error
     check_words("external_id", wanted.external_id, size_max=EXTERNAL_ID_SIZE_MAX)
-    if wanted.external_id in owner.wallet.called:
-        return _sent_before(owner.wallet, wanted, script_pubkey)
+    if (known := owner.wallet.called_now(wanted.external_id)) is not None:
+        return _sent_before(owner.wallet, known, wanted, script_pubkey)
     feerate_sat_per_kw, source = await _feerate(owner, wanted)
-    if wanted.external_id in owner.wallet.called:  # Since the node was asked.
-        return _sent_before(owner.wallet, wanted, script_pubkey)
+    if (known := owner.wallet.called_now(wanted.external_id)) is not None:  # Since then.
+        return _sent_before(owner.wallet, known, wanted, script_pubkey)
     event = ev.SpendingRequested(
         script_pubkey=script_pubkey,
         amount_sat=wanted.amount_sat,
@@ -295,14 +295,15 @@ async def _send(owner: WalletOwner, wanted: _SendParams) -> SentCoins:
     return {"sent": not wanted.dry_run, **spending}
 
 
-def _sent_before(wallet: Wallet, wanted: _SendParams, script_pubkey: bytes) -> SentCoins:
+def _sent_before(
+    wallet: Wallet, called: CalledPayment, wanted: _SendParams, script_pubkey: bytes
+) -> SentCoins:
     """Return the payment that has this id: whoever asks again may not have heard the answer.
 
     Raises:
-        ApiFailure: If it pays something else, or was given up.
+        ApiFailure: If it pays something else, was given up, or lost its coins to another.
     """
-    called, external_id = wallet.called[wanted.external_id], wanted.external_id
-    tx = called.tx
+    tx, external_id = called.tx, called.external_id
     paid, *rest = tx.outputs
     for field, expected, received in (
         ("address", paid.script_pubkey.hex(), script_pubkey.hex()),
@@ -315,14 +316,15 @@ def _sent_before(wallet: Wallet, wanted: _SendParams, script_pubkey: bytes) -> S
                 f"{expected}, received {received}",
                 remediation="Give each payment an id of its own.",
             )
-    if tx.txid not in wallet.payments and tx.txid not in wallet.ended_payments:
+    newest = wallet.newest_called[external_id]
+    if newest not in wallet.payments and newest not in wallet.ended_payments:
         raise ApiFailure(
             "payment_abandoned",
-            f"external_id: {external_id!r} is that of {tx.txid}, which was given up",
+            f"external_id: {external_id!r} is that of {newest}, which was given up",
             remediation="Look whether it confirmed all the same; if not, pay by another id.",
         )
     by = wallet.overtaken.get(tx.txid)
-    if by is not None and wallet.ids.get(by) != external_id:
+    if by is not None:
         raise ApiFailure(
             "payment_overtaken",
             f"external_id: {external_id!r} is that of {tx.txid}, in whose place a block has {by}",

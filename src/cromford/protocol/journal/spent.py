@@ -29,8 +29,9 @@ def _with_signed(wallet: Wallet, record: sr.SpendingWasSigned) -> Wallet:
     if record.replaces:
         replaced = Txid(record.replaces)
         wallet = wallet.without_payment(replaced)
-        external_id = wallet.ids.get(replaced, "")
-        asked_sat = wallet.called[external_id].asked_sat if external_id else None
+        called = wallet.called.get(replaced)
+        if called is not None:
+            external_id, asked_sat = called.external_id, called.asked_sat
     spent = wallet.with_spending(tx)
     if external_id:
         spent = spent.with_called(tx, external_id, asked_sat)

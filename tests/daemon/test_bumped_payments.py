@@ -56,6 +56,29 @@ async def pays_more_twice(t: Town) -> None:
     assert (await t.call("lsp", "wallet_balance"))["waiting"] == []
 
 
+def test_who_cannot_pay_is_told_what_would_do(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            everything = {"address": t.mining_address, "feerate_sat_per_vb": "1"}
+            sent = await t.call("lsp", "wallet_send", **everything)
+            await waits(t, sent["txid"])
+            for asked in ({"address": t.mining_address, "amount_sat": 1_000}, {"n_coins": 2}):
+                method = "wallet_send" if "address" in asked else "wallet_split"
+                with pytest.raises(ApiFailure) as nothing:
+                    await t.call("lsp", method, **asked)
+                assert (nothing.value.code, nothing.value.retryable) == ("insufficient_coins", True)
+                assert "`wallet balance` shows" in nothing.value.remediation
+            with pytest.raises(ApiFailure, match="out of the amount, from_amount") as no_change:
+                await bump(t, sent["txid"], "5")
+            assert no_change.value.code == "insufficient_coins"
+            asked = {"txid": sent["txid"], "feerate_sat_per_vb": "5", "from_amount": True}
+            paid = await t.call("lsp", "wallet_bump", **asked)
+            assert paid["amount_sat"] == sent["amount_sat"] + sent["fee_sat"] - paid["fee_sat"]
+            await waits(t, paid["txid"])
+
+    asyncio.run(scenario())
+
+
 def test_whoever_did_not_hear_the_answer_asks_again_and_pays_once(tmp_path: Path) -> None:
     """Over a bump, a start, and the block; another payment by that id is refused."""
 

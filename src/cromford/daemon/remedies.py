@@ -23,6 +23,10 @@ _REMEDIES: Final = {
     "client_not_found": "`lsp factory show` lists the clients by their numbers.",
     "bad_feerate": "250 sat/kw are 1 sat/vB. A close pays at least 1.5 times what its tree does, "
     "and twice what the node's mempool takes; a second feerate is above the first.",
+    "insufficient_coins": "`wallet balance` shows what is free, what is set aside, and what comes "
+    "back with a block. Pay to `wallet address`, or ask for less.",
+    "coins_off_chain": "Wait until a block has the coin again. If none does, give up what spends "
+    "it: `wallet abandon`, or `lsp factory abandon`.",
     "cannot_close": "Close it in parts, once they are on chain: see --vertex.",
 }
 

@@ -146,7 +146,8 @@ def planned_bump(
     except DustSpending as error:
         raise Rejected("dust", str(error)) from error
     except InsufficientCoins as error:
-        raise Rejected("insufficient_coins", str(error), retryable=True) from error
+        told = f"{error}, beside the change; or out of the amount, from_amount, its payee pays"
+        raise Rejected("insufficient_coins", told, retryable=True) from error
 
 
 def on_bump_requested(turn: WalletTurn, event: ev.SpendingBumpRequested) -> None:

@@ -11,6 +11,7 @@ from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params
 from cromford.daemon.api.wallet import given_feerate
 from cromford.daemon.event_log import EventLog
+from cromford.daemon.remedies import refusal
 from cromford.daemon.views import lsp as views
 from cromford.daemon.views.ladder import show_ladder
 from cromford.protocol import events as ev
@@ -93,9 +94,7 @@ class LspFundings:
         except Rejected as rejected:
             if rejected.code == JOIN_AGAIN:
                 owner.request(ev.LadderRequested(n_candidates=len(feerates)))
-            raise ApiFailure(
-                rejected.code, str(rejected), retryable=rejected.retryable
-            ) from rejected
+            raise refusal(rejected) from rejected
         # What becomes of the build is told by the events that follow.
         cursor = owner.events.cursor_of(owner.events.n_seen)
         if not wanted.dry_run:

@@ -33,6 +33,7 @@ from cromford.daemon.api.payments import check_words
 from cromford.daemon.chain_following import ChainFollowing
 from cromford.daemon.metrics import Sample
 from cromford.daemon.refusals import Refusals
+from cromford.daemon.remedies import refusal
 from cromford.ports import ChainUnavailable, TxRefused
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
@@ -397,7 +398,7 @@ def _spend(
     try:
         plan = planned(owner.wallet, event, tip_height=owner.height)
     except Rejected as rejected:
-        raise ApiFailure(rejected.code, str(rejected), retryable=rejected.retryable) from rejected
+        raise refusal(rejected) from rejected
     if not dry_run:
         owner.request(event)
     return _spent(plan, event, source)

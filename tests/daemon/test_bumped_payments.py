@@ -97,6 +97,11 @@ def test_whoever_did_not_hear_the_answer_asks_again_and_pays_once(tmp_path: Path
                     await t.call("lsp", "wallet_send", **asked | other)
                 assert no.value.code == "external_id_taken"
             bumped = await bump(t, sent["txid"], "20")
+            told = [one for one in await t.told("lsp") if one["event"] == "payment_signed"]
+            assert [(one["txid"], one["external_id"], one.get("replaces")) for one in told] == [
+                (sent["txid"], "a-7", None),
+                (bumped["txid"], "", sent["txid"]),
+            ]
             await t.stop("lsp")
             await t.start_lsp()
             await waits(t, bumped["txid"])

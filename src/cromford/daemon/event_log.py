@@ -18,12 +18,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from cromford.answers.events import EventAnswer
-from cromford.bitcoin.tx import Txid
+from cromford.bitcoin.tx import Tx, Txid
 from cromford.daemon.backup.high_water import NO_RECORD
 from cromford.ports import EVENTS_KEPT, Store
 from cromford.protocol.journal.channel_records import InvoiceExpired, InvoicePaid
 from cromford.protocol.journal.mail_records import MailTaken
 from cromford.protocol.journal.records import AnyRecord, Dated, decode_dated
+from cromford.protocol.journal.spending_records import SpendingWasSigned
 
 EVENTS_PER_ANSWER_MAX: Final = 1_000
 _TOLD: Final = frozenset(
@@ -233,7 +234,15 @@ def _shown(record: AnyRecord) -> dict[str, Any]:
         for name, value in msgspec.structs.asdict(news).items()
         if name in _TOLD
     }
+    if isinstance(news, SpendingWasSigned):
+        told |= _payment(news)
     return {"event": type(news).__struct_config__.tag, **told}
+
+
+def _payment(signed: SpendingWasSigned) -> dict[str, Any]:
+    """Return by which name a payment is found, and that of the one in whose place it is."""
+    replaced = {"replaces": str(Txid(signed.replaces))} if signed.replaces else {}
+    return {"txid": str(Tx.parse(signed.tx).txid), **replaced}
 
 
 def _plain(value: object) -> object:

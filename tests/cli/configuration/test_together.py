@@ -15,6 +15,14 @@ OF_AN_LSP = [
         "lsp.min_clients: expected at most strangers_max, 2, received 3",
     ),
     (
+        "min_clients = 17",
+        (
+            "lsp.connections_per_address: expected at least min_clients, 17, where listen, "
+            "127.0.0.1:9750, is reached from one address alone, or no factory is ever built; "
+            "received 16"
+        ),
+    ),
+    (
         "build_at_clients = 8\nstrangers_max = 7",
         "lsp.build_at_clients: expected at most strangers_max, 7, received 8",
     ),
@@ -194,6 +202,8 @@ def test_what_does_not_go_together_is_found_by_a_check_and_by_a_start(
     [
         ("lsp", "announced_hold_seconds = 0"),
         ("lsp", "min_clients = 3\nstrangers_max = 3"),
+        ("lsp", "min_clients = 17\nconnections_per_address = 17"),
+        ("lsp", "min_clients = 17\nlisten = '0.0.0.0:9750'\nannounce = '192.0.2.1:9750'"),
         ("lsp", "hold_seconds = 60\nannounced_hold_seconds = 60"),
         ("lsp", "min_clients = 3\ncapital_per_build_sat = 60000\ncapital_per_client_sat = 20000"),
         ("lsp", "capacity_max_sat = 10000000"),

@@ -118,7 +118,8 @@ def connection_limits(values: Values) -> Limits:
     """Return how many peers an LSP holds.
 
     Raises:
-        click.UsageError: If there are more strangers than places, or fewer than make a factory.
+        click.UsageError: If there are more strangers than places, or fewer than make a factory, of
+            one address where all have the same.
     """
     of = {path.removeprefix("lsp."): value for path, value in values.items()}
     connections_max, strangers_max = of["connections_max"], of["strangers_max"]
@@ -128,11 +129,18 @@ def connection_limits(values: Values) -> Limits:
         strangers_max = max(of[least], connections_max // 2)
     else:
         check_order("lsp", of, ("strangers_max", "connections_max"), (least, "strangers_max"))
+    listen, per_address = values["lsp.listen"], of["connections_per_address"]
+    if is_loopback(listen[0]) and per_address < of[least]:
+        raise click.UsageError(
+            f"lsp.connections_per_address: expected at least {least}, {of[least]}, where listen, "
+            f"{written_endpoint(*listen)}, is reached from one address alone, or no factory is "
+            f"ever built; received {per_address}"
+        )
     return Limits(
         connections_max=connections_max,
         strangers_max=strangers_max,
         handshakes_max=min(HANDSHAKES_MAX, connections_max),
-        per_address_max=of["connections_per_address"],
+        per_address_max=per_address,
     )
 
 

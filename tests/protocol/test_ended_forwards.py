@@ -30,7 +30,8 @@ from cromford.protocol import events as ev
 from cromford.protocol.exiting.channel import RESOLVED_DEPTH
 from cromford.protocol.exiting.incoming import ended_with_channel
 from cromford.protocol.exiting.lsp import in_hand
-from cromford.protocol.exiting.rest import is_resolved, is_shared_out
+from cromford.protocol.exiting.rest import is_shared_out
+from cromford.protocol.exiting.settled import is_resolved
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book, Errand, Forward
 from cromford.protocol.journal.book_fold import apply_to_book

@@ -36,9 +36,9 @@ def check_sums(state: LspState, *, before: LspState | None = None) -> None:
 
 
 def lent_sat(entry: FactoryEntry) -> int:
-    """Return what is lent in a factory: the channels that were not closed together."""
-    channels = enumerate(entry.capacity_sat, start=1)
-    return sum(capacity_sat for client, capacity_sat in channels if client not in entry.closed)
+    """Return what is lent in a factory: in channels neither closed together nor settled."""
+    channels, over = enumerate(entry.capacity_sat, start=1), entry.closed | entry.settled
+    return sum(capacity_sat for client, capacity_sat in channels if client not in over)
 
 
 def check_wallet(wallet: Wallet) -> None:

@@ -354,7 +354,14 @@ def _asleep_of(stream: str, label: bytes) -> Asleep:
         totals=Map(read.totals),
         taken=Map(read.taken),
         period=read.period,
+        expiry_height=_expiry_of(read),
     )
+
+
+def _expiry_of(label: Label) -> int:
+    """Return the height at which a factory that sleeps expires; 0 of one that does not say."""
+    height = label.shown.get("expiry_height")
+    return height if type(height) is int else 0
 
 
 def _number(stream: str) -> int:

@@ -47,6 +47,7 @@ from cromford.protocol.exiting.rest import (
     is_shared_out,
     wakes_at,
 )
+from cromford.protocol.exiting.settled import tell_settled
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.handover import lsp as handover
 from cromford.protocol.journal import advance_records as ar
@@ -269,6 +270,8 @@ def _on_start(round_: Round) -> None:
     """End what a restart voids: nonces are gone, so unsigned ceremonies are over."""
     round_.house.remember(r.Started())
     round_.house.ask(*_owed_by_house(round_.house.state))
+    for number in round_.before.asleep_for_ever():
+        round_.factory(number)
     known = {turn.stream for turn in round_.factories()}
     for turn in round_.factories():
         round_.try_in(turn, partial(_start, turn))
@@ -432,6 +435,7 @@ def _begin_with_block(turn: Turn[Factory], *, has_news: bool = False) -> None:
     turn.ask(*exiting.ask_for_coins(turn), *owed_by_factory(turn.state, turn.facts.fees))
     opening.on_block(turn)
     exiting.on_block(turn)
+    tell_settled(turn)
     closing.on_block(turn)
     advancing.on_block(turn)
     # What the chain decided about an outgoing HTLC answers the incoming one.

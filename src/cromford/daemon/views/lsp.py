@@ -190,18 +190,18 @@ def closes_now(state: LspState) -> dict[str, int]:
 
 def dying(house: House, entry: FactoryEntry) -> LspDyingFactory | None:
     """Return what is to be said of a factory that dies, awake or not; None of any other."""
-    if not house.is_standing(entry) or not house.is_confirmed(entry):
+    if not (entry.lent_to and house.is_standing(entry) and house.is_confirmed(entry)):
         return None
     lifetime, height = lifetime_of_entry(entry), house.chain.height
     period = lifetime.period_at(height)
     if period not in {Period.DYING, Period.LATE}:
         return None
-    waiting = [node_id for node_id in entry.seated if node_id in house.members]
-    moved = [node_id for node_id in entry.seated if lasting_entries(house, node_id)]
+    waiting = [node_id for node_id in entry.lent_to if node_id in house.members]
+    moved = [node_id for node_id in entry.lent_to if lasting_entries(house, node_id)]
     return {
         "factory_id": entry.attempt_id.hex(),
         **show_period(lifetime, height, is_funded=True),
-        "n_clients": len(entry.seated),
+        "n_clients": len(entry.lent_to),
         "n_waiting": len(waiting),
         "n_elsewhere": len(moved),
         "when_dying": show_steps(house.config.policy, lifetime, height),
@@ -381,7 +381,9 @@ def capital(state: LspState, locking: Iterable[FactoryEntry]) -> LspCapital:
 def locked_sat(state: LspState) -> int:
     """Return how much of the LSP's coins factories hold, without looking at those that sleep."""
     awake = sum(
-        factory.attempt.tree.funding_amount_sat - closed_sat(factory)
+        factory.attempt.tree.funding_amount_sat
+        - closed_sat(factory)
+        - sum(factory.settled.values())
         for factory in state.all_factories()
         if factory.begun is not None and status_of(factory) in LOCKING
     )

@@ -9,20 +9,14 @@ block asks it.
 from collections.abc import Callable
 from typing import Final
 
-from cromford.bitcoin.tx import OutPoint
 from cromford.factory.lifetime import Period
-from cromford.protocol.channels.close_rules import closed_by
 from cromford.protocol.channels.seats import is_own_seat
 from cromford.protocol.dying_steps import next_close_height
-from cromford.protocol.exiting.breach import is_to_be_recalled
-from cromford.protocol.exiting.channel import RESOLVED_DEPTH, landed_channel
-from cromford.protocol.exiting.lsp import in_hand
 from cromford.protocol.exiting.lsp_sweep import is_over, is_swept_for_good
+from cromford.protocol.exiting.settled import is_resolved
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import Funded
-from cromford.watch.exit import swept_by
-from cromford.watch.landed import PreimageMissing, takings
 
 NEVER: Final = 2**31 - 1  # Above every height.
 
@@ -128,35 +122,6 @@ def is_shared_out(factory: Factory) -> bool:
     return is_over(factory) and all(
         is_resolved(factory, link) for link in factory.book.links.values()
     )
-
-
-def is_resolved(factory: Factory, link: Link) -> bool:
-    """Say whether a channel ended for good, and nothing of it on chain is still to be taken."""
-    chain, outpoint = factory.chain, link.funding_on(factory.chain).outpoint
-    close = closed_by(link, chain)
-    sweep = swept_by(factory.attempt.branch_on(link.client, chain).nodes, chain.spends)
-    taken = close if sweep is None else sweep.txid
-    if taken is not None:
-        return chain.depth(taken) >= RESOLVED_DEPTH
-    spender = chain.spends.get(outpoint)
-    if spender is None or is_to_be_recalled(link, spender):
-        return False
-    of_interest = (
-        one.outpoint
-        for one in takings(landed_channel(in_hand(factory, link.client), chain))
-        if not (isinstance(one, PreimageMissing) and _is_its_payers(factory, link, one))
-    )
-    return all(_is_taken(factory, one) for one in (outpoint, *of_interest))
-
-
-def _is_its_payers(factory: Factory, link: Link, missing: PreimageMissing) -> bool:
-    """Say whether an HTLC's preimage will never come: whoever offered it takes it back, or not."""
-    return not factory.book.is_awaited((link.channel_id, missing.htlc.htlc_id))
-
-
-def _is_taken(factory: Factory, outpoint: OutPoint) -> bool:
-    spender = factory.chain.spends.get(outpoint)
-    return spender is not None and factory.chain.depth(spender.txid) >= RESOLVED_DEPTH
 
 
 def _is_on_chain(factory: Factory) -> bool:

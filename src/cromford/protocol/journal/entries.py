@@ -45,6 +45,8 @@ class FactoryEntry:
         sold: What was sold of its L-stocks, oldest first: `capacity_sat` has it.
         higher_txids: Of a fee ladder's candidates after the first, which is `funding_txid`.
         published: The place of the candidate that is published.
+        settled: The clients whose channels went on chain, where all that was ours is taken.
+        settled_sat: What was in these channels.
     """
 
     attempt_id: bytes
@@ -67,6 +69,8 @@ class FactoryEntry:
     sold: tuple[SoldEntry, ...] = ()
     higher_txids: tuple[Txid, ...] = ()
     published: int = 0
+    settled: frozenset[int] = frozenset()
+    settled_sat: int = 0
 
     @property
     def funding_txids(self) -> tuple[Txid, ...]:
@@ -87,20 +91,34 @@ class FactoryEntry:
         return tuple(node_id for client, node_id in seats if client not in self.closed)
 
     @property
+    def lent_to(self) -> tuple[bytes, ...]:
+        """The clients to whom we lend in it: neither closed together nor settled on chain."""
+        over = self.closed | self.settled
+        seats = enumerate(self.node_ids, start=1)
+        return tuple(node_id for client, node_id in seats if client not in over)
+
+    @property
     def lent_sat(self) -> int:
-        """What the channels come to that were not closed together."""
-        closed_sat = sum(self.capacity_sat[client - 1] for client in self.closed)
-        return sum(self.capacity_sat) - closed_sat
+        """What the channels come to that were neither closed together nor settled on chain."""
+        over_sat = sum(self.capacity_sat[client - 1] for client in self.closed | self.settled)
+        return sum(self.capacity_sat) - over_sat
 
     @property
     def locked_sat(self) -> int:
-        """What is in it, without what closes spent of it."""
-        return self.funding_amount_sat - self.closed_sat
+        """What is in it, without what closes spent of it and what was in settled channels."""
+        return self.funding_amount_sat - self.closed_sat - self.settled_sat
 
     def with_closed(self, closed: mail.ChannelsClosed) -> "FactoryEntry":
         """Return the entry after channels were closed together for good."""
         clients = self.closed | frozenset(closed.clients)
         return replace(self, closed=clients, closed_sat=self.closed_sat + closed.amount_sat)
+
+    def with_settled(self, told: mail.ChannelSettled) -> "FactoryEntry":
+        """Return the entry after a channel on chain was settled; it counts once."""
+        if told.client in self.settled:
+            return self
+        settled_sat = self.settled_sat + told.amount_sat
+        return replace(self, settled=self.settled | {told.client}, settled_sat=settled_sat)
 
     def with_sale(self, sold: mail.SaleBooked, at: int = 0) -> "FactoryEntry":
         """Return the entry after a client's channel grew, of which was heard at this unix time."""

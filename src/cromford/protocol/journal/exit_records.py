@@ -37,6 +37,17 @@ class OutputsSwept(Record, frozen=True, kw_only=True, tag="outputs_swept"):
     amount_sat: int
 
 
+class ExitSettled(Record, frozen=True, kw_only=True, tag="exit_settled"):
+    """All that was ours in a channel that went on chain is taken, six blocks deep.
+
+    `amount_sat` is what the channel held. The house is told: its capital is free.
+    """
+
+    attempt_id: bytes
+    client: int
+    amount_sat: int
+
+
 class Watching(Record, frozen=True, kw_only=True, tag="watching"):
     """From this height on these outpoints are watched for a factory: a spend of one is news."""
 
@@ -105,5 +116,5 @@ class ExitResumed(Record, frozen=True, kw_only=True, tag="exit_resumed"):
 
 ExitRecord = ExitStarted | TreePublished | CoinsReturned | FirstPublished
 ClientExitRecord = ExitPaused | ExitResumed
-LspExitRecord = OutputsSwept | Watching | CoinsAsked
+LspExitRecord = OutputsSwept | ExitSettled | Watching | CoinsAsked
 PurseRecord = CoinsLent  # Of whoever holds the wallet: a client, or the house.

@@ -88,6 +88,8 @@ class Factory:
         published: Since which height what may be bumped is published, likewise.
         closed: The closes that everybody signed, by their names.
         closed_seats: The clients whose channels they ended for good: the house knows.
+        settled: What was in the channels that went on chain and are settled there, in sat, by
+            client: the house knows.
         closing: The close under way.
         n_closes: How many were ever begun.
         close_ended: The newest, if it came to nothing.
@@ -118,6 +120,7 @@ class Factory:
     published: Map[OutPoint, int] = field(default_factory=Map)
     closed: Map[bytes, FinishedClose] = field(default_factory=Map)
     closed_seats: frozenset[int] = frozenset()
+    settled: Map[int, int] = field(default_factory=Map)
     closing: Closing | None = None
     n_closes: int = 0
     close_ended: EndedClose | None = None
@@ -184,6 +187,7 @@ class Factory:
             closing=None,
             advances=Map(),
             closed_seats=frozenset(),
+            settled=Map(),
         )
 
     def funding_on_chain(self, client: int) -> Funding:
@@ -284,6 +288,8 @@ def apply_to_factory(factory: Factory, record: r.AnyRecord, at: int = 0) -> Fact
             return replace(factory, book=unmarked(factory.book), is_marked=False)
         case xr.ExitStarted(client=client):
             return replace(factory, exits=factory.exits | {client})
+        case xr.ExitSettled():
+            return _with_settled(factory, record)
         case xr.FirstPublished(outpoint=outpoint, height=height):
             published = factory.published.set(OutPoint.parse(outpoint), height)
             return replace(factory, published=published)
@@ -399,6 +405,14 @@ def _with_part_closed(factory: Factory, record: cl.PartClosed) -> Factory:
     )
     closed_seats = factory.closed_seats | frozenset(record.clients)
     return _telling(replace(factory, closed_seats=closed_seats), HOUSE, told)
+
+
+def _with_settled(factory: Factory, record: xr.ExitSettled) -> Factory:
+    told = mail.ChannelSettled(
+        attempt_id=record.attempt_id, client=record.client, amount_sat=record.amount_sat
+    )
+    settled = factory.settled.set(record.client, record.amount_sat)
+    return _telling(replace(factory, settled=settled), HOUSE, told)
 
 
 def _with_mail(factory: Factory, content: mail.AnyMail) -> Factory:

@@ -21,6 +21,7 @@ from cromford.protocol.journal.entries import (
     ABORTED,
     DEAD,
     FUNDED,
+    FactoryEntry,
     HousePayment,
     ordered_entry,
     with_seats,
@@ -224,6 +225,8 @@ def _with_mail(house: House, sender: str, content: mail.AnyMail, at: int) -> Hou
             return replace(house, entries=house.entries.set(attempt_id, known))
         case mail.ChannelsClosed():
             return _with_closed(house, content)
+        case mail.ChannelSettled(attempt_id=attempt_id):
+            return _with_freed(house, house.entries[attempt_id].with_settled(content))
         case mail.SaleBooked():
             return _with_sale(house, content, at)
         case mail.CoinsRequested(outpoint=outpoint):
@@ -389,18 +392,19 @@ def _with_funded(house: House, ended: mail.CeremonyEnded) -> House:
 
 def _with_closed(house: House, closed: mail.ChannelsClosed) -> House:
     """Return the house without what was lent in these channels, nor a seat in them."""
-    before = house.entries[closed.attempt_id]
-    entry = before.with_closed(closed)
+    entry = house.entries[closed.attempt_id].with_closed(closed)
+    of_client = without_seats(house.of_client, entry, closed.clients)
+    return _with_freed(replace(house, of_client=of_client), entry)
+
+
+def _with_freed(house: House, entry: FactoryEntry) -> House:
+    """Return the house with an entry in which less is lent than before."""
+    before = house.entries[entry.attempt_id]
     freed_sat = before.lent_sat - entry.lent_sat if entry.status == FUNDED else 0
     tally = house.tally.freed(
         lent_sat=freed_sat, expiry_height=entry.expiry_height, height=house.chain.height
     )
-    return replace(
-        house,
-        entries=house.entries.set(entry.attempt_id, entry),
-        of_client=without_seats(house.of_client, entry, closed.clients),
-        tally=tally,
-    )
+    return replace(house, entries=house.entries.set(entry.attempt_id, entry), tally=tally)
 
 
 def _with_sale(house: House, sold: mail.SaleBooked, at: int) -> House:

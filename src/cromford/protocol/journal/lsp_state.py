@@ -54,6 +54,7 @@ class LspState:
         find: Returns what is known of one that sleeps, without loading it; as unchanging.
         due: Returns those that sleep and wake at a height, or should have.
         resting: What those that sleep come to together.
+        outlasting: Those that sleep beyond their expiry, with its height.
         stopped: Streams in which a bug was met, and what it was: nothing more is decided about
             them until the next block.
         channels: In which factory each channel is.
@@ -68,6 +69,7 @@ class LspState:
     find: Finder = field(default=nobody, compare=False)
     due: Due = field(default=never, compare=False)
     resting: Resting = field(default_factory=Resting)
+    outlasting: Map[int, int] = field(default_factory=Map, compare=False)
     stopped: Map[str, str] = field(default_factory=Map)
     channels: Map[bytes, int] = field(default_factory=Map, compare=False)
     holding: frozenset[int] = field(default=frozenset(), compare=False)
@@ -95,6 +97,7 @@ class LspState:
                 find=self.find,
                 due=self.due,
                 resting=self.resting,
+                outlasting=self.outlasting,
                 restless=all_restless(self.factories),
             )
         )
@@ -120,6 +123,18 @@ class LspState:
     def due_at(self, height: int) -> Iterator[int]:
         """Yield the factories that wake at a height, or should have."""
         return (number for number in self.due(height) if number not in self.factories)
+
+    def asleep_for_ever(self) -> Iterator[int]:
+        """Yield the factories that sleep beyond their expiry though their house lends in them.
+
+        Older versions told no house of channels that were settled on chain: these have to.
+        """
+        height = self.house.chain.height
+        for number, expiry_height in sorted(self.outlasting.items()):
+            if number not in self.factories and height < expiry_height:
+                entry = self.house.entry_of(number)
+                if entry.lent_to and self.house.is_standing(entry):
+                    yield number
 
     def with_factory(self, factory: Factory) -> "LspState":
         """Return the state after something happened in a factory."""
@@ -155,6 +170,11 @@ class LspState:
             self,
             factories=factories,
             resting=self.resting.with_one(asleep),
+            outlasting=(
+                self.outlasting.set(number, asleep.expiry_height)
+                if asleep.outlasts
+                else self.outlasting
+            ),
             channels=channels,
             holding=self.holding - {number},
             restless=self.restless.without_one(number),

@@ -244,6 +244,17 @@ class ChannelsClosed(Mail, frozen=True, kw_only=True, tag="channels_closed"):
     amount_sat: int
 
 
+class ChannelSettled(Mail, frozen=True, kw_only=True, tag="channel_settled"):
+    """Factory to house: a client's channel went on chain, and all that was ours of it is taken.
+
+    `amount_sat` is what the channel held.
+    """
+
+    attempt_id: bytes
+    client: int
+    amount_sat: int
+
+
 class SaleBooked(Mail, frozen=True, kw_only=True, tag="sale_booked"):
     """Factory to house: L-stock became channel capacity, and this was paid for it.
 
@@ -284,6 +295,7 @@ AnyMail = (
     | CoinsGivenBack
     | SeatLeft
     | ChannelsClosed
+    | ChannelSettled
     | SaleBooked
 )
 

@@ -12,7 +12,7 @@ class Asleep:
 
     Besides that height there is what is added up over all factories: `totals`, of its channels, by
     name, and `locked_sat`, what of ours is in it; and `taken`, its mail's cursors, so that nobody
-    reads it to learn that it knows a letter.
+    reads it to learn that it knows a letter. `expiry_height` is its own; 0 if unknown.
     """
 
     wake_height: int
@@ -23,6 +23,12 @@ class Asleep:
     totals: Map[str, int]
     taken: Map[str, int]
     period: str = ""
+    expiry_height: int = 0
+
+    @property
+    def outlasts(self) -> bool:
+        """Whether it sleeps beyond its expiry: nothing happens in it any more."""
+        return 0 < self.expiry_height < self.wake_height
 
 
 Finder = Callable[[int], Asleep | None]

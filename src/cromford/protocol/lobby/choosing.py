@@ -22,6 +22,7 @@ def lasting_entries(state: House, node_id: bytes) -> tuple[FactoryEntry, ...]:
         entry
         for entry in state.entries_of(node_id)
         if state.is_standing(entry)
+        and node_id in entry.lent_to
         and not entry.is_dying(entry.node_ids.index(node_id) + 1, height=state.chain.height)
     )
 

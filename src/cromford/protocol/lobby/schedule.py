@@ -61,6 +61,7 @@ def _left_by(house: House, node_ids: Iterable[bytes]) -> tuple[FactoryEntry, ...
         if node_id in house.of_client and not lasting_entries(house, node_id)
         for entry in house.entries_of(node_id)
         if house.is_standing(entry)
+        and node_id in entry.lent_to
         and entry.is_dying(entry.node_ids.index(node_id) + 1, height=height)
     }
     return tuple(entry for _, entry in sorted(found.items()))
@@ -77,7 +78,7 @@ def _is_due(house: House, entry: FactoryEntry) -> bool:
         node_id in house.connected
         and node_id not in house.members
         and not lasting_entries(house, node_id)
-        for node_id in entry.seated
+        for node_id in entry.lent_to
     )
 
 

@@ -74,6 +74,24 @@ def test_no_invoice_names_a_new_lsp_for_a_channel_with_the_old_one() -> None:
     assert pay(pump, bob, alice, PAID_MSAT).status == "paid"
 
 
+def test_a_wish_that_one_lsp_let_wait_is_over_once_another_refuses_it() -> None:
+    """Else it would ask the new one for ever, which never let it wait."""
+    pump = Pump(2, policy=QUICK)
+    pump.join()
+    pump.run()
+    alice = pump.clients[0]
+    (greeting,) = pump.sent(pump.lsp, m.Lobby)[:1]
+    assert alice.state.wish.was_accepted
+    start_for(pump, alice, OTHER_LSP)
+    assert alice.state.wish is not None
+    other_lsp_says(pump, alice, greeting)
+    joining = alice.state.joining
+    refused = m.Refused(factory_pubkey=joining.join.factory_pool.pubkey, reason="not here")
+    other_lsp_says(pump, alice, refused)
+    assert alice.state.wish is None
+    assert alice.state.refusal == "not here"
+
+
 def test_another_lsp_cannot_end_an_attempt_whose_root_was_signed() -> None:
     pump = Pump(2, policy=QUICK)
     pump.join()

@@ -100,7 +100,7 @@ class Wish:
         capacity_least_sat: What is enough.
         moves_from: The factory that the client moves out of by itself; empty where its operator
             wants the channel.
-        was_accepted: Whether the LSP let it wait before.
+        was_accepted: Whether this LSP let it wait before.
         refused_height: Since when the LSP refuses it all the same; None if it does not.
     """
 
@@ -274,7 +274,7 @@ def apply(state: ClientState, record: r.AnyRecord, at: int = 0) -> ClientState:
         case r.PeerDisconnected():
             return _connected_anew(state, is_connected=False)
         case r.PeerConnected(node_id=node_id):
-            return replace(_connected_anew(state, is_connected=True), lsp_node_id=node_id)
+            return _connected_to(state, node_id)
         case lr.LobbyGreeted(message=message):
             return replace(state, lobby=decoded(message, Lobby), joining=None)
         case lr.WishMade():
@@ -424,6 +424,14 @@ def _connected_anew(state: ClientState, *, is_connected: bool) -> ClientState:
         advances=_without_nonces(state.advances),
         quotes=Map(),
     )
+
+
+def _connected_to(state: ClientState, node_id: bytes) -> ClientState:
+    """Return the state in a connection with an LSP: what another one said of a wish is past."""
+    wish = state.wish
+    if wish is not None and node_id != state.lsp_node_id:
+        wish = replace(wish, was_accepted=False, refused_height=None)
+    return replace(_connected_anew(state, is_connected=True), lsp_node_id=node_id, wish=wish)
 
 
 def _with_states_awaited(state: ClientState) -> ClientState:

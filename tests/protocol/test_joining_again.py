@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from tests.protocol.attacks import refusal, with_house, with_pool
+from tests.protocol.closes import losing
 from tests.protocol.moving_clients import POLICY, factory_with_money, mine_to, old_of, told
 from tests.protocol.pump import LEAST_SAT, Pump, PumpNode
 
@@ -14,6 +15,7 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.gathered import Member
 from cromford.protocol.journal.moving import RETRY_BLOCKS
+from cromford.protocol.journal.pause import ABORTS_TO_PAUSE
 from cromford.protocol.lobby import choosing
 from cromford.protocol.lobby.build import MEMBERS_MAX, refusal_of
 from cromford.protocol.policy import LspPolicy
@@ -88,6 +90,47 @@ def test_of_those_who_join_again_only_who_ended_the_ceremony_counts_twice() -> N
     spoiled(pump)
     pump.run()
     assert pump.lsp.state.house.n_new_joins == N_CLIENTS + 1
+
+
+def end_many(pump: Pump, n_ceremonies: int) -> list[PumpNode]:
+    """Let so many ceremonies end, each by the one in its last seat; return who stayed in all."""
+    pump.join()
+    pump.build(min_clients=2)
+    staying = set(pump.clients)
+    for place in range(n_ceremonies):
+        if place:
+            pump.run_to(m.Join)  # Behind what is left of the one before.
+        pump.run_to(m.SignBelow)
+        attempt = pump.attempt
+        assert len(attempt.seats) == len(staying)
+        spoiler = pump.client_at(len(attempt.seats))
+        pump.tell(pump.lsp, spoiler, m.Abort(attempt_id=attempt.attempt_id, reason=""))
+        staying.remove(spoiler)
+    return [client for client in pump.clients if client in staying]
+
+
+def test_who_rests_because_others_ended_so_many_ceremonies_did_not_miss_the_next() -> None:
+    """It would lose its rank, and a day of uptime, by what others did."""
+    pump = Pump(ABORTS_TO_PAUSE + 2, policy=LspPolicy(min_clients=2))
+    honest = end_many(pump, ABORTS_TO_PAUSE)
+    pump.run()
+    assert [one.state.may_join for one in honest] == [False, False]
+    assert set(pump.lsp.state.house.build.node_ids) == {one.node_id for one in honest}
+    pump.pass_deadline(pump.lsp, fx.RejoinDeadline())
+    pump.run()
+    house = pump.lsp.state.house
+    assert not missed(pump)
+    assert not any(house.is_unsteady(one.node_id) for one in honest)
+    assert house.build is None
+
+
+def test_who_was_called_back_less_often_and_does_not_come_missed_it() -> None:
+    pump = Pump(ABORTS_TO_PAUSE + 1, policy=LspPolicy(min_clients=2))
+    honest = end_many(pump, ABORTS_TO_PAUSE - 1)
+    pump.tamper = losing(m.Join, of=lambda _: True)
+    pump.run()
+    pump.pass_deadline(pump.lsp, fx.RejoinDeadline())
+    assert missed(pump) == {one.node_id for one in honest}
 
 
 def crowd() -> Pump:

@@ -31,11 +31,13 @@ from cromford.protocol.journal.mark import Restored
 from cromford.protocol.journal.market import Market
 from cromford.protocol.journal.numbers import Numbers
 from cromford.protocol.journal.pause import (
+    ABORTS_TO_PAUSE,
     PAUSE_BLOCKS,
     RELIABLE_UPTIME_BLOCKS,
     UPTIME_WINDOW_BLOCKS,
     Ban,
     Pause,
+    closed_until,
     longest_pause,
     seen_after,
 )
@@ -71,6 +73,7 @@ class House:
     last_seen: Shelf[bytes, int] = field(default_factory=Shelf)  # heights
     faults: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # their heights
     aborts: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # caused, their heights
+    called_back: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)  # by others' aborts
     next_attempt: int = 0
     build: Build | None = None
     build_dropped: str | None = None
@@ -256,6 +259,12 @@ class House:
             node_id, faults=self.faults, aborts=self.aborts, joins=self.joins, bans=self.bans
         )
         return pause if pause is not None and self.chain.height < pause.until_height else None
+
+    def rests(self, node_id: bytes) -> bool:
+        """Say whether others have made a client join again so often that it waits by itself now."""
+        heights = self.called_back.get(node_id, ())
+        until = closed_until(heights, limit=ABORTS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
+        return self.chain.height < until
 
     def is_awaited(self, node_id: bytes) -> bool:
         """Say whether a build waits for somebody to join again, whose last try others ended."""

@@ -319,6 +319,7 @@ def _with_block(house: House, found: mail.Found) -> House:
         n_new_joins=0,
         faults=still_counting(house.faults, height - BAN_BLOCKS),
         aborts=still_counting(house.aborts, height - PAUSE_BLOCKS),
+        called_back=still_counting(house.called_back, height - PAUSE_BLOCKS),
         joins=still_counting(house.joins, height - PAUSE_BLOCKS),
         expected=house.expected.at_height(height),
         bans=still_banned(house.bans, height),
@@ -424,9 +425,11 @@ def _with_sale(house: House, sold: mail.SaleBooked, at: int) -> House:
 
 def _with_aborted(house: House, ended: mail.CeremonyEnded) -> House:
     faults, joins, n_new_joins = dict(house.faults), dict(house.joins), house.n_new_joins
-    for node_id in house.entries[ended.attempt_id].node_ids:
+    node_ids = house.entries[ended.attempt_id].node_ids
+    innocent = [node_id for node_id in node_ids if node_id not in ended.culprits]
+    for node_id in innocent:
         # The others have to join again for no fault of theirs, so that join does not count.
-        if node_id not in ended.culprits and joins.get(node_id):
+        if joins.get(node_id):
             joins[node_id] = joins[node_id][:-1]
             n_new_joins -= node_id not in house.of_client
     for culprit in ended.culprits if ended.is_fault else ():
@@ -437,6 +440,7 @@ def _with_aborted(house: House, ended: mail.CeremonyEnded) -> House:
         faults=faults,
         joins=joins,
         n_new_joins=n_new_joins,
+        called_back=with_aborts(house.called_back, innocent, house.chain.height),
     )
 
 

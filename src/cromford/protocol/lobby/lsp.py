@@ -289,12 +289,12 @@ def await_rejoin(turn: Turn[House], build: Build, *, without: tuple[bytes, ...])
 def on_deadline(turn: Turn[House]) -> None:
     """Go on with those who joined again in time; whoever stayed connected and did not pays for it.
 
-    Whoever is gone is not waited for.
+    Whoever is gone is not waited for; nor does it pay whom others made join so often that it rests.
     """
     state, build = turn.state, turn.state.build
     if build is not None and build.attempt is None:
         awaited = [one for one in build.node_ids if one in state.connected]
-        missed = tuple(one for one in awaited if one not in state.members)
+        missed = tuple(one for one in awaited if not (one in state.members or state.rests(one)))
         if missed:
             turn.remember(lr.RejoinMissed(node_ids=missed))
     rebuild(turn)

@@ -1,7 +1,11 @@
 """Buyers who mean no good: by what they ask for, and by what they do not sign."""
 
+from dataclasses import replace
+
+import pytest
 from tests.protocol.advances import remembered
-from tests.protocol.markets import Market
+from tests.protocol.markets import POLICY, Market
+from tests.protocol.pump import PumpNode
 
 from cromford.protocol.advancing.selling import QUOTES_PER_BLOCK
 from cromford.protocol.journal import advance_records as ar
@@ -63,3 +67,33 @@ def test_who_buys_in_vain_for_ever_leaves_its_neighbour_tries_of_its_own() -> No
         pump.mine()
     assert neighbour.state.may_advance(market.attempt_id)
     market.advance(20_000, buyer=2)
+
+
+class Crowd(Market):
+    """A leaf of several clients, each of whom may be the buyer."""
+
+    seat = 1
+
+    @property
+    def buyer(self) -> PumpNode:
+        return self.pump.client_at(self.seat)
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("n_clients", [3, 4, 5])
+def test_neighbours_who_buy_in_vain_together_leave_a_client_tries_of_its_own(
+    n_clients: int,
+) -> None:
+    crowd = Crowd(n_clients, policy=replace(POLICY, leaf_arity=n_clients))
+    pump, victim = crowd.pump, crowd.pump.client_at(n_clients)
+    for seat in range(1, n_clients + 1):
+        crowd.seat = seat
+        crowd.with_money()
+    for _ in range(PAUSE_BLOCKS + 1):
+        for seat in range(1, n_clients):
+            crowd.seat = seat
+            while buy_in_vain(crowd) is None:
+                pass
+        pump.mine()
+    assert victim.state.may_advance(crowd.attempt_id)
+    crowd.advance(20_000, buyer=n_clients)

@@ -179,10 +179,14 @@ class ClientState:
     def may_advance(self, attempt_id: bytes) -> bool:
         """Say whether taking part in an advance now is not one time too many, as with `may_join`.
 
-        Of each factory by itself: neighbours there who buy in vain are in the way of no other.
+        Of each factory by itself: neighbours there who buy in vain are in the way of no other. As
+        often for each neighbour: together they must not use up what is left for us.
         """
-        heights = self.advance_heights.get(attempt_id, ())
-        until = closed_until(heights, limit=JOINS_TO_PAUSE, window_blocks=PAUSE_BLOCKS)
+        heights = self.advance_heights.get(attempt_id)
+        if not heights:
+            return True  # The attempt may be one that is still checked, or none of ours.
+        limit = tries_to_pause(self.attempts[attempt_id])
+        until = closed_until(heights, limit=limit, window_blocks=PAUSE_BLOCKS)
         return self.chain.height >= until
 
     @property
@@ -340,7 +344,8 @@ def _with_advance(
         receipts = receipts.set(attempt_id, (*receipts.get(attempt_id, ()), receipt))
         state = replace(state, skims=_with_skim(state, attempt_id))
     if isinstance(record, ar.AdvancePoolsMade):
-        tries = (*heights.get(attempt_id, ()), state.chain.height)[-JOINS_TO_PAUSE:]
+        n_kept = tries_to_pause(attempt)
+        tries = (*heights.get(attempt_id, ()), state.chain.height)[-n_kept:]
         heights = heights.set(attempt_id, tries)
     return replace(
         state,
@@ -424,6 +429,12 @@ def _connected_anew(state: ClientState, *, is_connected: bool) -> ClientState:
         advances=_without_nonces(state.advances),
         quotes=Map(),
     )
+
+
+def tries_to_pause(attempt: ClientAttempt) -> int:
+    """Return how many tries of advances in a few blocks are too many, by the neighbours."""
+    n_neighbours = len(attempt.leaf_pubkeys) - 2  # Besides the LSP and us.
+    return JOINS_TO_PAUSE * max(1, n_neighbours)
 
 
 def _connected_to(state: ClientState, node_id: bytes) -> ClientState:

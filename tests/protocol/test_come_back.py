@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
+import pytest
 from tests.protocol.paying_clients import (
     book,
     live_factory,
@@ -18,20 +19,23 @@ from tests.protocol.unanswered import FIRST_MSAT, WORTH_MSAT, mine_to, only_expi
 from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.exiting.stake import COME_BACK_BLOCKS, HTLC_EXPIRES
 from cromford.protocol.facts import Facts
+from cromford.protocol.journal.exit_records import ExitStarted
 from cromford.protocol.journal.link import Link
 from cromford.wire import messages as m
 
 AWAY_BLOCKS: Final = 30
 
 
-def away_until_late(pump: Pump, node: PumpNode, link: Link) -> int:
-    """Let a role be away until its HTLC is due long since; return the height of then."""
+def away_until_late(
+    pump: Pump, node: PumpNode, link: Link, *, away_blocks: int = AWAY_BLOCKS
+) -> int:
+    """Let a role be away until its HTLC is due for some blocks; return the height of then."""
     due_height = publish_height(link, only_expiry(link), chain=node.state.chain)
     guests = pump.clients if node is pump.lsp else [node]
     for client in guests:
         pump.disconnect(client)
     pump.blind.add(node.name)
-    mine_to(pump, due_height + AWAY_BLOCKS)
+    mine_to(pump, due_height + away_blocks)
     pump.blind.remove(node.name)
     back_height = pump.chain.height
 
@@ -116,3 +120,36 @@ def test_an_lsp_that_was_away_leaves_at_once_for_what_pays_for_a_clients() -> No
     _, link = pending_for(pump, "lsp", WORTH_MSAT)
     away_until_late(pump, pump.lsp, link)
     assert reasons_to_leave(pump.lsp) == [HTLC_EXPIRES]
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("away_blocks", [0, COME_BACK_BLOCKS - 1])
+@pytest.mark.parametrize("comes", [True, False])
+def test_an_lsp_that_comes_back_in_time_for_what_pays_for_a_clients_hears_its_payee_first(
+    away_blocks: int,
+    *,
+    comes: bool,
+) -> None:
+    """As long as its commitment can be on chain well before the expiry, nothing is lost by it."""
+    pump = live_factory(3, policy=QUICK)
+    _, bob, _ = pump.clients
+    _, link = pending_for(pump, "lsp", WORTH_MSAT)
+    due_height = publish_height(link, only_expiry(link), chain=pump.lsp.state.chain)
+    away_until_late(pump, pump.lsp, link, away_blocks=away_blocks)
+    mine_to(pump, due_height + COME_BACK_BLOCKS - 1)
+    assert reasons_to_leave(pump.lsp) == []
+    if comes:
+        pump.connect(bob)
+        pump.run()
+    pump.mine()
+    assert reasons_to_leave(pump.lsp) == ([] if comes else [HTLC_EXPIRES])
+
+
+def test_an_lsp_that_reads_what_it_missed_waits_by_the_headers_and_not_by_its_own_height() -> None:
+    pump = live_factory(3, policy=QUICK)
+    _, link = pending_for(pump, "lsp", WORTH_MSAT)
+    due_height = publish_height(link, only_expiry(link), chain=pump.lsp.state.chain)
+    away_until_late(pump, pump.lsp, link, away_blocks=COME_BACK_BLOCKS)
+    (started,) = [one for one in pump.lsp.store.remembered if isinstance(one, ExitStarted)]
+    assert started.reason == HTLC_EXPIRES
+    assert due_height + COME_BACK_BLOCKS == pump.chain.height

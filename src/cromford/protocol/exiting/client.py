@@ -54,9 +54,8 @@ from cromford.protocol.exiting.stake import (
     htlcs_at_stake,
     is_failed_for_long,
     is_htlc_at_stake,
-    is_just_back,
     is_worth_an_exit,
-    own_payments,
+    patient,
 )
 from cromford.protocol.exiting.superseded import end_if_superseded, learn_state
 from cromford.protocol.facts import Lacking
@@ -511,9 +510,8 @@ def _reason_to_exit(
     if link.is_poisoned(state.chain):
         return None  # Its poisons are published without it.
     # Where blocks do not come there is no time to wait.
-    waits = height == turn.height and is_just_back(turn.facts, height=height)
-    patient = own_payments(state.book, link) if waits else ()
-    if is_htlc_at_stake(state.book, link, chain=state.chain, height=height, patient=patient):
+    waiting = patient(turn, link) if height == turn.height else ()
+    if is_htlc_at_stake(state.book, link, chain=state.chain, height=height, patient=waiting):
         return HTLC_EXPIRES
     if not is_worth_an_exit(state.book, link, turn.facts.fees):
         return None

@@ -66,7 +66,7 @@ from cromford.protocol.exiting.stake import (
     is_htlc_at_stake,
     is_just_back,
     is_worth_an_exit,
-    own_payments,
+    patient,
 )
 from cromford.protocol.exiting.superseded import (
     SUPERSEDED,
@@ -466,7 +466,7 @@ def _reason_to_exit(turn: Turn[Factory], link: Link) -> str | None:
         # Until it is rebased we have a commitment there: what the poison takes is ours, too.
         is_ours = link.finished_on(link.funding_on(state.chain)) is not None
         reason = SUPERSEDED if is_ours else None
-    elif _must_save_htlc(state, link, height=height, patient=_patient(turn, link)):
+    elif _must_save_htlc(state, link, height=height, patient=patient(turn, link)):
         reason = HTLC_EXPIRES
     elif is_frozen(link.closes, state.chain):
         return None  # It did not fail, nor is it left behind: a close of it is on its way.
@@ -527,12 +527,6 @@ def on_headers(turn: Turn[Factory]) -> None:
         is_on_chain = link.funding_on(turn.chain).outpoint in turn.chain.spends
         if not is_on_chain and _must_save_htlc(turn.state, link, height=turn.known_height):
             start_exit(turn, link.client, HTLC_EXPIRES)
-
-
-def _patient(turn: Turn[Factory], link: Link) -> Collection[int]:
-    """Return the ids of our HTLCs that can wait: what we pay for nobody else, if we were away."""
-    is_waiting = is_just_back(turn.facts, height=turn.height)
-    return own_payments(turn.book, link) if is_waiting else ()
 
 
 def _must_save_htlc(

@@ -16,11 +16,13 @@ from cromford.protocol.facts import Facts
 from cromford.protocol.journal.book import Book, Errand
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import AnyTurn
 from cromford.watch.feerates import OwnFees
 from cromford.watch.worth import sweep_sat
 
 HTLC_EXPIRES: Final = "an HTLC expires"  # Why a channel is brought on chain in time.
 # In which the other side comes back to one that was away: weeks of blocks are read in a moment.
+# A third of `CLAIM_BLOCKS`, so that it may be waited for somebody else's, too.
 COME_BACK_BLOCKS: Final = 6
 
 
@@ -60,16 +62,22 @@ def is_htlc_at_stake(
     )
 
 
-def own_payments(book: Book, link: Link) -> frozenset[int]:
-    """Return the ids of the HTLCs of a channel by which we pay ourselves, and for nobody else.
+def patient(turn: AnyTurn, link: Link) -> frozenset[int]:
+    """Return the ids of our HTLCs of a channel that can wait for now: while we are just back.
 
-    Only their preimage takes one from us, so that nothing is lost while it waits.
+    Those by which we pay ourselves: only their preimage takes one from us, so that nothing is lost
+    meanwhile. What pays for somebody else's has to be back before that one's payer leaves: it waits
+    for a part of the blocks in which our commitment is on chain before the expiry.
     """
+    if not is_just_back(turn.facts, height=turn.height):
+        return frozenset()
+    ours = [live.htlc for live in link.state.htlcs if live.htlc.offered_by is link.me]
     return frozenset(
-        live.htlc.htlc_id
-        for live in link.state.htlcs
-        if live.htlc.offered_by is link.me
-        and not isinstance(book.owners.get((link.channel_id, live.htlc.htlc_id)), Errand)
+        htlc.htlc_id
+        for htlc in ours
+        if not isinstance(turn.book.owners.get((link.channel_id, htlc.htlc_id)), Errand)
+        or turn.known_height
+        < publish_height(link, htlc.cltv_expiry, chain=turn.chain) + COME_BACK_BLOCKS
     )
 
 

@@ -163,6 +163,27 @@ def test_a_client_announces_a_few_at_a_time_and_those_that_are_over_make_room() 
     assert agreed(bob, invoice_of(pump, bob, HOUR)) == HOUR
 
 
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("payer", ["alice", "alice while bob is away", "the LSP"])
+def test_what_was_paid_makes_room_at_once(payer: str) -> None:
+    """Else who sells a few things an hour could ask for no more of its payments to be held."""
+    pump, alice, bob = town()
+    requests = [invoice_of(pump, bob, HOUR) for _ in range(ANNOUNCED_MAX)]
+    paid, *others = requests
+    if payer == "alice while bob is away":
+        pay_while_away(pump, alice, bob, paid)
+        pump.connect(bob)
+    else:
+        pump.handle(pump.lsp if payer == "the LSP" else alice, paid)
+    pump.run()
+    assert book(bob).invoices[paid.payment_hash].status == "paid"
+    known = pump.lsp.state.house.expected.of(bob.node_id)
+    assert set(known) == {one.payment_hash for one in others}
+    assert agreed(bob, invoice_of(pump, bob, HOUR)) == HOUR
+    pump.restart(pump.lsp)
+    assert len(pump.lsp.state.house.expected.of(bob.node_id)) == ANNOUNCED_MAX
+
+
 def test_a_stranger_announces_nothing_and_leaves_no_record() -> None:
     pump, _, _ = town()
     stranger = stranger_to(pump)

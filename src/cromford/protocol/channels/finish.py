@@ -96,6 +96,7 @@ def _pass_back(turn: AnyTurn, key: HtlcKey) -> None:
             htlc_id=key[1],
             payment_hash=forward.payment_hash,
             fee_msat=forward.fee_msat,
+            announced_by=forward.announced_by,
         )
     )
     take(turn, link, key[1], forward.preimage)

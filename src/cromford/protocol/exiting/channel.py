@@ -323,6 +323,7 @@ def earned_on_chain(
                 htlc_id=htlc.htlc_id,
                 payment_hash=htlc.payment_hash,
                 fee_msat=forward.fee_msat,
+                announced_by=forward.announced_by,
             )
 
 

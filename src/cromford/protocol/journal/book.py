@@ -141,6 +141,11 @@ class Forward:
     ended: str = ""
 
     @property
+    def announced_by(self) -> bytes:
+        """Its payee, if that announced it; else empty."""
+        return self.payee if self.hold_seconds else b""
+
+    @property
     def status(self) -> str:
         """`paid`, `failed`, `pending`; or `unsettled`: paid on, and not taken from its payer."""
         if self.ended and self.preimage is not None:

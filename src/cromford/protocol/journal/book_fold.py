@@ -24,6 +24,7 @@ from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.link_fold import applied, with_update
 from cromford.protocol.journal.mail import Letter
+from cromford.protocol.journal.streams import HOUSE
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -83,11 +84,20 @@ def apply_to_book(book: Book, record: cr.BookRecord, at: int = 0) -> Book:
             return changed(decided, owners=_without(decided.owners, key))
         case cr.FeeEarned():
             earned = changed(book, earned_msat=book.earned_msat + record.fee_msat)
-            return _finished(earned, (record.channel_id, record.htlc_id), at)
+            ended = _finished(earned, (record.channel_id, record.htlc_id), at)
+            return _telling_paid(ended, record)
         case cr.IncomingEnded():
             return _with_ended(book, record, at)
         case cr.OutgoingEnded():
             return _with_untold(book, record, at)
+
+
+def _telling_paid(book: Book, record: cr.FeeEarned) -> Book:
+    """Return the book with word to the house, if a payment was announced: it waits no more."""
+    if not record.announced_by:
+        return book
+    told = mail.AnnouncedPaid(node_id=record.announced_by, payment_hash=record.payment_hash)
+    return _telling(book, HOUSE, told)
 
 
 def _with_issued(book: Book, record: cr.InvoiceIssued, at: int) -> Book:

@@ -315,13 +315,15 @@ class FeeEarned(Record, frozen=True, kw_only=True, tag="fee_earned"):
     """A forwarded HTLC was paid: the ledger's entry for its fee.
 
     Of one whose payer was told the preimage, and lost to us on chain all the same, `IncomingEnded`
-    takes it back.
+    takes it back. `announced_by` is its payee, if that had announced it: the house hears that it is
+    expected no more. In older journals it is not there.
     """
 
     channel_id: bytes
     htlc_id: int
     payment_hash: bytes
     fee_msat: int
+    announced_by: bytes = b""
 
 
 class IncomingEnded(Record, frozen=True, kw_only=True, tag="incoming_ended"):

@@ -36,6 +36,15 @@ class ExpectedPayments:
         expected = self.of(record.node_id).set(record.payment_hash, announced)
         return ExpectedPayments(of_clients=self.of_clients.set(record.node_id, expected))
 
+    def without_payment(self, node_id: bytes, payment_hash: bytes) -> "ExpectedPayments":
+        """Return it without a payment that was paid; as it is, if that was not known any more."""
+        expected = self.of(node_id)
+        if payment_hash not in expected:
+            return self
+        left, of_clients = expected.delete(payment_hash), self.of_clients
+        changed = of_clients.set(node_id, left) if left else of_clients.delete(node_id)
+        return ExpectedPayments(of_clients=changed)
+
     def at_height(self, height: int) -> "ExpectedPayments":
         """Return what is not over at a height."""
         of_clients = self.of_clients

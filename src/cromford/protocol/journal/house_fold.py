@@ -180,7 +180,11 @@ def _with_answer(house: House, answered: mail.PayAnswered, at: int) -> House:
         refused=answered.refused,
         settled_at=at,
     )
-    return replace(house, payments=house.payments.set(answered.payment_hash, payment))
+    expected = house.expected
+    if payment.preimage is not None:
+        expected = expected.without_payment(payment.asked.payee, answered.payment_hash)
+    payments = house.payments.set(answered.payment_hash, payment)
+    return replace(house, payments=payments, expected=expected)
 
 
 def _with_mail(house: House, sender: str, content: mail.AnyMail, at: int) -> House:
@@ -219,6 +223,8 @@ def _with_mail(house: House, sender: str, content: mail.AnyMail, at: int) -> Hou
             )
         case mail.PayAnswered():
             return _with_answer(house, content, at)
+        case mail.AnnouncedPaid(node_id=node_id, payment_hash=payment_hash):
+            return replace(house, expected=house.expected.without_payment(node_id, payment_hash))
         case mail.SeatLeft(attempt_id=attempt_id, client=client):
             entry = house.entries[attempt_id]
             known = replace(entry, moved_out=entry.moved_out | {client})

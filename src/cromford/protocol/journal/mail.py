@@ -199,6 +199,13 @@ class PayAnswered(Mail, frozen=True, kw_only=True, tag="pay_answered"):
     refused: str | None = None
 
 
+class AnnouncedPaid(Mail, frozen=True, kw_only=True, tag="announced_paid"):
+    """Factory to house: a payment that a client had announced was paid to it."""
+
+    node_id: bytes
+    payment_hash: bytes
+
+
 class CoinsRequested(Mail, frozen=True, kw_only=True, tag="coins_requested"):
     """Factory to house: coins that hold this much, for children of what spends this outpoint.
 
@@ -290,6 +297,7 @@ AnyMail = (
     | Withdrawn
     | PayAsked
     | PayAnswered
+    | AnnouncedPaid
     | CoinsRequested
     | CoinsSent
     | CoinsGivenBack

@@ -98,3 +98,22 @@ def test_what_hinders_a_scheduled_build_is_remembered_once() -> None:
         record for record in pump.lsp.store.remembered if isinstance(record, lr.BuildDropped)
     ]
     assert [record.reason for record in dropped] == [reason]
+
+
+def test_who_comes_and_goes_with_other_wishes_makes_no_record_of_what_hinders_each_time() -> None:
+    """A name costs nothing; only the numbers in the reason differ."""
+    policy = LspPolicy(
+        min_clients=2, build_at_clients=2, lstock_csv_blocks=1, capital_per_client_sat=90_000_000
+    )
+    pump = Pump(n_clients=2, policy=policy)
+    alice, bob = pump.clients
+    for client, least_sat in ((alice, 90_000_000), (bob, 80_000_000), (bob, 70_000_000)):
+        if client.state.wish is not None:
+            pump.handle(client, ev.LeaveRequested())
+        wish = ev.JoinRequested(capacity_sat=90_000_000, capacity_least_sat=least_sat)
+        pump.handle(client, wish)
+        pump.run()
+    assert len(pump.lsp.state.house.members) == 2
+    dropped = [one for one in pump.lsp.store.remembered if isinstance(one, lr.BuildDropped)]
+    assert len(dropped) == 1
+    assert pump.lsp.state.house.build_dropped == dropped[0].reason

@@ -77,6 +77,7 @@ class House:
     next_attempt: int = 0
     build: Build | None = None
     build_dropped: str | None = None
+    hindered_by: str = ""  # the code of what hindered the last build that a schedule asked for
     under_way: bytes | None = None  # the attempt whose ceremony has not ended
     entries: Shelf[bytes, FactoryEntry] = field(default_factory=Shelf)  # by attempt id
     order: Shelf[int, bytes] = field(default_factory=Shelf)  # attempt ids by number

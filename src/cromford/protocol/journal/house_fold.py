@@ -356,11 +356,17 @@ def _with_build(
     house: House, record: lr.BuildStarted | lr.RebuildAwaited | lr.BuildDropped
 ) -> House:
     if isinstance(record, lr.BuildDropped):
-        return replace(house, build=None, build_dropped=record.reason)
+        return replace(house, build=None, build_dropped=record.reason, hindered_by=record.code)
     build = build_of(record)
     if isinstance(record, lr.RebuildAwaited):
         return replace(house, build=build)
-    return replace(house, build=build, build_dropped=None, next_attempt=record.attempt + 1)
+    return replace(
+        house,
+        build=build,
+        build_dropped=None,
+        hindered_by="",
+        next_attempt=record.attempt + 1,
+    )
 
 
 def _with_order(house: House, record: lr.FactoryOrdered) -> House:

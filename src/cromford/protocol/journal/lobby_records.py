@@ -71,9 +71,14 @@ class BuildStarted(Record, frozen=True, kw_only=True, tag="build_started"):
 
 
 class BuildDropped(Record, frozen=True, kw_only=True, tag="build_dropped"):
-    """The build ended before anything was proposed, or will not be tried again."""
+    """The build ended before anything was proposed, or will not be tried again.
+
+    `code` says what hinders the one that a schedule asks for; empty of any other, and where it is
+    older than this field.
+    """
 
     reason: str
+    code: str = ""
 
 
 class RebuildAwaited(Record, frozen=True, kw_only=True, tag="rebuild_awaited"):

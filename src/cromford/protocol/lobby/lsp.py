@@ -121,9 +121,10 @@ def build_if_due(turn: Turn[House], *, at_height: int | None, joined: bytes | No
             fees=turn.facts.fees,
         )
     except Rejected as rejected:
-        # Once: what hinders it may last, and a schedule asks again and again.
-        if str(rejected) != state.build_dropped:
-            turn.remember(lr.BuildDropped(reason=str(rejected)))
+        # Once: what hinders it may last, and a schedule asks again and again. By its code: the
+        # numbers differ with whoever comes and goes, which costs nothing.
+        if rejected.code != state.hindered_by:
+            turn.remember(lr.BuildDropped(reason=str(rejected), code=rejected.code))
         return
     _start_build(turn, plan, policy.min_clients, policy.max_clients, ())
 

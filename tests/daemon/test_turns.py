@@ -21,6 +21,7 @@ from cromford.daemon.peers import Peers
 from cromford.daemon.turns import STRANGER_TURN_EVERY, Turns
 from cromford.ports import ConnectionLost
 from cromford.protocol import events as ev
+from cromford.protocol.channels.signing import REVOCATION_SECONDS
 from cromford.protocol.policy import LspPolicy
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
@@ -171,17 +172,22 @@ def test_a_budget_outlives_the_connection() -> None:
     run(scenario())
 
 
-ADD = encode_message(
-    m.UpdateAddHtlc(
-        channel_id=bytes(32),
-        htlc_id=0,
-        amount_msat=1,
-        payment_hash=bytes(32),
-        cltv_expiry=1,
-        delivery=m.Delivery(payee=BOB, payment_secret=bytes(32), amount_msat=1),
-    )
+OFFERED = m.UpdateAddHtlc(
+    channel_id=bytes(32),
+    htlc_id=0,
+    amount_msat=1,
+    payment_hash=bytes(32),
+    cltv_expiry=1,
+    delivery=m.Delivery(payee=BOB, payment_secret=bytes(32), amount_msat=1),
 )
+ADD = encode_message(OFFERED)
 FAILED = m.UpdateFailHtlc(channel_id=bytes(32), htlc_id=0, reason=b"no")
+REVOKED = m.RevokeAndAck(
+    channel_id=bytes(32),
+    per_commitment_secret=bytes(32),
+    next_per_commitment_point=ALICE,
+    next_pubnonce=ALICE + BOB,
+)
 ARRIVED = m.UpdateFulfillHtlc(channel_id=bytes(32), htlc_id=0, payment_preimage=bytes(32))
 
 
@@ -207,12 +213,7 @@ def test_whose_payments_keep_failing_is_slowed_and_payments_that_arrive_make_up_
     [
         ARRIVED,
         FAILED,
-        m.RevokeAndAck(
-            channel_id=bytes(32),
-            per_commitment_secret=bytes(32),
-            next_per_commitment_point=ALICE,
-            next_pubnonce=ALICE + BOB,
-        ),
+        REVOKED,
     ],
     ids=lambda message: type(message).__name__,
 )
@@ -224,32 +225,72 @@ def test_whose_payments_keep_failing_still_answers_what_others_pay_to_it(
     assert budgets.wait_seconds(ALICE, encode_message(message), now=0) == 0
 
 
+class Payer(Line):
+    """A connection whose peer has said these things already, and hangs up then."""
+
+    def __init__(self, *said: m.Message) -> None:
+        super().__init__(ALICE, len(said))
+        self.said = [encode_message(message) for message in said]
+
+    async def receive(self) -> bytes:
+        if self.said:
+            return self.said.pop(0)
+        raise ConnectionLost("that was all")
+
+
+class PacedPeers:
+    """Peers of which Alice has failed too often, and when each kind of word was heard last."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.budgets = whose_payments_failed(HTLCS_MAX)
+        self.heard_at: dict[str, float] = {}
+
+    def hear(self, *said: m.Message) -> None:
+        peers = Peers(self.post, self.budgets, clock=self.now, pause=self.clock.pause)
+        run(peers.run(Payer(*said)))
+
+    def now(self) -> float:
+        return self.clock.now
+
+    def post(self, event: ev.Event) -> None:
+        if isinstance(event, ev.MessageReceived):
+            self.heard_at[type(event.message).__name__] = self.clock.now
+
+
 def test_payments_that_failed_all_at_once_do_not_silence_their_payer_for_long() -> None:
     """What it owes for what others pay to it comes after the next payment that it offers."""
-    clock, heard_at = Clock(), dict[str, float]()
-
-    said = [ADD, encode_message(ARRIVED)]
-
-    class Payer(Line):
-        async def receive(self) -> bytes:
-            if said:
-                return said.pop(0)
-            raise ConnectionLost("that was all")
-
-    def post(event: ev.Event) -> None:
-        if isinstance(event, ev.MessageReceived):
-            heard_at[type(event.message).__name__] = clock.now
-
-    def now() -> float:
-        return clock.now
-
-    budgets = whose_payments_failed(HTLCS_MAX)
-    run(Peers(post, budgets, clock=now, pause=clock.pause).run(Payer(ALICE, 2)))
+    paced = PacedPeers()
+    paced.hear(OFFERED, ARRIVED, REVOKED)
+    heard_at = paced.heard_at
     assert 1 / FAILURES.per_second < heard_at["UpdateAddHtlc"] <= FAILURE_WAIT_SECONDS_MAX
     assert heard_at["UpdateAddHtlc"] < LspPolicy().deadline_seconds
     assert heard_at["UpdateFulfillHtlc"] == heard_at["UpdateAddHtlc"]
-    left = budgets.wait_seconds(ALICE, ADD, now=clock.now, since=clock.now)
+    now = paced.clock.now
+    left = paced.budgets.wait_seconds(ALICE, ADD, now=now, since=now)
     assert left == FAILURE_WAIT_SECONDS_MAX, "its debt is not forgiven: the next one waits, too"
+
+
+def test_what_a_payer_owes_waits_no_longer_behind_many_payments_than_behind_one() -> None:
+    """All that it offers in one commitment comes before its word; so they wait together.
+
+    Each for itself, twelve would be heard for three minutes: its channels and the ceremony that it
+    is in would miss one deadline after the other.
+    """
+    paced = PacedPeers()
+    paced.hear(*(OFFERED, ARRIVED) * HTLCS_MAX, REVOKED)
+    assert paced.heard_at["RevokeAndAck"] <= FAILURE_WAIT_SECONDS_MAX < REVOCATION_SECONDS
+    paced.hear(*[OFFERED] * HTLCS_MAX, REVOKED)
+    assert paced.heard_at["RevokeAndAck"] == pytest.approx(2 * FAILURE_WAIT_SECONDS_MAX)
+
+
+def test_what_waited_does_not_wait_again_in_the_next_connection() -> None:
+    """It is offered again there; until its payer revokes nothing of it can fail."""
+    paced = PacedPeers()
+    paced.hear(OFFERED)
+    paced.hear(OFFERED, REVOKED)
+    paced.hear(OFFERED)
+    assert paced.heard_at["UpdateAddHtlc"] == pytest.approx(2 * FAILURE_WAIT_SECONDS_MAX)
 
 
 def test_a_peer_that_waits_for_its_budget_is_let_go_when_we_hang_up() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cromford.allowance import Allowance, Allowances, Rate
+from cromford.recent import Recent
 from cromford.wire import messages as m
 
 # Milliseconds of work, the journal's share included, rounded up.
@@ -42,8 +43,8 @@ STRANGERS_WORK: Final = Rate(burst=1_000, per_second=100)
 # revocations, or its channel would hang, and others' payments with it.
 FAILURES: Final = Rate(burst=50, per_second=1 / 10)
 # Behind the payment waits what its payer owes others: what they pay to it, and its word in a
-# ceremony. So it waits for less than any deadline, and for longer than one failure costs: whoever
-# is far behind gets no further behind.
+# ceremony. So it waits for less than any deadline, and for longer than one failure costs. All that
+# it offers before its next revocation waits together: only what was revoked for can fail.
 FAILURE_WAIT_SECONDS_MAX: Final = 15.0
 # One that arrives has paid its fee for the room it takes, and for that of a failure before it.
 ARRIVED_COST: Final = -1
@@ -51,6 +52,7 @@ OWNERS_REMEMBERED: Final = 65_536  # Each had a channel: the LSP's own coins lim
 STRANGERS_REMEMBERED: Final = 4_096
 
 _ADD_TYPE: Final = m.MESSAGE_TYPES[m.UpdateAddHtlc]
+_REVOCATION_TYPE: Final = m.MESSAGE_TYPES[m.RevokeAndAck]
 _MS_BY_TYPE: Final = {m.MESSAGE_TYPES[kind]: cost for kind, cost in WORK_MS.items()}
 
 
@@ -76,6 +78,8 @@ class Budgets:
         self._strangers = Allowances(STRANGER_WORK, users_max=STRANGERS_REMEMBERED)
         self._all_strangers: Allowance | None = None
         self._failures = Allowances(FAILURES, users_max=OWNERS_REMEMBERED)
+        # How long what a peer offers has waited since it revoked.
+        self._waited = Recent[bytes, float](OWNERS_REMEMBERED)
 
     def wait_seconds(
         self, node_id: bytes, data: bytes, *, now: float, since: float | None = None
@@ -91,15 +95,29 @@ class Budgets:
         is_owner = self.is_owner(node_id)
         due = [one.wait_seconds(now) for one in self._work_of(node_id, now, is_owner=is_owner)]
         if is_owner and _type_of(data) == _ADD_TYPE:
-            left = FAILURE_WAIT_SECONDS_MAX - (0.0 if since is None else now - since)
+            waited = (self._waited.get(node_id) or 0.0) + (0.0 if since is None else now - since)
+            left = FAILURE_WAIT_SECONDS_MAX - waited
             due.append(min(self._failures.of(node_id, now=now).wait_seconds(now), max(left, 0.0)))
         return max(due)
 
-    def charge(self, node_id: bytes, data: bytes, *, now: float) -> None:
-        """Count a message that a peer sent."""
-        cost_ms = work_ms(data)
+    def charge(
+        self, node_id: bytes, data: bytes, *, now: float, since: float | None = None
+    ) -> None:
+        """Count a message that a peer sent.
+
+        Args:
+            node_id: The peer's.
+            data: The message.
+            now: What time it is.
+            since: Since when it waited; None if it did not.
+        """
+        cost_ms, kind = work_ms(data), _type_of(data)
         for one in self._work_of(node_id, now, is_owner=self.is_owner(node_id)):
             one.charge(cost_ms, now=now)
+        if kind == _ADD_TYPE and since is not None and now > since:
+            self._waited.note(node_id, (self._waited.get(node_id) or 0.0) + now - since)
+        elif kind == _REVOCATION_TYPE and node_id in self._waited:
+            self._waited.note(node_id, 0.0)
 
     def answered(self, node_id: bytes, message: m.Message, *, now: float) -> None:
         """Count what becomes of a payment that a peer offered."""

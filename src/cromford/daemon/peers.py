@@ -281,7 +281,7 @@ class Peers:
                 await self._pause(peer.parting, wait)
                 if peer.parting.is_set():
                     return
-            self._budgets.charge(node_id, data, now=self._clock())
+            self._budgets.charge(node_id, data, now=self._clock(), since=since)
         peer.waits_for_us = True
         try:
             await self._turns.take(is_stranger=self._is_stranger(node_id))

@@ -5,6 +5,7 @@ import pytest
 from cromford.adapters.places import (
     CONNECTIONS_MAX,
     HANDSHAKES_BURST_PER_PLACE,
+    IDLE_SECONDS,
     KNOCKS,
     STRANGERS_MAX,
     Limits,
@@ -77,6 +78,43 @@ def test_a_stranger_that_got_a_channel_no_longer_takes_a_strangers_place() -> No
     scene.relation[b"alice"] = Relation.OWNER
     assert scene.enter("new") is None
     assert scene.places.n_entered == 2
+
+
+def test_places_of_those_whose_channels_are_over_go_to_who_has_one() -> None:
+    """They stay connected for months; one that was in a build that failed had never a channel."""
+    scene = Scene(connections_max=2, strangers_max=1)
+    for name in ("left", "closed", "owner"):
+        scene.relation[name.encode()] = Relation.OWNER
+    scene.enter("left")
+    scene.enter("closed")
+    scene.relation[b"left"] = scene.relation[b"closed"] = Relation.STRANGER
+    evicted = scene.enter("owner")
+    assert evicted is not None
+    assert evicted.node_id == b"left"
+    assert scene.places.n_entered == 2
+
+
+def test_strangers_that_had_a_channel_take_strangers_places() -> None:
+    scene = Scene(strangers_max=2, per_address_max=2)
+    for name in ("left", "closed"):
+        scene.relation[name.encode()] = Relation.OWNER
+        scene.enter(name)
+        scene.relation[name.encode()] = Relation.STRANGER
+    scene.places.idle(now=1)
+    evicted = scene.enter("new")
+    assert evicted is not None
+    assert evicted.node_id == b"left"
+
+
+def test_who_had_a_channel_and_is_silent_makes_room_like_any_stranger() -> None:
+    scene = Scene()
+    for name in ("left", "owner"):
+        scene.relation[name.encode()] = Relation.OWNER
+        scene.enter(name)
+    scene.relation[b"left"] = Relation.STRANGER
+    assert scene.places.idle(now=1) == ()
+    found = scene.places.idle(now=2 + IDLE_SECONDS)
+    assert [place.node_id for place in found] == [b"left"]
 
 
 def test_a_handshake_ends_the_oldest_of_the_address_that_has_the_most() -> None:

@@ -198,6 +198,9 @@ class Places:
         evicted = None if is_owner else self._crowding_out(place.subscriber)
         if evicted is None and self.n_entered >= self._limits.connections_max:
             evicted = self._oldest_stranger(self._strangers)
+            if evicted is None and is_owner:
+                self._look_for_former_owners()
+                evicted = self._oldest_stranger(self._strangers)
             if evicted is None:
                 return None, "every place is taken by somebody with a channel"
         (self._owners if is_owner else self._strangers)[place] = None
@@ -212,6 +215,7 @@ class Places:
 
     def idle(self, *, now: float) -> tuple[Place, ...]:
         """Return the strangers that were silent for too long, and need no place."""
+        self._look_for_former_owners()
         found = []
         for place in self._strangers:
             if place.known_heard != (n_heard := place.n_heard()):
@@ -232,6 +236,17 @@ class Places:
                 if sum(place in self._strangers for place in places) >= limit:
                     return oldest
         return None
+
+    def _look_for_former_owners(self) -> None:
+        """Let those be strangers whose channels are over, or whose build came to nothing.
+
+        They stay connected for as long as they like, and would take the places of those who have a
+        channel.
+        """
+        for place in list(self._owners):
+            if self._relation_of(place.node_id) is not Relation.OWNER:
+                del self._owners[place]
+                self._strangers[place] = None
 
     def _oldest_stranger(self, places: Iterable[Place]) -> Place | None:
         """Return who goes first: who wants nothing, then who waits; owners are none of them."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from cromford.channel.terms import HTLCS_MAX
 from cromford.daemon import peers as peers_room
 from cromford.daemon.peers import Peers
 from cromford.ports import ConnectionLost
@@ -240,3 +241,30 @@ def test_a_peer_that_nothing_can_be_sent_to_any_more_is_let_go() -> None:
         return happened
 
     assert asyncio.run(scenario())[-1] == ev.ConnectionClosed(node_id=PEER)
+
+
+def test_what_goes_again_in_many_full_channels_is_no_sign_that_a_peer_does_not_read() -> None:
+    """Once the disk has it all of it leaves at once, before the peer could have read anything.
+
+    Hung up on for that, it would come back to the same, for ever.
+    """
+    n_channels = 8
+    updates = [Leave(factory_pubkey=PEER)] * (2 * HTLCS_MAX + 2)  # Both ways, and two signatures.
+
+    async def scenario() -> Scripted:
+        peers, connection = Peers(lambda _event: None), Scripted()
+        serving = asyncio.create_task(peers.run(connection))
+        async with asyncio.timeout(5):
+            while not peers.n_connected:  # noqa: ASYNC110 - the state watched has no event
+                await asyncio.sleep(0)
+            for message in updates * n_channels:
+                peers.send(PEER, message)
+            for _ in range(len(updates) * n_channels):
+                await asyncio.sleep(0)
+            assert peers.n_connected == 1
+            connection.closing.set()
+            await serving
+        return connection
+
+    heard = asyncio.run(scenario()).heard
+    assert sum(map(len, heard)) == n_channels * len(updates)

@@ -20,7 +20,9 @@ from cromford.protocol import events as ev
 from cromford.wire.messages import Message, decode_message, encode_message
 from cromford.wire.ping import is_ping, is_pong, ping, pong_for
 
-OUTBOX_MESSAGES_MAX: Final = 256  # A peer that does not read is disconnected at this many.
+# A peer that does not read is disconnected at this many. What goes again in a new connection leaves
+# at once: 230 messages for each channel that is full both ways, and a client may have several.
+OUTBOX_MESSAGES_MAX: Final = 4_096
 TOGETHER_SIZE: Final = 16 * 1024  # Bytes that leave together; the message that reaches it is last.
 
 # Of the event loop, for bytes the kernel has: they are read, become a message, and ask for a turn.

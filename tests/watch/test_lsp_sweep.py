@@ -21,7 +21,7 @@ from cromford.regtest.kernel import BlockRefused
 from cromford.regtest.ledger import Ledger
 from cromford.regtest.template import build_block
 from cromford.regtest.verdict import MempoolRefused
-from cromford.watch.feerates import OwnFees
+from cromford.watch.feerates import BELIEVED_SAT_PER_KW, OwnFees
 from cromford.watch.lsp_sweep import (
     FactoryOnChain,
     PublishState,
@@ -404,6 +404,18 @@ def test_a_sweep_pays_the_days_rate_of_ones_own_node() -> None:
     high = OwnFees(mempool_min_sat_per_kw=2_500)
     sweep = Shown(small_tree("dw"), fees=high).sweep("expiry_sweep funding")
     assert sweep.fee_sat == fee_sat_of(vsize=130, feerate_sat_per_kw=5_000)
+
+
+def test_a_sweep_waits_while_its_node_says_what_nobody_should_believe() -> None:
+    """It has no budget: at 1,200 sat/vB the LSP would burn most of what a factory held."""
+    shown = Shown(small_tree("dw"), height=EXPIRY)
+    for estimate in (BELIEVED_SAT_PER_KW + 1, 300_000, 2_500_000):
+        shown.fees = OwnFees(estimates=((144, estimate),))
+        assert shown.actions() == []
+        (left,) = not_worth_its_fee(shown.factory)
+        assert left.name == "funding"
+    shown.fees = OwnFees(estimates=((2, 2_500_000), (144, BELIEVED_SAT_PER_KW)))
+    assert shown.actions() == ["expiry_sweep funding"]
 
 
 def test_on_a_cheap_day_it_still_pays_what_replaces_a_root_that_waits() -> None:

@@ -226,8 +226,8 @@ def _is_due(channel: LandedChannel, height: int) -> bool:
 
 
 def _is_worth_its_fee(channel: LandedChannel, taking: Sweepable) -> bool:
-    fee_sat = taking.input.fee_sat(channel.fees.within(SWEEP_BLOCKS))
-    return taking.input.prevout.amount_sat > fee_sat
+    feerate = channel.fees.day_sat_per_kw
+    return feerate is not None and taking.input.prevout.amount_sat > taking.input.fee_sat(feerate)
 
 
 def _sweep(

@@ -20,6 +20,9 @@ LAST_BLOCKS: Final = 6  # Of a penalty: what is not spent then, the cheater may 
 FALLBACK_SAT_PER_KW: Final = 500  # 2 sat/vB, where the operator names nothing else.
 # 10,000 sat/vB: above it Core's `sendrawtransaction` takes a mistake for one, and refuses.
 MOST_SAT_PER_KW: Final = 2_500_000
+# 1,000 sat/vB: no day was ever so dear, so a node that says more errs. What has a deadline pays it
+# all the same, within its budget; what can wait does.
+BELIEVED_SAT_PER_KW: Final = 250_000
 LOWEST_BLOCKS: Final = 1008  # A week: the most that Core estimates for.
 FLOOR_FACTOR: Final = 2  # Without an estimate, how far above the mempool's minimum.
 
@@ -82,15 +85,26 @@ class OwnFees:
         ).sat_per_kw
 
     @property
+    def day_sat_per_kw(self) -> int | None:
+        """What to pay for what nothing takes away: the rule of `within` for a day.
+
+        None where that is more than anybody should believe. A sweep has no budget but all that it
+        takes, so it waits for a better day, or another node.
+        """
+        feerate = self.within(SWEEP_BLOCKS)
+        return feerate if feerate <= BELIEVED_SAT_PER_KW else None
+
+    @property
     def lowest_sat_per_kw(self) -> int:
         """What to pay for what can wait: the estimate for a week, at least what is relayed at all.
 
         Without that estimate the least that is relayed, and not the rule of `within`, which rather
         pays too much: what nothing takes away waits for the cheapest day, and must not be left
-        behind because a node is young.
+        behind because a node is young, or errs.
         """
         patient = [rate for target, rate in self.estimates if target >= LOWEST_BLOCKS]
-        return max(min(patient, default=0), self.min_relay_sat_per_kw)
+        believed = (rate for rate in patient if rate <= BELIEVED_SAT_PER_KW)
+        return max(min(believed, default=0), self.min_relay_sat_per_kw)
 
 
 def blocks_left(*, deadline_height: int, height: int) -> int:

@@ -24,7 +24,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.factory.tree import TimelockedOutput, Tree
 from cromford.factory.vertices import NodeKind, TreeNode
 from cromford.watch.channel_exit import LeftBehind
-from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
+from cromford.watch.feerates import OwnFees
 from cromford.watch.race import first_height
 from cromford.watch.sweep import BLANK_SIGNATURE, SWEEP_VERSION
 
@@ -214,21 +214,27 @@ def _due(factory: FactoryOnChain) -> Iterator[LspOutput]:
 
 
 def _sweep(factory: FactoryOnChain, output: LspOutput) -> SweepTx | None:
-    """Return what takes an output at today's feerate; None if it would leave less than dust."""
+    """Return what takes an output at today's feerate.
+
+    None if it would leave less than dust, or nobody should believe that feerate.
+    """
     draft = sweep_tx(output, payout_script=factory.payout_script, fee_sat=0)
     fee_sat = _fee_sat(factory.fees, draft)
-    if output.prevout.amount_sat - fee_sat < P2TR_DUST_SAT:
+    if fee_sat is None or output.prevout.amount_sat - fee_sat < P2TR_DUST_SAT:
         return None
     return sweep_tx(output, payout_script=factory.payout_script, fee_sat=fee_sat)
 
 
-def _fee_sat(fees: OwnFees, draft: SweepTx) -> int:
+def _fee_sat(fees: OwnFees, draft: SweepTx) -> int | None:
     """Return the day's rate, and never less than what replaces a waiting transaction of the tree.
 
     A client that comes too late leaves its root in the mempools, perhaps for good. With a child
     that pays more, it wins.
     """
-    own_sat = fee_sat_of(vsize=draft.vsize, feerate_sat_per_kw=fees.within(SWEEP_BLOCKS))
+    feerate = fees.day_sat_per_kw
+    if feerate is None:
+        return None
+    own_sat = fee_sat_of(vsize=draft.vsize, feerate_sat_per_kw=feerate)
     rival = rival_of(draft)
     if rival is None:
         return own_sat

@@ -16,7 +16,7 @@ from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut, vsize_of
 from cromford.factory.leaf import Leaf
 from cromford.factory.poison import Poison
 from cromford.watch.channel_exit import LeftBehind
-from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
+from cromford.watch.feerates import OwnFees
 from cromford.watch.sweep import BLANK_SIGNATURE, SWEEP_VERSION
 
 SWEEP_NAME: Final = "poison_sweep"
@@ -163,9 +163,9 @@ def sweep_of(
     Returns:
         The transaction; None if there is nothing to take that is worth its fee.
     """
-    feerate = fees.within(SWEEP_BLOCKS)
+    feerate = fees.day_sat_per_kw
     worth = [one for one in _unspent(poisons, spends, heights) if _is_worth_it(one, feerate)]
-    if not worth:
+    if not worth or feerate is None:
         return None
     draft = _payout(worth, payout_script, fee_sat=0)
     fee_sat = fee_sat_of(vsize=draft.vsize, feerate_sat_per_kw=feerate)
@@ -182,7 +182,7 @@ def left_behind(
     fees: OwnFees,
 ) -> tuple[LeftBehind, ...]:
     """Return the client's outputs of poisons in blocks that are not worth their fee today."""
-    feerate = fees.within(SWEEP_BLOCKS)
+    feerate = fees.day_sat_per_kw
     return tuple(
         LeftBehind(name=one.name, outpoint=one.own_outpoint, amount_sat=one.own_sat)
         for one in _unspent(poisons, spends, heights)
@@ -202,7 +202,9 @@ def _unspent(
     ]
 
 
-def _is_worth_it(one: SignedPoison, feerate_sat_per_kw: int) -> bool:
+def _is_worth_it(one: SignedPoison, feerate_sat_per_kw: int | None) -> bool:
+    if feerate_sat_per_kw is None:
+        return False
     vsize = vsize_of(P2TR_INPUT_WEIGHT)
     return one.own_sat > fee_sat_of(vsize=vsize, feerate_sat_per_kw=feerate_sat_per_kw)
 

@@ -16,6 +16,7 @@ import pytest
 
 from cromford.daemon.health import checked
 from cromford.daemon.supervisor import Supervisor, status_line
+from cromford.ports import StoreFailed, StoreFull
 from cromford.regtest.node import RegtestNode
 
 PID = 4711
@@ -112,6 +113,32 @@ def test_a_watchdog_hears_nothing_while_the_disk_does_not_answer(listening: List
             await asyncio.sleep(0.02)
 
     asyncio.run(main())
+    assert [listening.hear(), listening.hear()] == [
+        "READY=1\nSTATUS=fine",
+        "STOPPING=1\nSTATUS=stopping",
+    ]
+
+
+def test_why_a_write_failed_is_told_by_whoever_wrote_with_a_watchdog_too(
+    listening: Listening,
+) -> None:
+    """A full disk would be told as a store that cannot be used, with the remedy for that."""
+    environment = {"NOTIFY_SOCKET": listening.name, "WATCHDOG_USEC": "2000"}
+
+    async def main() -> None:
+        failed = asyncio.Event()
+
+        async def never_durable() -> None:
+            failed.set()
+            raise StoreFailed("it will never be")
+
+        async with Supervisor(environment, pid=PID).told(lambda: "fine", never_durable):
+            await failed.wait()
+            await asyncio.sleep(0.02)
+        raise StoreFull("what the daemon ends with")
+
+    with pytest.raises(StoreFull):
+        asyncio.run(main())
     assert [listening.hear(), listening.hear()] == [
         "READY=1\nSTATUS=fine",
         "STOPPING=1\nSTATUS=stopping",

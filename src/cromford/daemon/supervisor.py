@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import Final
 
 from cromford.daemon.health import Check, Probed, readiness
+from cromford.ports import StoreFailed
 
 ADDRESS: Final = "NOTIFY_SOCKET"
 WATCHDOG_MICROSECONDS: Final = "WATCHDOG_USEC"
@@ -94,7 +95,10 @@ class Supervisor:
             pause = min(pause, self.watchdog_seconds / BEATS)
         while True:
             if self.watchdog_seconds is not None:
-                await settled()
+                try:
+                    await settled()
+                except StoreFailed:
+                    return  # Whoever wrote ends the daemon, and says why.
                 self.tell("WATCHDOG=1")
             await asyncio.sleep(pause)
             if (now := status()) != said:

@@ -253,6 +253,10 @@ class StoreReadOnly(StoreFailed):
     """The journal, or its directory, may be read and not be written."""
 
 
+class DiskFailed(StoreFailed):
+    """The disk, or what leads to it, failed as the journal was read or written."""
+
+
 class StoreDamaged(StoreFailed):
     """What the journal holds is not what was written to it."""
 

@@ -103,6 +103,22 @@ def test_a_data_directory_that_is_mounted_read_only_says_so_and_is_as_before(
     assert (home / JOURNAL_NAME).read_bytes() == before
 
 
+@pytest.mark.parametrize("role", RUN)
+def test_a_disk_that_fails_is_told_as_that_and_not_as_a_wrong_data_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    begin(tmp_path / REGTEST.name, role, PHRASE)
+
+    def fail(_journal: Journal, _expected: object) -> None:
+        raise apsw.IOError("disk I/O error")
+
+    monkeypatch.setattr(Journal, "_check_health", fail)
+    exit_code, code, message, remedy, is_retryable = starter(tmp_path, monkeypatch)(role)
+    assert (exit_code, code, is_retryable) == (1, "disk_failed", True)
+    assert message.endswith(f"{JOURNAL_NAME}: disk I/O error")
+    assert f"cromford {role} backup restore" in remedy
+
+
 NEWER = {
     "the schema": (
         f"PRAGMA user_version = {SCHEMA_VERSION + 1}",

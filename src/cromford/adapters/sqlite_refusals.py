@@ -4,7 +4,7 @@ import errno
 
 import apsw
 
-from cromford.ports import StoreFailed, StoreFull, StoreReadOnly
+from cromford.ports import DiskFailed, StoreFailed, StoreFull, StoreReadOnly
 
 
 def kind_of(error: BaseException, number: int | None) -> type[StoreFailed]:
@@ -13,4 +13,6 @@ def kind_of(error: BaseException, number: int | None) -> type[StoreFailed]:
         return StoreFull
     if isinstance(error, apsw.ReadOnlyError) or number in {errno.EROFS, errno.EACCES, errno.EPERM}:
         return StoreReadOnly
+    if isinstance(error, apsw.IOError) or number == errno.EIO:
+        return DiskFailed
     return StoreFailed

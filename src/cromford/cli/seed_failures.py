@@ -22,6 +22,7 @@ from cromford.daemon.home import (
 from cromford.daemon.pairing import ForeignJournal, ForeignSeed, SeedMissing, SeedUnnamed
 from cromford.daemon.seed_file import BadSeed, NotEncrypted, WrongPassphrase
 from cromford.ports import (
+    DiskFailed,
     StoreDamaged,
     StoreFailed,
     StoreFull,
@@ -111,6 +112,16 @@ def _journal_failure(role: str, error: Exception) -> CommandFailed:
             return disk_full(error)
         case StoreReadOnly():
             return store_read_only(error)
+        case DiskFailed():
+            return CommandFailed(
+                "disk_failed",
+                str(error),
+                retryable=True,
+                remediation="See what the system says of that disk (`dmesg`), or of the network to "
+                "it. Start again once it is well; if it will not be, put the replica or the newest "
+                "backup into a data directory on another one, see "
+                f"`cromford {role} backup restore`.",
+            )
         case StoreTooNew() | NewerRecord():
             return CommandFailed(
                 "store_too_new",

@@ -1,5 +1,7 @@
 """Payments to somebody whose channel is full wait for room in it, and not for ever."""
 
+from typing import Any
+
 import pytest
 from tests.protocol.paying_clients import (
     balance,
@@ -12,8 +14,13 @@ from tests.protocol.paying_clients import (
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
+from cromford.channel.messages import UpdateAdd
 from cromford.protocol import events as ev
+from cromford.protocol.channels import finish, forwarding
 from cromford.protocol.channels.finish import NOT_DELIVERED
+from cromford.protocol.channels.payments import prepare_offer
+from cromford.protocol.journal.link import Link
+from cromford.protocol.turn import AnyTurn
 
 FIRST_MSAT = 30_000_000
 
@@ -97,3 +104,73 @@ def test_what_waits_for_the_payee_to_have_less_goes_on_when_it_has_paid(pump: Pu
     assert pay(pump, bob, carol, 2_000_000).status == "paid"
     assert book(alice).payments[request.payment_hash].status == "paid"
     assert balance(bob).own_msat == room_msat - 2_000_000 - 3_000 + 1_000_000
+
+
+def asked_for(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return where the amounts are noted that a payee's channel is asked to carry, in msat."""
+    asked: list[int] = []
+
+    def noted(turn: AnyTurn, link: Link, *, amount_msat: int, **about: Any) -> UpdateAdd:
+        asked.append(amount_msat)
+        return prepare_offer(turn, link, amount_msat=amount_msat, **about)
+
+    monkeypatch.setattr(forwarding, "prepare_offer", noted)
+    return asked
+
+
+def hear_next_of(pump: Pump, client: PumpNode) -> None:
+    """Deliver the next that a client says, and all that it was told before."""
+    while True:
+        letter = pump.wire.popleft()
+        pump.tell(letter.receiver, letter.sender, letter.message)
+        if letter.sender is client:
+            return
+
+
+def test_what_cannot_fit_is_not_asked_for_at_each_word_of_its_payee(
+    pump: Pump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each word would cost what all that waits does: a few clients could keep an LSP busy so."""
+    alice, bob, carol = pump.clients
+    requests = held_by_a_full_channel(pump, *([alice, carol] * 5))
+    asked = asked_for(monkeypatch)
+    for _ in range(2):  # A revocation, and a signature: nothing has left the channel yet.
+        hear_next_of(pump, bob)
+        assert not asked
+    pump.run()
+    assert all(book(bob).invoices[request.payment_hash].paid_by for request in requests)
+    # Now there are places, and little room for amounts.
+    room_msat = balance(bob).receivable_msat
+    assert pay(pump, pump.lsp, bob, room_msat - 1_500_000).status == "paid"
+    small, large = (make_invoice(pump, bob, amount) for amount in (1_000_000, 2_000_000))
+    for payer, request in ((alice, large), (carol, large), (alice, small)):
+        pump.handle(payer, request)
+    pump.disconnect(bob)
+    pump.run()
+    pump.connect(bob)
+    asked.clear()
+    pump.run()
+    assert set(asked) == {1_000_000}
+    assert book(alice).payments[small.payment_hash].status == "paid"
+
+
+def test_what_is_refused_again_and_again_is_not_asked_for_without_end(
+    pump: Pump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its amount it could fit: nobody knows why the channel refuses it before it is asked."""
+    alice, bob, carol = pump.clients
+    for _ in range(8):  # Of what has no output a channel carries 5,000 sat.
+        pump.handle(pump.lsp, make_invoice(pump, bob, 600_000))
+    for payer in [alice, carol] * 3:
+        pump.handle(payer, make_invoice(pump, bob, 600_000))
+        run_without(pump, bob)
+    held = [*book(pump.lsp).held.values()]
+    assert len(held) == 6
+    assert all("max_dust_htlc_exposure_msat" in one.reason for one in held)
+    monkeypatch.setattr(finish, "VAIN_MAX", 1)
+    asked = asked_for(monkeypatch)
+    hear_next_of(pump, bob)
+    assert 0 < len(asked) < len(held), "in each decision one"
+    pump.run()
+    assert not book(pump.lsp).held
+    assert balance(bob).own_msat == 14 * 600_000

@@ -11,7 +11,7 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.changed import changed
 from cromford.effects import LookUpSpenders
 from cromford.protocol.channels.coins import n_needing_coins
-from cromford.protocol.channels.forwarding import AWAY, waiting_msat
+from cromford.protocol.channels.forwarding import AWAY, room_msat, waiting_msat
 from cromford.protocol.channels.lsp import obstacle
 from cromford.protocol.facts import Facts, Lacking
 from cromford.protocol.faults import Rejected
@@ -116,9 +116,13 @@ class Round:
 
     def book_now(self, number: int) -> Book:
         """Return a factory's channels after all that was remembered so far; it needs no turn."""
+        return self.factory_now(number).book
+
+    def factory_now(self, number: int) -> Factory:
+        """Return a factory after all that was remembered so far; it needs no turn."""
         turn = self._turns.get(factory_stream(number))
         factory: Factory = self._state.factories[number] if turn is None else turn.state
-        return factory.book
+        return factory
 
     def busy(self) -> list[int]:
         """Return the factories in memory that are not at rest: every HTLC under way is in one."""
@@ -327,6 +331,16 @@ class _Desk:
             for number in sorted(self._round.before.holding)
         )
         return max(amounts, default=0)
+
+    def room_msat(self, node_id: bytes) -> int:
+        round_, most_msat = self._round, 0
+        for stream in self.streams_of(node_id):
+            number = factory_number(stream)
+            if number is None or number not in round_.before.factories:
+                continue  # Of one that sleeps nobody is here.
+            if round_.goes_on(stream):
+                most_msat = max(most_msat, room_msat(round_.factory_now(number), node_id))
+        return most_msat
 
     def obstacle(
         self,

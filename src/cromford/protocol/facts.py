@@ -62,6 +62,12 @@ class Directory(Protocol):
     def waiting_msat(self, node_id: bytes, payment_hash: bytes) -> int:
         """Return what a payment brings a client that waits for it here; 0 if none does."""
 
+    def room_msat(self, node_id: bytes) -> int:
+        """Return what no HTLC may be larger than that a client could be offered now; 0 for none.
+
+        It may be refused one that is smaller; one that is larger it is.
+        """
+
     def obstacle(
         self,
         stream: str,
@@ -111,6 +117,9 @@ class _Nowhere:
         return SalePrice()
 
     def waiting_msat(self, node_id: bytes, payment_hash: bytes) -> int:  # noqa: ARG002 - nor paid
+        return 0
+
+    def room_msat(self, node_id: bytes) -> int:  # noqa: ARG002 - nor to be paid
         return 0
 
     def obstacle(

@@ -10,12 +10,15 @@ from cromford.protocol.channels.payments import give_back, take
 from cromford.protocol.channels.signing import sign_if_due
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import HtlcKey
+from cromford.protocol.journal.encoding import delivery_of
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn
 
 # All that a payer hears about a payee. It may be tried again: most reasons pass.
 NOT_DELIVERED: Final = Failure.TEMPORARY_CHANNEL_FAILURE
+# Of HTLCs that wait for one payee, and that are refused by it once more, in one decision.
+VAIN_MAX: Final = 32
 
 Answer = Callable[[AnyTurn, Link, LiveHtlc], None]
 
@@ -38,42 +41,66 @@ def finish(
         payees: Those whose channels changed elsewhere, and may have room now.
     """
     waiting = sorted(turn.book.arrived)
-    if takes_up_held or turn.first(cr.ChannelReestablished) is not None:
-        # A channel came back: what is held may find its payee.
-        waiting += sorted(key for key in turn.book.held if key not in turn.book.released)
+    back = turn.first(cr.ChannelReestablished)
+    if takes_up_held or back is not None:
+        # A payer's channel came back: what it offered may find its payee. What waits for a payee
+        # whose channel did is asked for below.
+        waiting += sorted(
+            key
+            for key in turn.book.held
+            if (takes_up_held or (back is not None and key[0] == back.channel_id))
+            and key not in turn.book.released
+        )
     for key in waiting:
         _answer(turn, key, answer)
     for key in sorted(turn.book.resolved):
         _pass_back(turn, key)
-    for key in _held_for_touched(turn, payees):
-        _answer(turn, key, answer)
+    if turn.book.held_for:
+        here = (turn.link(channel_id).node_id for channel_id in turn.touched)
+        for payee in dict.fromkeys((*here, *payees)):
+            _ask_again(turn, payee, answer)
     for channel_id in sorted(turn.book.links) if takes_up_held else turn.touched:
         sign_if_due(turn, turn.link(channel_id))
 
 
-def _held_for_touched(turn: AnyTurn, elsewhere: Collection[bytes]) -> list[HtlcKey]:
-    """Return what waits for payees whose channels changed: they may have room for it now.
+def _ask_again(turn: AnyTurn, payee: bytes, answer: Answer) -> None:
+    """Take up what waits for a payee whose channels changed: they may have room for it now.
 
     Otherwise whoever fills a payee's channel for a moment would stop, for a whole hold, all that is
-    paid to it in that moment. Who waits longest comes first.
+    paid to it in that moment. Who waits longest comes first. What cannot fit is not asked for: each
+    word of the payee would cost what all that waits for it does.
     """
-    if not turn.book.held_for:
-        return []
-    here = (turn.link(channel_id).node_id for channel_id in turn.touched)
-    payees = dict.fromkeys((*here, *elsewhere))
-    return [
-        key
-        for payee in payees
-        for key in turn.book.held_for.get(payee, ())
-        if key not in turn.book.released
-    ]
+    held = turn.book.held_for.get(payee, ())
+    room_msat = turn.facts.directory.room_msat(payee) if held else 0
+    n_vain = 0
+    for key in held:
+        if not room_msat or n_vain == VAIN_MAX:
+            return
+        if key in turn.book.released or (found := _answerable(turn, key)) is None:
+            continue
+        delivery = delivery_of(found[1].payload)
+        if delivery is not None and delivery.amount_msat > room_msat:
+            continue
+        answer(turn, *found)
+        if key in turn.book.held:
+            n_vain += 1
+        else:
+            room_msat = turn.facts.directory.room_msat(payee)
 
 
 def _answer(turn: AnyTurn, key: HtlcKey, answer: Answer) -> None:
+    found = _answerable(turn, key)
+    if found is not None:
+        answer(turn, *found)
+
+
+def _answerable(turn: AnyTurn, key: HtlcKey) -> tuple[Link, LiveHtlc] | None:
+    """Return an HTLC that may be answered in its channel now, with that; None if it may not."""
     link = turn.link(key[0])
     live = link.incoming(key[1])
-    if link.is_open and live is not None and not stands_still(link, turn.chain):
-        answer(turn, link, live)
+    if live is None or not link.is_open or stands_still(link, turn.chain):
+        return None
+    return link, live
 
 
 def _pass_back(turn: AnyTurn, key: HtlcKey) -> None:

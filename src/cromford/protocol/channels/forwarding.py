@@ -16,6 +16,7 @@ from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import is_overexposed
 from cromford.channel.messages import UpdateAdd
 from cromford.channel.stage import LiveHtlc
+from cromford.protocol.channels.balances import offerable_msat
 from cromford.protocol.channels.close_rules import is_beyond_close
 from cromford.protocol.channels.coins import lacks_coin
 from cromford.protocol.channels.htlc_rules import (
@@ -267,6 +268,20 @@ def waiting_msat(book: Book, payee: bytes, payment_hash: bytes) -> int:
         delivery = delivery_of(live.payload)
         return 0 if delivery is None else delivery.amount_msat
     return 0
+
+
+def room_msat(factory: Factory, payee: bytes) -> int:
+    """Return what no HTLC may be larger than that a client could be offered in a factory.
+
+    What we may keep of a payment makes it smaller than it came.
+    """
+    most_msat = 0
+    for link in factory.book.links_with(payee):
+        if link.is_open:
+            kept = [due.price_msat for due in factory.skims.values() if due.client == link.client]
+            offerable = offerable_msat(link.state, link.me)
+            most_msat = max(most_msat, offerable + max(kept, default=0) if offerable else 0)
+    return most_msat
 
 
 def _skimmed_msat(turn: AnyTurn, link: Link, payment_hash: bytes) -> int | None:

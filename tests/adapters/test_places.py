@@ -2,6 +2,7 @@
 
 import pytest
 
+from cromford.adapters import places
 from cromford.adapters.places import (
     CONNECTIONS_MAX,
     HANDSHAKES_BURST_PER_PLACE,
@@ -104,6 +105,23 @@ def test_strangers_that_had_a_channel_take_strangers_places() -> None:
     evicted = scene.enter("new")
     assert evicted is not None
     assert evicted.node_id == b"left"
+
+
+def test_those_who_came_with_a_channel_are_asked_for_it_by_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(places, "FORMER_OWNERS_AT_ONCE", 2)
+    scene = Scene(strangers_max=5, per_address_max=1)
+    names = [f"owner {n}" for n in range(5)]
+    for name in names:
+        scene.relation[name.encode()] = Relation.OWNER
+        scene.enter(name)
+    scene.relation[b"owner 4"] = Relation.STRANGER
+    for n_passes in range(3):
+        scene.places.idle(now=1 + n_passes)
+    evicted = scene.enter("new")
+    assert evicted is not None
+    assert evicted.node_id == b"owner 4"
 
 
 def test_who_had_a_channel_and_is_silent_makes_room_like_any_stranger() -> None:

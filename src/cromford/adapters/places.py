@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from ipaddress import IPv6Address, IPv6Network, ip_address
+from itertools import islice
 from typing import Final
 
 from cromford.allowance import Allowance, Allowances, Rate
@@ -38,6 +39,8 @@ HANDSHAKES_PER_SECOND_PER_PLACE: Final = 1 / 16
 # as there are places, when everybody comes back after a restart, and then 3 % of a core.
 # However few places an operator gives: who has a channel may come from an address never seen.
 KNOCKS: Final = Rate(burst=CONNECTIONS_MAX, per_second=32)
+# Of those who came with a channel, how many are asked at once whether they still have one.
+FORMER_OWNERS_AT_ONCE: Final = 128
 ADDRESSES_MAX: Final = 4096  # Of more, those that came longest ago are forgotten.
 # Each return of somebody known is written to the journal. A client whose line breaks at once comes
 # back every 15 seconds at the least, on average, once its pauses have grown.
@@ -238,15 +241,15 @@ class Places:
         return None
 
     def _look_for_former_owners(self) -> None:
-        """Let those be strangers whose channels are over, or whose build came to nothing.
+        """Let those be strangers whose channels are over, or whose build came to nothing: by turns.
 
         They stay connected for as long as they like, and would take the places of those who have a
         channel.
         """
-        for place in list(self._owners):
-            if self._relation_of(place.node_id) is not Relation.OWNER:
-                del self._owners[place]
-                self._strangers[place] = None
+        for place in list(islice(self._owners, FORMER_OWNERS_AT_ONCE)):
+            del self._owners[place]
+            is_owner = self._relation_of(place.node_id) is Relation.OWNER
+            (self._owners if is_owner else self._strangers)[place] = None
 
     def _oldest_stranger(self, places: Iterable[Place]) -> Place | None:
         """Return who goes first: who wants nothing, then who waits; owners are none of them."""

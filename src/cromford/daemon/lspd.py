@@ -51,6 +51,7 @@ from cromford.daemon.lookups import LspLookup
 from cromford.daemon.metrics import Sample
 from cromford.daemon.options import LspOptions
 from cromford.daemon.parts import LspParts, read_label
+from cromford.daemon.seats import Seats
 from cromford.daemon.serving import SHARED_PARAMS
 from cromford.daemon.shell import Daemon
 from cromford.daemon.signing import draw
@@ -155,6 +156,7 @@ class LspDaemon(Daemon[LspState]):
             )
 
         self._limits = possible_limits(options.limits)
+        self._has_seat = Seats(lambda: self.state)
         super().__init__(
             role=LSP_ROLE,
             options=options,
@@ -270,9 +272,6 @@ class LspDaemon(Daemon[LspState]):
                 _log.info("keys_forgotten clients=%d", n_forgotten)
         if self.handed_over_keys.problem:
             _log.error("keys_damaged problem=%s", self.handed_over_keys.problem)
-
-    def _has_seat(self, node_id: bytes) -> bool:
-        return self.state.has_seat(node_id)
 
     def _relation_of(self, node_id: bytes) -> Relation:
         if self._has_seat(node_id):

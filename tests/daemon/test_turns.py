@@ -480,6 +480,65 @@ def test_what_has_arrived_before_a_deadline_is_heard_before_it_is_reached(due: D
     run(scenario())
 
 
+def test_deadlines_that_come_together_hear_together() -> None:
+    """Each hears everybody: those of many clients that went at once would take all turns."""
+    n_heard = 0
+    missed = [Due("factory:1", fx.RevocationDeadline(channel_id=bytes([n]) * 32)) for n in range(9)]
+
+    async def scenario() -> None:
+        timing: Timing
+
+        async def heard() -> None:
+            nonlocal n_heard
+            n_heard += 1
+            if n_heard == 1:
+                for due in missed[5:]:  # Meanwhile the time of others is over.
+                    timing.deadlines.set(due, 0.0)
+                await asyncio.sleep(0.01)
+                timing.deadlines.clear(missed[0])
+
+        timing = Timing(heard)
+        for due in missed[:5]:
+            timing.deadlines.set(due, 0.0)
+        while len(timing.told) < 8:  # noqa: ASYNC110 - the state watched has no event
+            await asyncio.sleep(0)
+        assert timing.told == missed[1:]
+        (task,) = timing.tasks
+        await task
+        timing.deadlines.set(CEREMONY, 0.0)
+        await wait_until_told(timing, CEREMONY)
+
+    run(scenario())
+    assert n_heard == 3
+
+
+async def wait_until_told(timing: Timing, due: Due) -> None:
+    while timing.told[-1] != due:  # noqa: ASYNC110 - the state watched has no event
+        await asyncio.sleep(0)
+
+
+def test_whoever_says_something_all_the_time_holds_no_deadline_up() -> None:
+    hearing = Hearing()
+    talkers = [bytes([2]) + bytes([n]) * 32 for n in range(4, 9)]
+    hearing.budgets = Budgets(lambda _node_id: True)
+    hearing.peers = Peers(hearing.post, clock=hearing.read, pause=hearing.clock.pause)
+
+    async def scenario() -> None:
+        lines = [Line(name, 10**6, ends=False) for name in talkers]
+        serving = [asyncio.create_task(hearing.peers.run(line)) for line in lines]
+        while not hearing.order:  # noqa: ASYNC110 - the state watched has no event
+            await asyncio.sleep(0)
+        hearing.order.clear()
+        await hearing.peers.heard()
+        for name in talkers:
+            assert 2 * HTLCS_MAX < hearing.order.count(name) < 3 * HTLCS_MAX
+        for task in serving:
+            task.cancel()
+        await asyncio.wait(serving)
+
+    run(scenario())
+
+
 def test_all_that_somebody_with_a_channel_has_said_is_heard_first() -> None:
     hearing = Hearing()
 

@@ -69,6 +69,8 @@ class Deadlines:
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._left = left
         self._pending: dict[Due, _Pending] = {}
+        self._late: list[tuple[Due, _Pending]] = []  # Once all that has arrived is heard.
+        self._is_hearing = False
         self._lost_seconds = 0.0
         self._beat: asyncio.TimerHandle | None = None
         self._beat_due = 0.0
@@ -144,14 +146,28 @@ class Deadlines:
         if lost_seconds > 0:
             self._run(due, pending, lost_seconds)
         else:
-            self._spawn(self._reach(due, pending))
+            self._late.append((due, pending))
+            if not self._is_hearing:
+                self._is_hearing = True
+                self._spawn(self._reach_late())
 
-    async def _reach(self, due: Due, pending: _Pending) -> None:
-        await self._heard()
-        # What was heard may have cleared it, or begun another step.
-        if self._pending.get(due) is pending:
-            del self._pending[due]
-            self._reached(due)
+    async def _reach_late(self) -> None:
+        """Reach deadlines once all is heard that has arrived: together, for each hears everybody.
+
+        Each for itself, those of a thousand clients that went at once would take as many turns of
+        everybody else's.
+        """
+        try:
+            while self._late:
+                late, self._late = self._late, []
+                await self._heard()
+                for due, pending in late:
+                    # What was heard may have cleared it, or begun another step.
+                    if self._pending.get(due) is pending:
+                        del self._pending[due]
+                        self._reached(due)
+        finally:
+            self._is_hearing = False
 
 
 def _is_of_answer(due: Due) -> bool:

@@ -27,8 +27,9 @@ TOGETHER_SIZE: Final = 16 * 1024  # Bytes that leave together; the message that 
 
 # Of the event loop, for bytes the kernel has: they are read, become a message, and ask for a turn.
 TURNS_TO_READ: Final = 5
-# More than the messages of a ceremony's step, and few enough that nobody holds a deadline up.
-HEARD_TURNS_MAX: Final = 2_000
+# In each everybody who waits is heard once. More than what one says at once in a full channel, and
+# few enough that nobody who says something all the time holds a deadline up.
+HEARD_ROUNDS_MAX: Final = 256
 
 CONTESTED_HINT: Final = "two daemons have this name, and each throws out the other"
 
@@ -198,7 +199,7 @@ class Peers:
         """
         for _ in range(TURNS_TO_READ):
             await asyncio.sleep(0)
-        for _ in range(HEARD_TURNS_MAX):
+        for _ in range(HEARD_ROUNDS_MAX):
             if not any(
                 peer.waits_for_us and not self._is_stranger(node_id)
                 for node_id, peer in self._peers.items()

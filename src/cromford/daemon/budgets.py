@@ -112,9 +112,10 @@ class Budgets:
             since: Since when it waited; None if it did not.
         """
         cost_ms, kind = work_ms(data), _type_of(data)
-        for one in self._work_of(node_id, now, is_owner=self.is_owner(node_id)):
+        is_owner = self.is_owner(node_id)
+        for one in self._work_of(node_id, now, is_owner=is_owner):
             one.charge(cost_ms, now=now)
-        if kind == _ADD_TYPE and since is not None and now > since:
+        if is_owner and kind == _ADD_TYPE and since is not None and now > since:
             self._waited.note(node_id, (self._waited.get(node_id) or 0.0) + now - since)
         elif kind == _REVOCATION_TYPE and node_id in self._waited:
             self._waited.note(node_id, 0.0)

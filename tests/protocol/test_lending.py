@@ -36,6 +36,7 @@ from cromford.protocol.journal.streams import HOUSE
 from cromford.protocol.lobby.lending import lend
 from cromford.protocol.turn import Turn
 from cromford.wallet.account import RECEIVE
+from cromford.wallet.coins import Wallet, WalletCoin
 from cromford.watch.bumping import Bumping, Family, PublishWith, next_move
 from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.wire import messages as m
@@ -252,6 +253,43 @@ def test_of_those_who_wait_the_one_that_hurries_most_gets_the_next_coin() -> Non
     (lent,) = (entry.record for entry in turn.decision.entries)
     assert isinstance(lent, xr.CoinsLent)
     assert wanted[OutPoint.parse(lent.outpoint)].feerate_sat_per_kw == 5_000
+
+
+@pytest.mark.parametrize(("coins_sat", "n_looks"), [((), 1), ((600, 700), 1), ((50_000,), 2)])
+def test_where_no_coin_helps_anybody_not_everybody_who_waits_is_asked(
+    monkeypatch: pytest.MonkeyPatch, coins_sat: tuple[int, ...], n_looks: int
+) -> None:
+    """When all clients leave at once hundreds wait, and each letter of theirs begins with this."""
+    pump, _ = scene()
+    spend_all(pump)
+    fund(pump, pump.lsp, *coins_sat)
+    wanted = {
+        OutPoint(txid=Txid(bytes([number]) * 32), vout=0): CoinsWanted(
+            stream=pump.factory.stream, needed_sat=40_000, feerate_sat_per_kw=5_000
+        )
+        for number in range(50)
+    }
+    house = changed(pump.lsp.state.house, coins_wanted=Map(wanted))
+    facts = replace(FRESH, fees=OwnFees(estimates=((SWEEP_BLOCKS, 10_000),)))
+    turn = Turn(house, apply_to_house, facts, stream=HOUSE)
+    looks: list[int] = []
+    free, chosen = Wallet.free, Wallet.purse_coins
+
+    def noted_free(wallet: Wallet, tip_height: int) -> tuple[WalletCoin, ...]:
+        looks.append(tip_height)
+        return free(wallet, tip_height)
+
+    asked: list[int] = []
+
+    def noted(wallet: Wallet, needed_sat: int, **about: Any) -> tuple[WalletCoin, ...]:
+        asked.append(needed_sat)
+        return chosen(wallet, needed_sat, **about)
+
+    monkeypatch.setattr(Wallet, "free", noted_free)
+    monkeypatch.setattr(Wallet, "purse_coins", noted)
+    lend(turn)
+    assert len(turn.decision.entries) == len(asked) == n_looks - 1
+    assert len(looks) == n_looks
 
 
 @pytest.mark.parametrize("then", ["a coin comes", "none is needed any more"])

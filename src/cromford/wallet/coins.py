@@ -378,9 +378,9 @@ class Wallet:
         self,
         needed_sat: int,
         *,
+        free: Sequence[WalletCoin],
         held_sat: int,
         n_most: int,
-        tip_height: int,
         input_sat: int = 0,
         above_sat: int = 0,
     ) -> tuple[WalletCoin, ...]:
@@ -391,14 +391,13 @@ class Wallet:
 
         Args:
             needed_sat: The sum.
+            free: The free coins, largest first.
             held_sat: What is set aside for it already.
             n_most: The most coins.
-            tip_height: The height of the chain's tip.
             input_sat: What each coin after the first costs, an input more: one that holds no more
                 brings nothing.
             above_sat: What a coin holds more than, to have a place beside those that are held.
         """
-        free = self.free(tip_height)
         enough = [coin for coin in free if coin.txout.amount_sat >= needed_sat]
         if enough:
             return (enough[-1],)

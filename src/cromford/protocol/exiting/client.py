@@ -279,7 +279,7 @@ def _lend(turn: Turn[ClientState], need: Need) -> None:
         need.needed_sat,
         held_sat=need.held_sat,
         n_most=N_COINS_MAX,
-        tip_height=turn.height,
+        free=state.wallet.free(turn.height),
         input_sat=need.input_sat,
         above_sat=least_of_use_sat(need.coins),
     )

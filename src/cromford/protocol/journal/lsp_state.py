@@ -4,9 +4,10 @@ Each is the fold of a stream of its own. Decisions are made about one of them at
 mail is delivered, and where people look, are they seen together.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, Final
 
 from immutables import Map
@@ -15,7 +16,8 @@ from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.changed import changed
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.book import Book, HtlcKey
+from cromford.protocol.journal.book import Book, Forward, HtlcKey
+from cromford.protocol.journal.book_fold import FORWARDS_KEPT_MAX
 from cromford.protocol.journal.entries import FactoryEntry
 from cromford.protocol.journal.factory import Factory, apply_to_factory, new_factory
 from cromford.protocol.journal.house import House, new_house
@@ -227,7 +229,8 @@ class LspState:
         """All channels and payments in memory; what was earned and forwarded, of all factories.
 
         A payment is what became of it where the house ordered it last, and numbered as the house
-        ordered it; finished forwards follow one another by factory.
+        ordered it; finished forwards follow one another by factory, and are no more than one
+        factory's may be.
         """
         factories = [*self.all_factories()]
         books = [factory.book for factory in factories]
@@ -256,13 +259,14 @@ class LspState:
             }
         )
         resting = self.resting
-        finished = [forward for book in books for _, forward in sorted(book.finished.items())]
+        n_finished = resting.n_finished + sum(book.n_finished for book in books)
+        newest = islice(_newest_first(books), FORWARDS_KEPT_MAX)
         return Book(
             **merged,
             by_node=Map(by_node),
             held_for=Map(held_for),
-            finished=Map(dict(enumerate(finished))),
-            n_finished=resting.n_finished + sum(book.n_finished for book in books),
+            finished=Map({n_finished - n: forward for n, forward in enumerate(newest, start=1)}),
+            n_finished=n_finished,
             earned_msat=resting.earned_msat + sum(book.earned_msat for book in books),
         )
 
@@ -297,6 +301,13 @@ class LspState:
             for factory in self.all_factories()
             for client in factory.exits
         )
+
+
+def _newest_first(books: Sequence[Book]) -> Iterator[Forward]:
+    """Yield what is finished in books, the last book's first, and in each the newest first."""
+    for book in reversed(books):
+        for number in range(book.n_finished - 1, book.n_finished - len(book.finished) - 1, -1):
+            yield book.finished[number]
 
 
 class Sleepers(Mapping[int, Asleep]):

@@ -27,7 +27,9 @@ from tests.protocol.test_superseded import PENALTY_SAT, SWEEP_SAT, poisoned_sat
 from tests.protocol.unanswered import remove_blocks
 
 from cromford.bitcoin.tx import Tx
+from cromford.daemon.views import client as client_views
 from cromford.protocol import events as ev
+from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
 
@@ -94,6 +96,32 @@ def test_a_replaced_state_in_the_place_of_the_newest_is_taken_apart() -> None:
     pump.mine(30)
     assert wallet_sat(pump.lsp) <= before
     assert spender_of(pump, stock_outpoint(done, 0)) is not None, "the clients', by the poison"
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_next_state_may_come_by_a_reorganisation_after_its_advance_is_over(
+    *, leaves: bool
+) -> None:
+    """The LSP alone has its signature. What the clients had signed of it ended six blocks deep."""
+    pump, done = sold(Step.DONE)
+    due = {client: balance(client).own_msat // 1000 for client in pump.clients}
+    for client in pump.clients:
+        pump.disconnect(client)
+        if leaves:
+            asked = ev.ExitRequested(attempt_id=pump.held(client).attempt_id)
+            pump.handle(client, asked)
+    bring_on_chain(pump, done, 0)
+    look_again(pump)
+    pump.mine(7)
+    assert all(len(told(client, ar.AdvanceEnded)) == 1 for client in pump.clients)
+    swap(pump, done, 1, landed=0)
+    for client in pump.clients:
+        on_chain = client_views.published(client.state, pump.held(client))
+        assert on_chain == ["kickoff_root", "state_root v1"]
+        pump.restart(client)
+    pump.mine(20)
+    for client, due_sat in due.items():
+        assert due_sat - EXIT_SAT < wallet_sat(client) <= due_sat
 
 
 @pytest.mark.parametrize(("who", "first"), [("lsp", 0), ("client", 1)])

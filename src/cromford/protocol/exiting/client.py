@@ -390,8 +390,9 @@ def _is_channel_spent(state: ClientState, attempt: ClientAttempt) -> bool:
 
 def learn_from_block(turn: Turn[ClientState]) -> None:
     """Remember what the newest block shows of states that we signed and were not told of."""
-    for link in turn.book.ordered_links:
-        learn_state(turn, link)
+    under_way = {one.advance_id for one in turn.state.advances.values()}
+    for link in turn.book.ordered_links if under_way else ():
+        learn_state(turn, link, under_way)
 
 
 def on_block(turn: Turn[ClientState]) -> None:

@@ -407,9 +407,10 @@ def keep_watching(turn: Turn[Factory], *, has_news: bool = False) -> None:
 
 def learn_from_block(turn: Turn[Factory]) -> None:
     """Remember what the newest block shows of states that we signed and do not hold."""
-    if turn.state.begun is not None and turn.state.advances:
+    under_way = {one.advance_id for one in turn.state.advances.values()}
+    if turn.state.begun is not None and under_way:
         for link in turn.book.ordered_links:
-            learn_state(turn, link)
+            learn_state(turn, link, under_way)
 
 
 def on_block(turn: Turn[Factory]) -> None:

@@ -4,7 +4,7 @@ A state that was replaced, and whose poisons a client may hold, is dead: its cha
 any more. The LSP does nothing with poisons but watch them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
@@ -24,13 +24,22 @@ from cromford.protocol.turn import AnyTurn
 SUPERSEDED: Final = "a state of the leaf that was replaced is on chain: its poisons take it apart"
 
 
-def learn_state(turn: AnyTurn, link: Link) -> None:
+def learn_state(turn: AnyTurn, link: Link, under_way: Collection[bytes]) -> None:
     """Remember the signature of a leaf's next state, if a block has it and we do not.
 
-    Whoever signed it last may have published it before it told the others.
+    Whoever signed it last may have published it before it told the others. Once the state before
+    was six blocks deep, the advance is over: what a reorganisation brings of it all the same is
+    known by its form.
+
+    Args:
+        turn: The decision so far.
+        link: A channel of the leaf.
+        under_way: The ids of the advances that are not over.
     """
     following = link.next
     if following is None or following.stage >= STATE_HELD or following.step is None:
+        return
+    if following.advance_id not in under_way:
         return
     state = turn.chain.spends.get(following.step.outpoint)
     if state is None or state.txid != following.step.txid:

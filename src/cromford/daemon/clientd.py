@@ -420,12 +420,9 @@ class ClientDaemon(Daemon[ClientState]):
         wanted = read_params(params, _OwnFactoryParams).factory_id
         if wanted is not None:
             return state.attempts[find_factory(state.attempts, wanted)]
-        for attempt in reversed(list(state.attempts.values())):
-            # An LSP that aborts and funds all the same has built a factory.
-            if attempt.aborted is None:
-                return attempt
-            if attempt.is_checked and state.chain.depth(attempt.funding_tx.txid) > 0:
-                return attempt
+        attempt = views.meant_by_default(state)
+        if attempt is not None:
+            return attempt
         raise ApiFailure(
             "factory_not_found",
             "this client is in no factory",

@@ -42,6 +42,7 @@ _STAGES: Final[Mapping[str, ClientStage]] = {
     "Complete": "complete",
 }
 _NEVER: Final = frozenset({"aborted", "dead", "displaced", "given_up", "moved_out"})
+_ENDED: Final = _NEVER | {"closed", "swept"}
 
 
 def stage_of(attempt: ClientAttempt) -> ClientStage:
@@ -89,6 +90,36 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> ClientFactoryStatus
     if attempt.given_up:
         return "given_up"
     return "waiting_for_funding" if is_complete else "building"
+
+
+def meant_by_default(state: ClientState) -> ClientAttempt | None:
+    """Return the factory that is meant where none is named; None where there is none.
+
+    The newest that lives; else the one that is being built; else the newest that ended, and was
+    more than an attempt.
+    """
+    newest = tuple(reversed(tuple(state.attempts.values())))
+    for is_meant in (_lives, _is_open, _was_built):
+        for attempt in newest:
+            if is_meant(state, attempt):
+                return attempt
+    return None
+
+
+def _lives(state: ClientState, attempt: ClientAttempt) -> bool:
+    if not isinstance(attempt.stage, Complete):
+        return False
+    return status_of(state, attempt) not in _ENDED and not is_through(state, attempt)
+
+
+def _is_open(_state: ClientState, attempt: ClientAttempt) -> bool:
+    return attempt.is_open
+
+
+def _was_built(state: ClientState, attempt: ClientAttempt) -> bool:
+    # An LSP that aborts and funds all the same has built a factory.
+    is_funded = attempt.is_checked and state.chain.depth(attempt.funding_tx.txid) > 0
+    return attempt.aborted is None or is_funded
 
 
 def _state_txid(state: ClientState, attempt: ClientAttempt) -> Txid:

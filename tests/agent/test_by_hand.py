@@ -162,7 +162,7 @@ def test_what_is_wrong_with_a_file_is_said_before_anything_is_asked_or_published
             (package.replace('"version": 1', '"version": 2'), 2, "version: expected 1, received 2"),
             (package.replace('"regtest"', '"mainnet"'), 2, "network: expected regtest, received m"),
             (package[: len(package) // 2], 2, "package: expected one JSON document"),
-            ("x" * 300_000, 2, "package: expected at most 262144 bytes"),
+            ("x" * 1_100_000, 2, "package: expected at most 1048576 bytes"),
         ):
             file.write_text(changed, encoding="utf-8")
             result = await broadcast(t, file)

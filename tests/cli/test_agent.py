@@ -170,7 +170,7 @@ def test_what_is_no_text_is_refused_before_a_daemon_is_asked(fake: Fake, tmp_pat
     file = tmp_path / "file"
     for data, said in (
         (b"\xff", "package: expected UTF-8"),
-        (b" " * 300_000, "package: expected at most 262144 bytes"),
+        (b" " * 1_100_000, "package: expected at most 1048576 bytes"),
     ):
         file.write_bytes(data)
         result = line.run("agent", "add", str(file), "--json")

@@ -12,18 +12,23 @@ from tests.factory import oracle
 from tests.watch.packages import FEE_SAT, WHICH, as_told, encoded, package
 from tests.watch.signed_factory import signed_branches
 
+from cromford.bitcoin.fees import TRUC_VSIZE_MAX
 from cromford.bitcoin.network import NETWORKS, REGTEST, SIGNET
-from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
+from cromford.bitcoin.script import ANCHOR_SCRIPT
+from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.factory.exit_path import exit_path
+from cromford.protocol.policy import ClientPolicy
 from cromford.watch.package import (
     PACKAGE_TXS_MAX,
     ExitPackage,
+    ReplacedState,
     package_document,
     package_of,
 )
 from cromford.watch.package_reading import (
     PACKAGE_SIZE_MAX,
     RECEIVED_SHOWN_MAX,
+    REPLACED_MAX,
     InvalidPackage,
     check_funding,
     read_package,
@@ -404,6 +409,31 @@ def test_the_largest_path_fits() -> None:
     of_outputs = 1_024 * 43 * 2  # Every client's output once, as hex.
     frames = 34 * (111 + 17 + 43) * 2  # And all else of 34 transactions, as hex.
     assert of_outputs + frames + len(json.dumps(package_document(package(1, 1)))) < PACKAGE_SIZE_MAX
+
+
+def test_the_largest_package_of_a_leaf_that_was_sold_of_fits() -> None:
+    """229 clients in one leaf, which a client's own policy lets have so many states."""
+    policy, n_clients = ClientPolicy(), 229
+    n_replaced = policy.exit_delay_blocks_max // policy.step_blocks[0]
+    assert n_replaced <= REPLACED_MAX
+    paid = TxOut(amount_sat=10**6, script_pubkey=b"\x51\x20" + bytes(32))
+    anchor = TxOut(amount_sat=240, script_pubkey=ANCHOR_SCRIPT)
+
+    def tx(n_outputs: int, *rest: TxOut, witness: tuple[bytes, ...] = (bytes(64),)) -> Tx:
+        outpoint = OutPoint(txid=Txid(bytes(32)), vout=0)
+        spends = TxIn(outpoint=outpoint, nsequence=0, witness=witness)
+        return Tx(version=3, inputs=(spends,), outputs=(paid,) * n_outputs + rest)
+
+    state = tx(n_clients + 1, anchor)
+    assert state.vsize <= TRUC_VSIZE_MAX < tx(n_clients + 2, anchor).vsize
+    replaced = ReplacedState(
+        tx=tx(n_clients + 1, anchor, witness=()), poisons=(tx(1), tx(n_clients))
+    )
+    made = package(*DEEP)
+    largest = replace(made, txs=(*made.txs[:-1], state), replaced=(replaced,) * n_replaced)
+    document = json.dumps(package_document(largest) | {"commitment": (bytes(10_000)).hex()})
+    inner = 1_024 * 43 * 2 + 34 * (111 + 17 + 43) * 2  # As above: what lies above the leaf.
+    assert len(document) + inner < PACKAGE_SIZE_MAX
 
 
 def test_the_page_about_packages_names_every_field_and_limit(repository: Path) -> None:

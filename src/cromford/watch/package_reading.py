@@ -46,7 +46,8 @@ from cromford.watch.package import (
     delay_of,
 )
 
-PACKAGE_SIZE_MAX: Final = 256 * 1024  # About twice the largest path of 1,024 clients, as hex.
+# Above the largest: of a leaf of 229 clients with as many states as a client lets it have, as hex.
+PACKAGE_SIZE_MAX: Final = 1024 * 1024
 RECEIVED_SHOWN_MAX: Final = 80
 REPLACED_MAX: Final = 63  # More than any leaf is sold of.
 POISONS_MAX: Final = 2  # Of one's own channel, and of the L-stock.

@@ -5,6 +5,7 @@ from typing import Final
 
 import pytest
 from tests.protocol.paying_clients import (
+    balance,
     book,
     live_factory,
     lsp_link,
@@ -13,6 +14,7 @@ from tests.protocol.paying_clients import (
     pay,
 )
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.restoring import FIRST_MSAT as PAID_FIRST_MSAT
 from tests.protocol.restoring import (
     QUICK,
     STEP_MSAT,
@@ -43,6 +45,9 @@ from cromford.bitcoin.network import REGTEST
 from cromford.crypto.keys import sha256
 from cromford.daemon.views.exit_package import exit_package
 from cromford.protocol import events as ev
+from cromford.protocol.channels.marks import least_close_msat
+from cromford.protocol.exiting import client as client_exits
+from cromford.protocol.exiting.client import EXIT_DEADLINE
 from cromford.protocol.exiting.rest import wakes_at
 from cromford.protocol.facts import FRESH
 from cromford.protocol.faults import Rejected
@@ -460,3 +465,44 @@ def test_of_two_restored_sides_neither_publishes_a_commitment(
         assert is_marked_at(pump, node)
         assert own_commitments(pump, node) == []
         assert punished(pump, node) == []
+
+
+def test_what_two_restored_stores_found_is_brought_on_chain_whatever_the_clients_has() -> None:
+    """Its backup is from before it was paid: else the expiry would take what both agree on."""
+    pump = live_factory(2, policy=QUICK)
+    alice, bob = pump.clients
+    backups = [(client, backup_of(client)) for client in pump.clients]
+    past = live_through(pump, [])
+    restore(pump, *backups, (pump.lsp, past.lsp[-1]))
+    link, other = newest_link(alice), newest_link(bob)
+    assert balance(alice).own_msat == balance(bob).own_msat == 0
+    assert [least_close_msat(one) for one in (link, other)] == [PAID_FIRST_MSAT, 0]
+    mine_to(pump, link.exit_deadline_height - 1)
+    assert reasons_to_leave(alice) == []
+    mine_to(pump, link.expiry_height + 10)
+    assert pump.chain.coin(link.setting.funding.outpoint) is not None
+    assert reasons_to_leave(alice) == [EXIT_DEADLINE]
+    holding = client_exits.in_hand(alice.state, pump.held(alice))
+    assert holding.stake.amount_sat == PAID_FIRST_MSAT // 1000
+    assert reasons_to_leave(bob) == [], "both stores know that nothing in it is his"
+
+
+def test_a_client_whose_restored_store_has_nothing_leaves_at_its_deadline_all_the_same() -> None:
+    """Nobody told it what it has, and what is not on chain by the expiry is swept."""
+    pump = live_factory(2, policy=QUICK)
+    alice = pump.clients[0]
+    backup = backup_of(alice)
+    past = live_through(pump, [])
+    with pump.tampering(mute_about_the_restore):
+        restore(pump, (alice, backup))
+        link = newest_link(alice)
+        assert balance(alice).own_msat == 0
+        mine_to(pump, link.exit_deadline_height - 1)
+        assert reasons_to_leave(alice) == []
+        pump.mine()
+        assert reasons_to_leave(alice) == [EXIT_DEADLINE]
+    pump.restart(alice)
+    mine_until_spent(pump, link.setting.funding.outpoint)
+    pump.mine(2)
+    due_sat = past.alice_msat[-1] // 1000
+    assert due_sat - SWEEP_SAT <= coins_sat(alice) <= due_sat, "the LSP's commitment pays it"

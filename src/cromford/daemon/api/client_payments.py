@@ -70,7 +70,7 @@ from cromford.protocol.channels.htlc_rules import (
 )
 from cromford.protocol.exiting.channel import has_lost_its_place
 from cromford.protocol.exiting.client import is_over, preimages_of
-from cromford.protocol.exiting.stake import is_worth_an_exit
+from cromford.protocol.exiting.stake import may_be_worth_an_exit
 from cromford.protocol.journal.book import OwnInvoice, Payment
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.link import Link
@@ -463,7 +463,7 @@ class ClientPayments:
                 fees=facts.fees,
             ),
             # By the rule of the daemon itself, which leaves at the deadline if it is.
-            "is_worth_an_exit": is_worth_an_exit(state.book, link, facts.fees),
+            "is_worth_an_exit": may_be_worth_an_exit(state.book, link, facts.fees),
             "exit_blocks": link.remaining(state.chain).exit_blocks,
             "blocks_to_expiry": terms.expiry_height - height,
             "liquidity": liquidity_of(state, state.attempts[link.attempt_id]),

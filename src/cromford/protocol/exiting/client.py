@@ -55,6 +55,7 @@ from cromford.protocol.exiting.stake import (
     is_failed_for_long,
     is_htlc_at_stake,
     is_worth_an_exit,
+    may_be_worth_an_exit,
     patient,
 )
 from cromford.protocol.exiting.superseded import end_if_superseded, learn_state
@@ -514,10 +515,11 @@ def _reason_to_exit(
     waiting = patient(turn, link) if height == turn.height else ()
     if is_htlc_at_stake(state.book, link, chain=state.chain, height=height, patient=waiting):
         return HTLC_EXPIRES
+    if not is_in_time(link, state.chain, height=height):
+        is_worth_it = may_be_worth_an_exit(state.book, link, turn.facts.fees)
+        return EXIT_DEADLINE if is_worth_it else None
     if not is_worth_an_exit(state.book, link, turn.facts.fees):
         return None
-    if not is_in_time(link, state.chain, height=height):
-        return EXIT_DEADLINE
     if is_frozen(link.closes, state.chain):
         return None  # It did not fail: a close of it is on its way.
     n_blocks = state.config.policy.failed_channel_blocks

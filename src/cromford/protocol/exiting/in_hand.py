@@ -89,6 +89,8 @@ def stake_of(
     """
     htlcs = tuple(at_stake)
     own_msat = balance_of(link).own_msat
+    if link.mark is not None and link.mark.agreed_msat is not None:
+        own_msat = link.mark.agreed_msat  # By the later of both sides' stores.
     ends = [(htlc.cltv_expiry - CLAIM_BLOCKS, htlc.amount_msat) for htlc in htlcs]
     if expires and link.remaining(chain).exit_deadline_height is not None:
         ends.append((link.expiry_height - SAFETY_BLOCKS, own_msat))

@@ -11,6 +11,7 @@ from typing import Final
 from cromford.channel.commitment import balances_sat, untrimmed_htlcs
 from cromford.channel.content import Htlc
 from cromford.channel.stage import Edition, HtlcStage, LiveHtlc
+from cromford.channel.terms import MSAT_PER_SAT
 from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.book import Book, Errand
@@ -100,8 +101,29 @@ def is_worth_an_exit(book: Book, link: Link, fees: OwnFees) -> bool:
         link: The channel.
         fees: What our own node says; the answer changes with it, from block to block.
     """
-    least_sat = max(link.exit_cost_sat, sweep_sat(fees))
-    return balance_output_sat(link) > least_sat or bool(htlcs_at_stake(book, link))
+    return balance_output_sat(link) > _least_sat(link, fees) or bool(htlcs_at_stake(book, link))
+
+
+def may_be_worth_an_exit(book: Book, link: Link, fees: OwnFees) -> bool:
+    """Say whether a client leaves at its exit deadline: an exit brings something, or may.
+
+    A store that was restored, or lost state, does not know what came after it. What both sides'
+    stores found counts, if they were compared; else all of the channel may be ours, and what
+    nobody brought on chain is swept at the expiry.
+
+    Args:
+        book: All channels and payments of the client.
+        link: The channel.
+        fees: What our own node says.
+    """
+    if not link.may_lack_state:
+        return is_worth_an_exit(book, link, fees)
+    agreed_msat = None if link.mark is None else link.mark.agreed_msat
+    return agreed_msat is None or agreed_msat // MSAT_PER_SAT > _least_sat(link, fees)
+
+
+def _least_sat(link: Link, fees: OwnFees) -> int:
+    return max(link.exit_cost_sat, sweep_sat(fees))
 
 
 def balance_output_sat(link: Link) -> int:

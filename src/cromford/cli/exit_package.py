@@ -134,7 +134,7 @@ def _check_end(document: BroadcastPackage) -> None:
             f"the node refused a transaction: {document['refused']}",
             retryable=True,
             remediation="If it pays too little for today's mempools, try again at a later block: "
-            "nothing here raises its fee.",
+            "nothing but its anchors raises its fee here.",
         )
     if document["status"] == "nothing_found":
         raise CommandFailed(

@@ -61,6 +61,7 @@ class SimLines:
         self.muted: set[str] = set()
         self.tamper: Tamper = untouched
         self._arrivals: dict[tuple[str, str], float] = {}
+        self._let_go: set[tuple[str, int]] = set()
 
     def connect(self, client: LifeNode) -> None:
         """Let a client and the LSP have a connection, if both have a process and none yet."""
@@ -85,6 +86,13 @@ class SimLines:
         self.around.handle(self.around.lsp, gone)
         self.around.handle(client, ev.ConnectionClosed(node_id=self.around.lsp.node_id))
         self.around.later(1 + self.around.rng.random(), partial(self.connect, client))
+
+    def hang_up(self, node: LifeNode, client: LifeNode, *, is_ours: bool) -> None:
+        """Let a node close a client's connection: it hears no more in it, as a daemon does not."""
+        generation = self.links.get(client.node_id)
+        if generation is not None:
+            self._let_go.add((node.name, generation))
+        self.around.later(0, partial(self.disconnect, client, is_ours=is_ours))
 
     def mute(self, client: LifeNode) -> None:
         """Let a client's connection carry nothing, or let it break if it does so already."""
@@ -149,6 +157,8 @@ class SimLines:
         self, client: LifeNode, generation: int, sender: LifeNode, receiver: LifeNode, data: bytes
     ) -> None:
         if self.links.get(client.node_id) != generation or receiver.driver is None:
+            return
+        if (receiver.name, generation) in self._let_go:
             return
         try:
             message = decode_message(data)

@@ -354,7 +354,7 @@ class World:
             case fx.Disconnect(node_id=node_id):
                 is_ours = effect.is_ours and node is self.lsp
                 client = self.by_id[node_id] if node is self.lsp else node
-                self.later(0, partial(self.lines.disconnect, client, is_ours=is_ours))
+                self.lines.hang_up(node, client, is_ours=is_ours)
             case fx.LookUpCoins():
                 return self.blocks.look_up(node, effect)
             case fx.LookUpSpenders():

@@ -15,6 +15,7 @@ from cromford.daemon.chain_effects import LAGS_MAX, ChainEffects
 from cromford.daemon.refusals import REFUSALS_MAX, UNTRIED_BLOCKS_MAX, Refusals, RefusedTx
 from cromford.ports import Coin
 from cromford.protocol import events as ev
+from cromford.protocol.journal.exit_records import ExitPaused
 from cromford.protocol.journal.records import BlockConnected
 from cromford.protocol.journal.spending_records import SpendingAbandoned
 
@@ -160,6 +161,24 @@ def test_what_a_node_that_is_away_did_not_hear_is_published_when_it_is_back() ->
         effects.node_answers()
         await daemon.done()
         assert (daemon.chain.mempool, daemon.events) == ([TX], [])
+
+    asyncio.run(scenario())
+
+
+def test_what_a_node_did_not_hear_of_an_exit_that_rests_now_is_not_published() -> None:
+    """Else it would go on by itself once the node is back; a block asks for what is owed else."""
+
+    async def scenario() -> None:
+        daemon = Daemon(ScriptedChain(is_silent=True))
+        effects = daemon.effects()
+        effects.node_answers()
+        effects.broadcast(replace(FUNDING, name="root"))
+        await daemon.done()
+        effects.observe(ExitPaused(attempt_id=ATTEMPT_ID))
+        daemon.chain.is_silent = False
+        effects.node_answers()
+        await daemon.done()
+        assert daemon.chain.mempool == []
 
     asyncio.run(scenario())
 

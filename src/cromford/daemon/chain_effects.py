@@ -16,6 +16,7 @@ from cromford.daemon.bumping import Bumper
 from cromford.daemon.refusals import Refusals
 from cromford.ports import Chain, ChainUnavailable, Coin, TxRefused
 from cromford.protocol import events as ev
+from cromford.protocol.journal.exit_records import ExitPaused
 from cromford.protocol.journal.records import AnyRecord, BlockConnected
 from cromford.protocol.journal.scan_records import Scanned
 from cromford.protocol.journal.spending_records import SpendingAbandoned, SpendingWasSigned
@@ -121,6 +122,8 @@ class ChainEffects:
             self.refusals.ended((txid,))
             if self._asking[txid]:
                 self._given_up.add(txid)
+        if isinstance(record, ExitPaused):
+            self._unheard.clear()  # What is owed all the same is asked for again by each block.
         if isinstance(record, BlockConnected | Scanned) and len(self.refusals):
             self.refusals.decided(Tx.parse(data) for data in _txs_of(record))
             self.refusals.forget_untried(height=record.height)

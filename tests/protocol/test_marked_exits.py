@@ -501,6 +501,8 @@ def test_a_client_whose_restored_store_has_nothing_leaves_at_its_deadline_all_th
         assert reasons_to_leave(alice) == []
         pump.mine()
         assert reasons_to_leave(alice) == [EXIT_DEADLINE]
+        at_stake_sat = client_exits.in_hand(alice.state, pump.held(alice)).stake.amount_sat
+        assert at_stake_sat == link.setting.funding.capacity_sat // 2, "else nothing pays for it"
     pump.restart(alice)
     mine_until_spent(pump, link.setting.funding.outpoint)
     pump.mine(2)

@@ -37,14 +37,9 @@ def restored_sides(link: Link) -> tuple[Side, ...]:
     return tuple(side for side, is_it in sides if is_it)
 
 
-def is_for_peer_to_say(link: Link) -> bool:
-    """Say whether our store does not know what a channel owes: restored, and not compared."""
-    return link.may_lack_state and (link.mark is None or link.mark.agreed_msat is None)
-
-
 def known_due_msat(link: Link) -> int | None:
     """Return what we know a channel owes its client, in msat; None if that is the peer's to say."""
-    if is_for_peer_to_say(link):
+    if link.is_balance_unknown:
         return None
     if link.mark is None:
         return link.state.accepter_msat

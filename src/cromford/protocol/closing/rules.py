@@ -8,7 +8,6 @@ from cromford.factory.close import CloseScope
 from cromford.protocol.closing.restored import (
     NOT_COMPARED,
     can_close_though_ended,
-    is_for_peer_to_say,
 )
 from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.known_chain import KnownChain
@@ -107,7 +106,7 @@ def problem_with_channel(link: Link, chain: KnownChain, *, height: int) -> str |
         return late
     if link.next is not None and link.takes_updates:
         return ADVANCE_OPEN  # Where no update can follow, it will never be moved.
-    if is_for_peer_to_say(link):
+    if link.is_balance_unknown:
         if link.me is Party.ACCEPTER:
             return None
         if link.peer_is_behind:

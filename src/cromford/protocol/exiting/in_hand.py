@@ -91,6 +91,9 @@ def stake_of(
     own_msat = balance_of(link).own_msat
     if link.mark is not None and link.mark.agreed_msat is not None:
         own_msat = link.mark.agreed_msat  # By the later of both sides' stores.
+    elif expires and link.is_balance_unknown:
+        # Any of it may be ours. With nothing at stake nothing would pay for the way out.
+        own_msat = max(own_msat, MSAT_PER_SAT * link.funding_on(chain).capacity_sat // 2)
     ends = [(htlc.cltv_expiry - CLAIM_BLOCKS, htlc.amount_msat) for htlc in htlcs]
     if expires and link.remaining(chain).exit_deadline_height is not None:
         ends.append((link.expiry_height - SAFETY_BLOCKS, own_msat))

@@ -116,10 +116,11 @@ def may_be_worth_an_exit(book: Book, link: Link, fees: OwnFees) -> bool:
         link: The channel.
         fees: What our own node says.
     """
-    if not link.may_lack_state:
+    if link.is_balance_unknown:
+        return True
+    if link.mark is None or link.mark.agreed_msat is None:
         return is_worth_an_exit(book, link, fees)
-    agreed_msat = None if link.mark is None else link.mark.agreed_msat
-    return agreed_msat is None or agreed_msat // MSAT_PER_SAT > _least_sat(link, fees)
+    return link.mark.agreed_msat // MSAT_PER_SAT > _least_sat(link, fees)
 
 
 def _least_sat(link: Link, fees: OwnFees) -> int:

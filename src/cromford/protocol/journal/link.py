@@ -135,6 +135,11 @@ class Link:
         return self.is_behind or self.mark is not None
 
     @property
+    def is_balance_unknown(self) -> bool:
+        """Whether our store may lack state, and nobody compared it with the peer's."""
+        return self.may_lack_state and (self.mark is None or self.mark.agreed_msat is None)
+
+    @property
     def withholds_commitment(self) -> bool:
         """Whether our commitment is not published, because we may have revoked it.
 

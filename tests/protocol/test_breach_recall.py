@@ -14,7 +14,8 @@ from tests.protocol.paying_clients import (
     pay,
 )
 from tests.protocol.pump import Pump
-from tests.protocol.test_exit_guards import ask_to_leave, remembered
+from tests.protocol.test_closed import remembered
+from tests.protocol.test_exit_guards import ask_to_leave
 from tests.protocol.test_leaving import QUICK, wallet_sat
 from tests.protocol.unanswered import FIRST_MSAT, WORTH_MSAT
 from tests.simulation.sim_node import durable
@@ -24,9 +25,11 @@ from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.content import CommitmentContent
 from cromford.channel.stage import Edition
 from cromford.protocol import events as ev
-from cromford.protocol.exiting.channel import landed_channel
+from cromford.protocol.exiting.channel import RESOLVED_DEPTH, landed_channel
 from cromford.protocol.exiting.lsp import in_hand
+from cromford.protocol.exiting.settled import is_resolved
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import exit_records as xr
 from cromford.watch.channel_exit import channel_actions
 from cromford.watch.sweep import TakingTx
 from cromford.wire import messages as m
@@ -181,6 +184,30 @@ def test_what_a_cheater_takes_while_its_commitment_is_looked_up_is_punished(
     assert made.tx.outpoint(0) in alice.state.chain.spends
     (paid,) = alice.state.chain.spends[made.tx.outpoint(0)].outputs
     assert paid.script_pubkey in alice.state.wallet.scripts
+
+
+def test_a_breach_is_not_settled_before_it_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says may be ours as a whole. Blocks are read on while the disk is busy."""
+    pump = live_factory(2, policy=QUICK)
+    before_sat = wallet_sat(pump.clients[0])
+    assert pump.lsp.driver is not None
+    look_up = pump.lsp.driver.recall
+    late: list[fx.RecallCommitment] = []
+
+    def put_off(asked: fx.RecallCommitment) -> tuple[ev.Event, ...]:
+        late.append(asked)
+        return ()
+
+    monkeypatch.setattr(pump.lsp.driver, "recall", put_off)
+    published, _ = breached(pump)
+    pump.mine(RESOLVED_DEPTH)
+    assert not is_resolved(pump.factory, lsp_link(pump, newest_link(pump.clients[0])))
+    assert remembered(pump.lsp, xr.ExitSettled) == []
+    monkeypatch.undo()
+    for event in look_up(late[0]):
+        pump.handle(pump.lsp, event)
+    check_punished(pump, published, before_sat)
+    assert len(remembered(pump.lsp, xr.ExitSettled)) == 1
 
 
 def confirm(pump: Pump, tx: Tx) -> None:

@@ -2,8 +2,12 @@
 
 from cromford.bitcoin.tx import OutPoint
 from cromford.protocol.channels.close_rules import closed_by
-from cromford.protocol.exiting.breach import is_to_be_recalled
-from cromford.protocol.exiting.channel import ANY_FEES, RESOLVED_DEPTH, landed_channel
+from cromford.protocol.exiting.channel import (
+    ANY_FEES,
+    RESOLVED_DEPTH,
+    landed_channel,
+    settled_spender,
+)
 from cromford.protocol.exiting.lsp import in_hand
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.factory import Factory
@@ -23,7 +27,7 @@ def is_resolved(factory: Factory, link: Link) -> bool:
     taken = close if sweep is None else sweep.txid
     if taken is not None:
         return chain.depth(taken) >= RESOLVED_DEPTH
-    return all(_is_taken(factory, one) for one in _to_be_taken(factory, link))
+    return _is_all_taken(factory, link)
 
 
 def tell_settled(turn: Turn[Factory]) -> None:
@@ -38,10 +42,9 @@ def tell_settled(turn: Turn[Factory]) -> None:
         return
     for link in state.book.ordered_links:
         is_told = link.client in state.settled or link.client in state.closed_seats
-        outpoint = link.funding_on(state.chain).outpoint
-        if is_told or not _is_taken(state, outpoint) or closed_by(link, state.chain) is not None:
+        if is_told or closed_by(link, state.chain) is not None:
             continue
-        if all(_is_taken(state, one) for one in _to_be_taken(state, link, turn.facts.fees)):
+        if _is_all_taken(state, link, turn.facts.fees):
             turn.remember(
                 xr.ExitSettled(
                     attempt_id=state.attempt.attempt_id,
@@ -51,23 +54,23 @@ def tell_settled(turn: Turn[Factory]) -> None:
             )
 
 
-def _to_be_taken(factory: Factory, link: Link, fees: OwnFees | None = None) -> list[OutPoint]:
-    """Return a channel's output, and all of it that is ours, spent or not.
+def _is_all_taken(factory: Factory, link: Link, fees: OwnFees | None = None) -> bool:
+    """Say whether all of a channel that is ours was taken, and its output, as deep as it has to be.
 
-    Without HTLCs whose preimage will never come; with fees, also without what is left for them.
+    Nothing is waited for of HTLCs whose preimage will never come; with fees, nor what is left for
+    them. What a revoked commitment says has to be looked up before.
     """
-    chain, outpoint = factory.chain, link.funding_on(factory.chain).outpoint
-    spender = chain.spends.get(outpoint)
-    if spender is None or is_to_be_recalled(link, spender):
-        return [outpoint]
+    chain = factory.chain
+    if settled_spender(link, chain) is None:
+        return False
     channel = landed_channel(in_hand(factory, link.client), chain, fees=fees or ANY_FEES)
     left = set() if fees is None else {one.outpoint for one in left_behind(channel)}
-    of_interest = (
-        one.outpoint
+    return all(
+        _is_taken(factory, one.outpoint)
         for one in takings(channel)
-        if not (isinstance(one, PreimageMissing) and _is_its_payers(factory, link, one))
+        if one.outpoint not in left
+        and not (isinstance(one, PreimageMissing) and _is_its_payers(factory, link, one))
     )
-    return [outpoint, *(one for one in of_interest if one not in left)]
 
 
 def _is_its_payers(factory: Factory, link: Link, missing: PreimageMissing) -> bool:

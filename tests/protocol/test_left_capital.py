@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 from tests.protocol.closes import closable_factory
-from tests.protocol.paying_clients import lsp_link, newest_link
+from tests.protocol.paying_clients import lsp_link, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.sleepers import all_away, lsp_state, sleeping
 from tests.protocol.test_closed import remembered
@@ -20,7 +20,7 @@ from cromford.protocol.exiting.rest import is_shared_out
 from cromford.protocol.exiting.settled import is_resolved
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.lobby.choosing import join_refusal, lasting_entries, left_sat, room_sat
-from cromford.watch.feerates import MOST_SAT_PER_KW, OwnFees
+from cromford.watch.feerates import BELIEVED_SAT_PER_KW, MOST_SAT_PER_KW, OwnFees
 
 SETTLED_BLOCKS: Final = 40  # More than the delays of these terms, a sweep, and six blocks.
 
@@ -90,11 +90,12 @@ def test_what_is_not_worth_its_fee_holds_no_capital() -> None:
     """A few hundred satoshi would count as a whole channel until the expiry."""
     pump = closable_factory(2, policy=QUICK)
     gone = pump.clients[0]
+    pay(pump, pump.lsp, gone, 60_000_000)
     link = newest_link(gone)
     pump.handle(gone, ev.ExitRequested(attempt_id=link.attempt_id))
     pump.run()
     publish_branch(pump, link)
-    pump.lsp.fees = OwnFees(estimates=((144, MOST_SAT_PER_KW),))
+    pump.lsp.fees = OwnFees(estimates=((144, BELIEVED_SAT_PER_KW),))
     pump.mine(RESOLVED_DEPTH - 1)
     assert lasting_entries(house_of(pump), gone.node_id) != ()
     pump.mine()
@@ -105,6 +106,24 @@ def test_what_is_not_worth_its_fee_holds_no_capital() -> None:
     pump.mine(SETTLED_BLOCKS)
     assert house_of(pump).wallet.confirmed_sat() > before_sat
     assert len(remembered(pump.lsp, xr.ExitSettled)) == 1, "told once"
+
+
+def test_a_feerate_that_nobody_should_believe_frees_no_capital() -> None:
+    """At it nothing is worth its fee: all that waits would be lent again, and is told once."""
+    pump = closable_factory(2, policy=QUICK)
+    gone = pump.clients[0]
+    link = newest_link(gone)
+    pump.handle(gone, ev.ExitRequested(attempt_id=link.attempt_id))
+    pump.run()
+    publish_branch(pump, link)
+    pump.lsp.fees = OwnFees(estimates=((144, MOST_SAT_PER_KW),))
+    pump.mine(SETTLED_BLOCKS)
+    assert not is_resolved(pump.factory, lsp_link(pump, link))
+    assert house_of(pump).lent_sat() == sum(entry_of(pump).capacity_sat)
+    pump.lsp.fees = OwnFees()
+    pump.mine(RESOLVED_DEPTH + 1)
+    assert is_resolved(pump.factory, lsp_link(pump, link))
+    assert lasting_entries(house_of(pump), gone.node_id) == ()
 
 
 def test_a_factory_of_an_older_store_that_sleeps_tells_it_at_the_next_start(

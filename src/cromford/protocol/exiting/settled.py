@@ -33,9 +33,10 @@ def is_resolved(factory: Factory, link: Link) -> bool:
 def tell_settled(turn: Turn[Factory]) -> None:
     """Remember which channels on chain are settled, once: the house lends nothing there any more.
 
-    What is not worth its fee is not waited for: it must not hold the whole channel's capital.
+    What is not worth its fee is not waited for: it must not hold the whole channel's capital. But
+    for a feerate that nobody should believe, at which nothing is.
     """
-    state = turn.state.landed
+    state, fees = turn.state.landed, turn.facts.fees
     if state.begun is None or state.attempt.funded is None:
         return
     if state.attempt.funding_outpoint not in state.chain.spends:
@@ -44,7 +45,7 @@ def tell_settled(turn: Turn[Factory]) -> None:
         is_told = link.client in state.settled or link.client in state.closed_seats
         if is_told or closed_by(link, state.chain) is not None:
             continue
-        if _is_all_taken(state, link, turn.facts.fees):
+        if _is_all_taken(state, link, fees if fees.day_sat_per_kw else None):
             turn.remember(
                 xr.ExitSettled(
                     attempt_id=state.attempt.attempt_id,

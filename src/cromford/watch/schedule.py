@@ -22,6 +22,8 @@ def scheduled_sat_per_kw(
 ) -> int:
     """Return the feerate to offer now: the estimate for the blocks left, a day's at most.
 
+    What nothing hurries does not pay a day's that nobody should believe: it offers the lowest.
+
     Args:
         fees: Our own node's.
         deadline_height: The block in which it has to confirm at the latest; None for no hurry.
@@ -29,7 +31,7 @@ def scheduled_sat_per_kw(
         height: The tip.
     """
     if deadline_height is None:
-        return fees.within(SWEEP_BLOCKS)
+        return fees.day_sat_per_kw or fees.lowest_sat_per_kw
     left = blocks_left(deadline_height=deadline_height, height=height)
     return risen_sat_per_kw(
         fees.within(min(left, SWEEP_BLOCKS)),

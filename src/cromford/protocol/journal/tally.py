@@ -12,7 +12,7 @@ class Tally:
     Attributes:
         n_funded: How many were ever funded.
         lent_sat: The channels of those that were funded, not found dead, and have not expired,
-            without those that were closed together.
+            without those that were closed together, or are settled on chain.
         lent_until: What of that a height ends, also where it has passed: a block may be undone.
         dead: The attempts whose funding was found dead.
     """

@@ -11,6 +11,7 @@ from cromford.channel.terms import HTLCS_MAX
 from cromford.daemon.budgets import (
     FAILURE_WAIT_SECONDS_MAX,
     FAILURES,
+    FAILURES_BEHIND_MAX,
     OWNER_WORK,
     STRANGER_WORK,
     Budgets,
@@ -282,6 +283,23 @@ def test_what_a_payer_owes_waits_no_longer_behind_many_payments_than_behind_one(
     assert paced.heard_at["RevokeAndAck"] <= FAILURE_WAIT_SECONDS_MAX < REVOCATION_SECONDS
     paced.hear(*[OFFERED] * HTLCS_MAX, REVOKED)
     assert paced.heard_at["RevokeAndAck"] == pytest.approx(2 * FAILURE_WAIT_SECONDS_MAX)
+
+
+def test_whoever_lets_full_channels_fail_again_and_again_gets_no_more_than_its_rate() -> None:
+    """What it offers waits together, but each for itself once it is far behind."""
+    budgets, now, n_failed, day = Budgets(lambda _node_id: True), 0.0, 0, 24 * 60 * 60
+    while now < day:
+        for _ in range(HTLCS_MAX):
+            since = now
+            now += budgets.wait_seconds(ALICE, ADD, now=now, since=since)
+            budgets.charge(ALICE, ADD, now=now, since=since)
+        budgets.charge(ALICE, encode_message(REVOKED), now=now)
+        for _ in range(HTLCS_MAX):
+            budgets.answered(ALICE, FAILED, now=now)
+        n_failed += HTLCS_MAX
+        now += 1
+    allowed = FAILURES.burst + now * FAILURES.per_second + FAILURES_BEHIND_MAX + HTLCS_MAX
+    assert n_failed <= allowed
 
 
 def test_what_waited_does_not_wait_again_in_the_next_connection() -> None:

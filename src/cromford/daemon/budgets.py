@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cromford.allowance import Allowance, Allowances, Rate
+from cromford.channel.terms import HTLCS_MAX
 from cromford.recent import Recent
 from cromford.wire import messages as m
 
@@ -46,6 +47,9 @@ FAILURES: Final = Rate(burst=50, per_second=1 / 10)
 # ceremony. So it waits for less than any deadline, and for longer than one failure costs. All that
 # it offers before its next revocation waits together: only what was revoked for can fail.
 FAILURE_WAIT_SECONDS_MAX: Final = 15.0
+# Of failures. Whoever is further behind waits for each payment by itself, or it would let a full
+# channel fail every 15 seconds for ever, and get ever further behind.
+FAILURES_BEHIND_MAX: Final = 2 * HTLCS_MAX
 # One that arrives has paid its fee for the room it takes, and for that of a failure before it.
 ARRIVED_COST: Final = -1
 OWNERS_REMEMBERED: Final = 65_536  # Each had a channel: the LSP's own coins limit them before.
@@ -95,9 +99,11 @@ class Budgets:
         is_owner = self.is_owner(node_id)
         due = [one.wait_seconds(now) for one in self._work_of(node_id, now, is_owner=is_owner)]
         if is_owner and _type_of(data) == _ADD_TYPE:
-            waited = (self._waited.get(node_id) or 0.0) + (0.0 if since is None else now - since)
-            left = FAILURE_WAIT_SECONDS_MAX - waited
-            due.append(min(self._failures.of(node_id, now=now).wait_seconds(now), max(left, 0.0)))
+            behind_seconds = self._failures.of(node_id, now=now).wait_seconds(now)
+            waited = 0.0 if since is None else now - since
+            if behind_seconds * FAILURES.per_second <= FAILURES_BEHIND_MAX:
+                waited += self._waited.get(node_id) or 0.0
+            due.append(min(behind_seconds, max(FAILURE_WAIT_SECONDS_MAX - waited, 0.0)))
         return max(due)
 
     def charge(

@@ -148,6 +148,23 @@ def test_a_replaced_payment_that_confirms_all_the_same_ends_the_other() -> None:
     assert node.state.wallet.payments == {}
 
 
+def test_a_payment_that_came_back_takes_no_coin_from_what_has_it_now() -> None:
+    """What replaced it was in a block; what the other coin paid meanwhile must not end."""
+    pump, node = with_wallet("client")
+    first = pay(pump, node, COIN_SAT - 700)
+    second = bumped(pump, node, bump(first.txid))
+    pump.chain.mempool.clear()
+    pump.chain.broadcast(first)
+    pump.mine()
+    since = pay(pump, node, None)
+    shared = {one.outpoint for one in second.inputs} & {one.outpoint for one in since.inputs}
+    take_block_back(pump)
+    assert set(node.state.wallet.payments) == {second.txid, since.txid}
+    assert rejection(node, bump(second.txid, 4 * BUMPED)).code == "coins_taken"
+    assert [node.state.wallet.reserved[outpoint] for outpoint in shared] == [since.txid]
+    assert since.txid in pump.chain.mempool
+
+
 def take_block_back(pump: Pump) -> None:
     pump.chain.remove_tip(1)
     for each in (pump.lsp, *pump.clients):

@@ -228,3 +228,62 @@ def test_by_one_external_id_one_payment_is_made_whatever_replaces_it() -> None:
     assert rejection(node, asked).code == "external_id_taken", "once it confirmed, too"
     pay(pump, node, 1_000_000)
     assert dict(node.state.wallet.newest_called) == {"payout-7": third.txid}, "no other has one"
+
+
+@pytest.mark.parametrize("n_bumps", [0, 1])
+def test_a_payment_of_an_id_that_was_given_up_and_confirms_is_that_of_its_id(n_bumps: int) -> None:
+    """Also what the one that was given up had replaced: who looks for that finds nothing."""
+    pump, node = with_wallet("client")
+    pump.handle(node, replace(request(1_000_000), external_id="payout-7"))
+    first = newest = next(iter(node.state.wallet.payments.values()))
+    for _ in range(n_bumps):
+        newest = bumped(pump, node, bump(first.txid))
+    pump.handle(node, ev.AbandonRequested(txid=newest.txid, reason="no"))
+    pump.chain.mempool.clear()
+    pump.chain.broadcast(first)
+    pump.mine()
+    assert known_as("payout-7", node) == (first.txid, 0, 1)
+    pump.restart(node)
+    take_block_back(pump)
+    assert known_as("payout-7", node) == (first.txid, 1, 0), "it waits again"
+    pump.mine(2)
+    assert known_as("payout-7", node) == (first.txid, 0, 1)
+
+
+def known_as(external_id: str, node: PumpNode) -> tuple[Txid, int, int]:
+    """Return the payment of an id, and whether it waits, or is over."""
+    wallet = node.state.wallet
+    txid = wallet.newest_called[external_id]
+    called = wallet.called_now(external_id)
+    assert called is not None
+    assert called.tx.txid == txid
+    return txid, txid in wallet.payments, txid in wallet.ended_payments
+
+
+@pytest.mark.parametrize("amount_sat", [COIN_SAT - 702, COIN_SAT - 701, COIN_SAT - 700])
+@pytest.mark.parametrize("is_later", [False, True], ids=["with it", "later"])
+def test_a_payment_whose_replacement_lost_another_coin_is_that_of_its_id(
+    amount_sat: int,
+    is_later: bool,  # noqa: FBT001 - a case
+) -> None:
+    """The coin that was added to it had paid for something that was given up."""
+    pump, node = with_wallet("client")
+    given_up, other = (pay(pump, node, amount_sat) for _ in range(2))
+    pump.handle(node, replace(request(amount_sat), external_id="payout-7"))
+    *_, first = node.state.wallet.payments.values()
+    pump.handle(node, ev.AbandonRequested(txid=given_up.txid, reason="no"))
+    pump.handle(node, bump(first.txid))
+    *_, second = node.state.wallet.payments.values()
+    assert given_up.inputs[0].outpoint in {one.outpoint for one in second.inputs}
+    pump.chain.mempool.clear()
+    pump.chain.broadcast(given_up)
+    if is_later:
+        pump.mine()
+        pump.chain.mempool.clear()
+    pump.chain.broadcast(first)
+    pump.mine()
+    assert other.txid in node.state.wallet.payments
+    called = node.state.wallet.called_now("payout-7")
+    assert called is not None
+    assert called.tx == first
+    assert first.txid in pump.chain.confirmed

@@ -221,7 +221,8 @@ def tell_overtaken(turn: WalletTurn, before: Wallet, txs: Iterable[Tx]) -> None:
     for txid, payment in before.payments.items():
         spenders = {spent_by.get(tx_in.outpoint, txid) for tx_in in payment.inputs} - {txid}
         if spenders and txid not in turn.state.wallet.payments:
-            turn.remember(sr.SpendingOvertaken(txid=txid, spent_by=min(spenders)))
+            spender = min(spenders, key=lambda one: (not before.is_same_called(one, txid), one))
+            turn.remember(sr.SpendingOvertaken(txid=txid, spent_by=spender))
 
 
 def _no_payment(txid: Txid) -> Rejected:

@@ -229,6 +229,9 @@ class Wallet:
         )
         for txid in over:
             wallet = wallet.released(txid)
+        called = self.called.get(tx.txid)
+        if called and over.isdisjoint({tx.txid, self.newest_called[called.external_id]}):
+            wallet = wallet.with_late(called, height)
         return wallet.with_gap()
 
     def without_block(self, height: int) -> "Wallet":
@@ -335,14 +338,30 @@ class Wallet:
             newest_called=self.newest_called.set(external_id, tx.txid),
         )
 
+    def with_late(self, called: CalledPayment, height: int) -> "Wallet":
+        """Return the wallet after a block had a payment of an id that nobody waited for any more.
+
+        It, or what replaced it, was given up, or had lost a coin. From now on it is that of its id.
+        """
+        tx = called.tx
+        return replace(
+            self,
+            ended_payments={**self.ended_payments, tx.txid: (height, tx)},
+            newest_called=self.newest_called.set(called.external_id, tx.txid),
+        )
+
     def called_now(self, external_id: str) -> CalledPayment | None:
         """Return the payment of an id: the newest, unless a block has one that it replaced."""
         newest = self.newest_called.get(external_id)
         if newest is None:
             return None
-        overtaken_by = self.called.get(self.overtaken.get(newest, newest))
-        is_same = overtaken_by is not None and overtaken_by.external_id == external_id
-        return overtaken_by if is_same else self.called[newest]
+        overtaken_by = self.overtaken.get(newest, newest)
+        return self.called[overtaken_by if self.is_same_called(overtaken_by, newest) else newest]
+
+    def is_same_called(self, one: Txid, other: Txid) -> bool:
+        """Say whether two payments have the same id, so that one replaced the other."""
+        called, others = self.called.get(one), self.called.get(other)
+        return bool(called and others and called.external_id == others.external_id)
 
     def without_payment(self, txid: Txid) -> "Wallet":
         """Return the wallet after a payment was given up: its coins are free again.

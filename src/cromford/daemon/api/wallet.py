@@ -322,14 +322,16 @@ def _sent_before(
         raise ApiFailure(
             "payment_abandoned",
             f"external_id: {external_id!r} is that of {newest}, which was given up",
-            remediation="Look whether it confirmed all the same; if not, pay by another id.",
+            remediation="It, or what it replaced, may confirm all the same, and is shown then. If "
+            "neither can, pay by another id.",
         )
     by = wallet.overtaken.get(tx.txid)
     if by is not None:
         raise ApiFailure(
             "payment_overtaken",
             f"external_id: {external_id!r} is that of {tx.txid}, in whose place a block has {by}",
-            remediation="Look whom that pays; then pay by another id.",
+            remediation="Look whom that pays. What it replaced may confirm all the same, and is "
+            "shown then. If it cannot, pay by another id.",
         )
     return {
         "sent": True,

@@ -165,6 +165,22 @@ def test_a_payment_that_came_back_takes_no_coin_from_what_has_it_now() -> None:
     assert since.txid in pump.chain.mempool
 
 
+@each_role
+def test_a_payment_that_came_back_stays_where_another_hangs_on_it(role: str) -> None:
+    """By another txid its change would be gone, and what spends that could never confirm."""
+    pump, node = with_wallet(role)
+    first = pay(pump, node, 1_000_000)
+    pump.mine()
+    since = pay(pump, node, None)
+    assert first.outpoint(1) in {one.outpoint for one in since.inputs}
+    take_block_back(pump)
+    assert rejection(node, bump(first.txid)).code == "change_spent"
+    pump.handle(node, ev.AbandonRequested(txid=since.txid, reason="no"))
+    pump.chain.mempool.clear()
+    pump.restart(node)
+    bumped(pump, node, bump(first.txid))
+
+
 def take_block_back(pump: Pump) -> None:
     pump.chain.remove_tip(1)
     for each in (pump.lsp, *pump.clients):

@@ -118,12 +118,16 @@ def planned_bump(
     """Return what takes the place of a payment that waits for a block.
 
     Raises:
-        Rejected: If there is none, a coin of it is off the chain or set aside for something else,
-            or what is to pay does not reach.
+        Rejected: If there is none, its change or a coin of it is set aside for something else, a
+            coin is off the chain, or what is to pay does not reach.
     """
     tx = wallet.payments.get(event.txid)
     if tx is None:
         raise _no_payment(event.txid)
+    if any(outpoint in wallet.reserved for outpoint in tx.outpoints):
+        raise Rejected(
+            "change_spent", "it came back by a reorganisation, and its change is in use since"
+        )
     if any(wallet.reserved.get(tx_in.outpoint) != event.txid for tx_in in tx.inputs):
         raise Rejected(
             "coins_taken", "it came back by a reorganisation, and a coin of it is in use since"

@@ -1,6 +1,7 @@
 """A payment that no block takes is replaced by one that pays more (BIP 125), of the same coins.
 
-No signature of ours hangs on its txid. So this costs less than a child, and does without a change.
+No signature of ours hangs on its txid, unless a block had it before: then it stays. So this costs
+less than a child, and does without a change.
 """
 
 from collections.abc import Sequence

@@ -72,15 +72,14 @@ def plan_bump(
         DustSpending: If too little is left of the first output to be relayed.
         InsufficientCoins: If change and free coins do not reach.
     """
-    spent = [wallet.coins.get(tx_in.outpoint) for tx_in in tx.inputs]
-    coins = [coin for coin in spent if coin is not None]
-    if len(coins) < len(spent):
+    paid_sat = wallet.fee_sat(tx)
+    if paid_sat is None:
         raise CoinsOffChain(f"a coin of {tx.txid} is in no block: a reorganisation took it away")
+    coins = [wallet.coins[tx_in.outpoint] for tx_in in tx.inputs]
     if takes_from_amount:
         plan = _less_paid(tx, coins, feerate_sat_per_kw)
     else:
         plan = _more_spent(wallet, tx, coins, feerate_sat_per_kw, tip_height)
-    paid_sat = _sum_sat(coins) - sum(out.amount_sat for out in tx.outputs)
     weight = _weight(len(plan.coins), plan.tx.outputs)
     least_sat = others_sat + replacement_fee_sat(
         weight,

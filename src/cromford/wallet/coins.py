@@ -326,11 +326,17 @@ class Wallet:
         reserved = self.with_reserved([tx_in.outpoint for tx_in in tx.inputs], tx.txid)
         return replace(reserved, payments={**self.payments, tx.txid: tx})
 
+    def fee_sat(self, tx: Tx) -> int | None:
+        """Return what a payment out of the wallet pays; None while a coin of it is in no block."""
+        coins = [self.coins.get(tx_in.outpoint) for tx_in in tx.inputs]
+        spent_sat = [coin.txout.amount_sat for coin in coins if coin is not None]
+        if len(spent_sat) < len(coins):
+            return None
+        return sum(spent_sat) - sum(out.amount_sat for out in tx.outputs)
+
     def with_called(self, tx: Tx, external_id: str, asked_sat: int | None) -> "Wallet":
         """Return the wallet with a payment known by its payer's id, in the place of any before."""
-        coins = (self.coins.get(tx_in.outpoint) for tx_in in tx.inputs)
-        spent_sat = sum(coin.txout.amount_sat for coin in coins if coin is not None)
-        fee_sat = spent_sat - sum(out.amount_sat for out in tx.outputs)
+        fee_sat = self.fee_sat(tx) or 0
         called = CalledPayment(external_id=external_id, tx=tx, fee_sat=fee_sat, asked_sat=asked_sat)
         return replace(
             self,

@@ -227,15 +227,11 @@ def _change_sat(wallet: Wallet) -> int:
 
 
 def _show_waiting(wallet: Wallet, tx: Tx) -> WaitingPayment:
-    coins = [wallet.coins.get(tx_in.outpoint) for tx_in in tx.inputs]
-    spent_sat = [coin.txout.amount_sat for coin in coins if coin is not None]
-    if len(spent_sat) < len(coins):
-        return {"txid": str(tx.txid), "fee_sat": None, "feerate_sat_per_vb": None}
-    fee_sat = sum(spent_sat) - sum(out.amount_sat for out in tx.outputs)
+    fee_sat = wallet.fee_sat(tx)
     return {
         "txid": str(tx.txid),
         "fee_sat": fee_sat,
-        "feerate_sat_per_vb": sat_per_vb(1000 * fee_sat // tx.weight),
+        "feerate_sat_per_vb": None if fee_sat is None else sat_per_vb(1000 * fee_sat // tx.weight),
     }
 
 

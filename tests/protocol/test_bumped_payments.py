@@ -181,6 +181,46 @@ def test_a_payment_that_came_back_stays_where_another_hangs_on_it(role: str) -> 
     bumped(pump, node, bump(first.txid))
 
 
+@each_role
+def test_what_lost_to_what_it_replaced_does_not_end_what_that_paid_for_since(role: str) -> None:
+    """After a reorganisation both may confirm: it waits while the other's change is in use."""
+    pump, node = with_wallet(role)
+    first = pay(pump, node, COIN_SAT - 100_000)
+    second = bumped(pump, node, bump(first.txid, 20 * FEERATE))
+    pump.chain.mempool.clear()
+    pump.chain.broadcast(first)
+    pump.mine()
+    since = pay(pump, node, None)
+    assert first.outpoint(1) in {one.outpoint for one in since.inputs}
+    take_block_back(pump)
+    pump.restart(node)
+    assert set(node.state.wallet.payments) == {second.txid, since.txid}
+    assert list(pump.chain.mempool) == [first.txid, since.txid]
+    assert rejection(node, bump(second.txid, 40 * FEERATE)).code == "change_spent"
+    pump.mine(2)
+    assert since.txid in pump.chain.confirmed
+    assert node.state.wallet.payments == {}
+
+
+def test_what_lost_to_what_it_replaced_is_published_once_nothing_spends_that() -> None:
+    pump, node = with_wallet("client")
+    pump.handle(node, replace(request(COIN_SAT - 100_000), external_id="payout-7"))
+    (first,) = node.state.wallet.payments.values()
+    second = bumped(pump, node, bump(first.txid, 20 * FEERATE))
+    pump.chain.mempool.clear()
+    pump.chain.broadcast(first)
+    pump.mine()
+    since = pay(pump, node, None)
+    take_block_back(pump)
+    assert node.state.wallet.lost_to(second.txid) == first.txid
+    pump.handle(node, ev.AbandonRequested(txid=since.txid, reason="no"))
+    pump.restart(node)
+    assert list(pump.chain.mempool) == [second.txid]
+    assert known_as("payout-7", node) == (second.txid, 1, 0)
+    pump.mine()
+    assert known_as("payout-7", node) == (second.txid, 0, 1)
+
+
 def take_block_back(pump: Pump) -> None:
     pump.chain.remove_tip(1)
     for each in (pump.lsp, *pump.clients):

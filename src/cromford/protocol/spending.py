@@ -124,9 +124,11 @@ def planned_bump(
     tx = wallet.payments.get(event.txid)
     if tx is None:
         raise _no_payment(event.txid)
-    if any(outpoint in wallet.reserved for outpoint in tx.outpoints):
+    if wallet.is_behind(tx.txid) or any(one in wallet.reserved for one in tx.outpoints):
         raise Rejected(
-            "change_spent", "it came back by a reorganisation, and its change is in use since"
+            "change_spent",
+            "it came back by a reorganisation, and the change of it, or of what a block had in its "
+            "place, is in use since",
         )
     if any(wallet.reserved.get(tx_in.outpoint) != event.txid for tx_in in tx.inputs):
         raise Rejected(
@@ -234,5 +236,9 @@ def _no_payment(txid: Txid) -> Rejected:
 
 
 def owed_spendings(wallet: Wallet) -> tuple[fx.Broadcast, ...]:
-    """Return the payments to publish again: signed, and not yet in a block."""
-    return tuple(fx.Broadcast(name=PAYMENT, tx=tx) for tx in wallet.payments.values())
+    """Return the payments to publish again: signed, not yet in a block, and none that ends more."""
+    return tuple(
+        fx.Broadcast(name=PAYMENT, tx=tx)
+        for txid, tx in wallet.payments.items()
+        if not wallet.is_behind(txid)
+    )

@@ -21,6 +21,7 @@ from cromford.told import sat
 from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE, Account, WalletPath
 
 N_INPUTS_MAX: Final = 128  # With many more, a proposal to 1,024 clients would not fit a message.
+N_OUTPUTS_MAX: Final = 21  # Of a payment: the coins of a split, and change.
 
 
 class InsufficientCoins(Exception):
@@ -222,6 +223,7 @@ class Wallet:
                 **self.ended_payments,
                 **{txid: (height, self.payments[txid]) for txid in over},
             },
+            overtaken=_without(self.overtaken, {tx.txid}),
             next_receive=next_index[RECEIVE],
             next_change=next_index[CHANGE],
             unpaid_receive=unpaid[RECEIVE],
@@ -252,7 +254,9 @@ class Wallet:
             unspent=unspent,
             touched=self.touched.delete(height),
             ended_payments={t: e for t, e in self.ended_payments.items() if e[0] != height},
-            overtaken=_without(self.overtaken, {tx.txid for tx in revived}),
+            overtaken=_without(
+                self.overtaken, {tx.txid for tx in revived if not self.is_behind(tx.txid)}
+            ),
         )
         for tx in revived:
             wallet = wallet.with_revived(tx)
@@ -269,6 +273,22 @@ class Wallet:
             if owner is not None:
                 wallet = wallet.with_reserved([outpoint], owner)
         return wallet
+
+    def is_behind(self, txid: Txid) -> bool:
+        """Say whether a block had another in a payment's place, of which an output is in use.
+
+        After a reorganisation it would end what that output was spent for.
+        """
+        by = self.overtaken.get(txid)
+        return by is not None and any(
+            OutPoint(txid=by, vout=vout) in self.reserved for vout in range(N_OUTPUTS_MAX)
+        )
+
+    def lost_to(self, txid: Txid) -> Txid | None:
+        """Return what a block has in a payment's place, or had; None if it is published."""
+        if txid in self.payments and not self.is_behind(txid):
+            return None
+        return self.overtaken.get(txid)
 
     def with_gap(self, gap: int = GAP_LIMIT) -> "Wallet":
         """Return the wallet watching this many scripts beyond the last used (BIP 44)."""
@@ -361,8 +381,8 @@ class Wallet:
         newest = self.newest_called.get(external_id)
         if newest is None:
             return None
-        overtaken_by = self.overtaken.get(newest, newest)
-        return self.called[overtaken_by if self.is_same_called(overtaken_by, newest) else newest]
+        by = self.lost_to(newest)
+        return self.called[by if by is not None and self.is_same_called(by, newest) else newest]
 
     def is_same_called(self, one: Txid, other: Txid) -> bool:
         """Say whether two payments have the same id, so that one replaced the other."""

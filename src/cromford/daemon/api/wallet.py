@@ -321,7 +321,7 @@ def _sent_before(
             remediation="It, or what it replaced, may confirm all the same, and is shown then. If "
             "neither can, pay by another id.",
         )
-    by = wallet.overtaken.get(tx.txid)
+    by = wallet.lost_to(tx.txid)
     if by is not None:
         raise ApiFailure(
             "payment_overtaken",

@@ -15,6 +15,7 @@ from cromford.bitcoin.tx import Tx, Txid, TxIn, TxOut
 from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import (
     N_INPUTS_MAX,
+    N_OUTPUTS_MAX,
     InsufficientCoins,
     Wallet,
     WalletCoin,
@@ -24,7 +25,7 @@ from cromford.wallet.coins import (
 SPENDING_VERSION: Final = 2
 P2TR_SCRIPT_SIZE: Final = 34
 N_SPLIT_MIN: Final = 2
-N_SPLIT_MAX: Final = 20
+N_SPLIT_MAX: Final = N_OUTPUTS_MAX - 1  # The last one is change.
 
 
 class DustSpending(ValueError):

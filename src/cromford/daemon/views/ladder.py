@@ -60,7 +60,7 @@ def overtaken_as(attempt: LspAttempt | ClientAttempt, chain: KnownChain) -> Over
     Raises:
         Unchecked: If a client never accepted the proposal.
     """
-    if attempt.overtaken_depth(chain) < attempt.terms.min_depth:
+    if not attempt.is_overtaken(chain):
         return None
     return "dead" if attempt.rung_in(chain) is None else "displaced"
 

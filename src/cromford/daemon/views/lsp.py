@@ -90,7 +90,7 @@ def status_of(factory: Factory) -> LspFactoryStatus:
     if attempt.funded is None:
         return "building"
     landed = factory.landed
-    if landed is not factory and attempt.overtaken_depth(chain) >= attempt.terms.min_depth:
+    if landed is not factory and attempt.is_overtaken(chain):
         if is_over(landed):
             return _over(landed)
         return DISPLACED

@@ -166,7 +166,7 @@ def on_exit_requested(turn: Turn[ClientState], event: ev.ExitRequested) -> None:
         raise Rejected("factory_not_complete", "the branch is not signed; nothing was funded")
     if attempt.is_retired:
         raise Rejected("moved_out", MOVED_OUT)
-    if attempt.overtaken_depth(turn.chain) >= attempt.terms.min_depth:
+    if attempt.is_overtaken(turn.chain):
         raise Rejected("factory_dead", DEAD_FUNDING)
     if turn.chain.depth(attempt.funding_tx.txid) == 0:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)

@@ -180,7 +180,7 @@ def on_exit_requested(turn: Turn[Factory], event: ev.ExitRequested) -> None:
         raise Rejected(
             "client_not_found", f"client: expected 1..{len(attempt.seats)}, received {client}"
         )
-    if attempt.overtaken_depth(turn.chain) >= attempt.terms.min_depth:
+    if attempt.is_overtaken(turn.chain):
         raise Rejected("factory_dead", DEAD_FUNDING)
     if turn.chain.depth(attempt.funding_tx.txid) == 0:
         raise Rejected("factory_not_funded", "the funding is not confirmed", retryable=True)

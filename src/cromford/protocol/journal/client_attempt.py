@@ -247,6 +247,14 @@ class ClientAttempt:
         ours = frozenset(one.funding_tx.txid for one in siblings)
         return chain.rival_depth(self.funding_tx, but=ours)
 
+    def is_overtaken(self, chain: KnownChain) -> bool:
+        """Say whether something took the funding's place, as deep as a funding has to be.
+
+        Raises:
+            Unchecked: As `candidate` does.
+        """
+        return self.overtaken_depth(chain) >= self.terms.min_depth
+
     @property
     def is_ready_on_both_sides(self) -> bool:
         """Whether the LSP found the same candidate ready that we did."""

@@ -164,7 +164,7 @@ class Factory:
         """
         attempt, funded = self.attempt, self.attempt.funded
         was_found = funded is not None and funded.is_dead
-        return was_found and attempt.overtaken_depth(self.chain) >= attempt.terms.min_depth
+        return was_found and attempt.is_overtaken(self.chain)
 
     @property
     def landed(self) -> "Factory":

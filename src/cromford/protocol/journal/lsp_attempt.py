@@ -237,6 +237,10 @@ class LspAttempt:
         ours = frozenset(one.blueprint.funding_tx.txid for one in siblings)
         return chain.rival_depth(self.funding_tx, but=ours)
 
+    def is_overtaken(self, chain: KnownChain) -> bool:
+        """Say whether something took the funding's place, as deep as a funding has to be."""
+        return self.overtaken_depth(chain) >= self.terms.min_depth
+
     @property
     def is_open(self) -> bool:
         """Whether the ceremony is under way."""

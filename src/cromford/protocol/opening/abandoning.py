@@ -17,7 +17,7 @@ def end_if_dead(turn: Turn[Factory], attempt: LspAttempt, funded: Funded) -> Non
 
     Another spend of its coin is as deep as a funding has to be.
     """
-    if funded.is_dead or attempt.overtaken_depth(turn.chain) < attempt.terms.min_depth:
+    if funded.is_dead or not attempt.is_overtaken(turn.chain):
         return
     rung = attempt.rung_in(turn.chain)
     turn.remember(op.FundingDied(attempt_id=attempt.attempt_id, rung=rung))

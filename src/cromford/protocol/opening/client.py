@@ -469,7 +469,7 @@ def is_hopeless(state: ClientState, attempt: ClientAttempt) -> bool:
     """
     if not isinstance(attempt.stage, Complete | RootSent):
         return False
-    if is_overtaken(state, attempt):
+    if attempt.is_overtaken(state.chain):
         return True
     if attempt.ready_sent:
         return False
@@ -477,15 +477,6 @@ def is_hopeless(state: ClientState, attempt: ClientAttempt) -> bool:
     if height is None or isinstance(attempt.stage, RootSent):
         return state.chain.height >= attempt.terms.patience_end_height
     return height > attempt.branch.ready_height_max
-
-
-def is_overtaken(state: ClientState, attempt: ClientAttempt) -> bool:
-    """Say whether something else spends a coin of a funding, as deep as a funding has to be.
-
-    Raises:
-        Unchecked: If the proposal was never accepted.
-    """
-    return attempt.overtaken_depth(state.chain) >= attempt.terms.min_depth
 
 
 def watched(state: ClientState) -> frozenset[OutPoint]:

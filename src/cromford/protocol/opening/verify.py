@@ -14,7 +14,6 @@ from cromford.protocol.faults import Refusal
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete
 from cromford.protocol.journal.client_candidate import ClientCandidate
 from cromford.protocol.journal.client_state import ClientState
-from cromford.protocol.opening.client import is_overtaken
 from cromford.protocol.opening.verification import ClientFacts
 from cromford.protocol.opening.verification_kept import check_kept
 from cromford.signing.keychain import ChannelPubkeys
@@ -230,7 +229,7 @@ def _paid(txout: TxOut) -> str:
 def _may_come(state: ClientState, attempt: ClientAttempt) -> bool:
     """Say whether the ceremony goes on, or its funding may still get into a block."""
     is_over = attempt.aborted is not None or attempt.given_up
-    return not is_over and not is_overtaken(state, attempt)
+    return not is_over and not attempt.is_overtaken(state.chain)
 
 
 def _close_of_funding(state: ClientState, attempt: ClientAttempt) -> Txid | None:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from cromford.bitcoin.fees import P2TR_DUST_SAT, fee_sat_of
 from cromford.bitcoin.replacement import FeeAndWeight, replacement_fee_sat
-from cromford.bitcoin.timelock import NSEQUENCE_REPLACEABLE
-from cromford.bitcoin.tx import Tx, TxIn, TxOut, vsize_of
+from cromford.bitcoin.tx import Tx, TxOut, vsize_of
 from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import (
     N_INPUTS_MAX,
@@ -20,11 +19,12 @@ from cromford.wallet.coins import (
 )
 from cromford.wallet.spending import (
     P2TR_SCRIPT_SIZE,
-    SPENDING_VERSION,
     DustSpending,
     SpendingPlan,
     is_worth_spending,
     least_output_sat,
+    sum_sat,
+    unsigned_payment,
 )
 
 
@@ -99,7 +99,7 @@ def plan_bump(
 def _less_paid(tx: Tx, coins: Sequence[WalletCoin], feerate_sat_per_kw: int) -> SpendingPlan:
     first, *others = tx.outputs
     fee_sat = _fee_sat(len(coins), tx.outputs, feerate_sat_per_kw)
-    amount_sat = _sum_sat(coins) - sum(out.amount_sat for out in others) - fee_sat
+    amount_sat = sum_sat(coins) - sum(out.amount_sat for out in others) - fee_sat
     least_sat = least_output_sat(first.script_pubkey)
     if amount_sat < least_sat:
         raise DustSpending(f"amount_sat: at least {least_sat}, left of it {amount_sat}")
@@ -124,30 +124,24 @@ def _more_spent(
     while True:
         change = TxOut(amount_sat=0, script_pubkey=script)
         change_sat = (
-            _sum_sat(spent) - paid_sat - _fee_sat(len(spent), [*payees, change], feerate_sat_per_kw)
+            sum_sat(spent) - paid_sat - _fee_sat(len(spent), [*payees, change], feerate_sat_per_kw)
         )
         if change_sat >= P2TR_DUST_SAT:
             change = TxOut(amount_sat=change_sat, script_pubkey=script)
             return _plan(spent, (*payees, change), n_paid=len(payees))
         # What is left over would be dust as a change output; it goes to the fee.
         fee_sat = _fee_sat(len(spent), payees, feerate_sat_per_kw)
-        if payees and _sum_sat(spent) - paid_sat >= fee_sat:
+        if payees and sum_sat(spent) - paid_sat >= fee_sat:
             return _plan(spent, tuple(payees), n_paid=len(payees))
         if not more:
-            raise InsufficientCoins(needed_sat=paid_sat + fee_sat, available_sat=_sum_sat(spent))
+            raise InsufficientCoins(needed_sat=paid_sat + fee_sat, available_sat=sum_sat(spent))
         spent.append(more.pop(0))
 
 
 def _plan(coins: Sequence[WalletCoin], outputs: tuple[TxOut, ...], *, n_paid: int) -> SpendingPlan:
-    total_sat = _sum_sat(coins)
+    total_sat = sum_sat(coins)
     return SpendingPlan(
-        tx=Tx(
-            version=SPENDING_VERSION,
-            inputs=tuple(
-                TxIn(outpoint=coin.outpoint, nsequence=NSEQUENCE_REPLACEABLE) for coin in coins
-            ),
-            outputs=outputs,
-        ),
+        tx=unsigned_payment(coins, outputs),
         coins=tuple(coins),
         amount_sat=outputs[0].amount_sat,
         fee_sat=total_sat - sum(out.amount_sat for out in outputs),
@@ -163,7 +157,3 @@ def _fee_sat(n_inputs: int, outputs: Sequence[TxOut], feerate_sat_per_kw: int) -
 def _weight(n_inputs: int, outputs: Sequence[TxOut]) -> int:
     longer = sum(len(out.script_pubkey) - P2TR_SCRIPT_SIZE for out in outputs)
     return wallet_tx_weight(n_inputs=n_inputs, n_outputs=len(outputs)) + 4 * longer
-
-
-def _sum_sat(coins: Sequence[WalletCoin]) -> int:
-    return sum(coin.txout.amount_sat for coin in coins)

@@ -176,11 +176,11 @@ def _planned(
     fee_sat = _fee_sat(max(len(coins), 1), payee, feerate_sat_per_kw, has_change=False)
     raise InsufficientCoins(
         needed_sat=payee.n_outputs * (amount_sat or payee.least_sat) + fee_sat,
-        available_sat=_sum_sat(coins),
-        worthless_sat=_sum_sat(
+        available_sat=sum_sat(coins),
+        worthless_sat=sum_sat(
             coin for coin in free if not is_worth_spending(coin, feerate_sat_per_kw)
         ),
-        beyond_sat=_sum_sat(worth[N_INPUTS_MAX:]),
+        beyond_sat=sum_sat(worth[N_INPUTS_MAX:]),
     )
 
 
@@ -205,7 +205,19 @@ def is_worth_spending(coin: WalletCoin, feerate_sat_per_kw: int) -> bool:
     return 1000 * coin.txout.amount_sat >= P2TR_INPUT_WEIGHT * feerate_sat_per_kw
 
 
-def _sum_sat(coins: Iterable[WalletCoin]) -> int:
+def unsigned_payment(coins: Iterable[WalletCoin], outputs: Iterable[TxOut]) -> Tx:
+    """Return what spends these coins, to be signed: it may be replaced (BIP 125)."""
+    return Tx(
+        version=SPENDING_VERSION,
+        inputs=tuple(
+            TxIn(outpoint=coin.outpoint, nsequence=NSEQUENCE_REPLACEABLE) for coin in coins
+        ),
+        outputs=tuple(outputs),
+    )
+
+
+def sum_sat(coins: Iterable[WalletCoin]) -> int:
+    """Return what these coins hold, in sat."""
     return sum(coin.txout.amount_sat for coin in coins)
 
 
@@ -216,7 +228,7 @@ def _plan_all(
 
     What cannot be divided, less than a satoshi for each output, goes to the fee.
     """
-    total_sat = _sum_sat(coins)
+    total_sat = sum_sat(coins)
     fee_sat = _fee_sat(len(coins), payee, feerate_sat_per_kw, has_change=False)
     amount_sat = (total_sat - fee_sat) // payee.n_outputs
     if amount_sat < payee.least_sat:
@@ -273,13 +285,10 @@ def _plan(
     outputs = [TxOut(amount_sat=amount_sat, script_pubkey=payee.script_pubkey)] * payee.n_outputs
     if change_sat:
         outputs.append(TxOut(amount_sat=change_sat, script_pubkey=wallet.next_script(CHANGE)))
-    tx = Tx(
-        version=SPENDING_VERSION,
-        inputs=tuple(
-            TxIn(outpoint=coin.outpoint, nsequence=NSEQUENCE_REPLACEABLE) for coin in coins
-        ),
-        outputs=tuple(outputs),
-    )
     return SpendingPlan(
-        tx=tx, coins=tuple(coins), amount_sat=amount_sat, fee_sat=fee_sat, change_sat=change_sat
+        tx=unsigned_payment(coins, outputs),
+        coins=tuple(coins),
+        amount_sat=amount_sat,
+        fee_sat=fee_sat,
+        change_sat=change_sat,
     )

@@ -1,22 +1,11 @@
 """A payment of the wallet that waits in a Bitcoin Core is replaced there, at the least fee."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from tests.daemon.test_bumped_payments import pays_more_twice
 from tests.daemon.town import town
-from tests.functional.test_demo_on_core import started
 from tests.functional.test_expiry_on_core import CoreNode
-
-
-@pytest.fixture
-def core(tmp_path: Path) -> Iterator[CoreNode]:
-    datadir = tmp_path / "core"
-    datadir.mkdir()
-    for running in started(datadir, "regtest"):
-        yield CoreNode(running.url, running.cookie)
 
 
 def test_a_payment_that_waits_is_replaced_and_never_paid_twice(

@@ -1,7 +1,6 @@
 """An LSP takes back what a lost client left, out of a real Bitcoin Core's mempool."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from tests.daemon.test_joint_sweeps import (
     see_no_rivals,
 )
 from tests.daemon.town import town
-from tests.functional.test_demo_on_core import started
 
 
 @dataclass(frozen=True)
@@ -30,14 +28,6 @@ class CoreNode:
         return BitcoinCoreRpcClient(self.url, cookie_path=self.cookie_file).call(
             method, list(params)
         )
-
-
-@pytest.fixture
-def core(tmp_path: Path) -> Iterator[CoreNode]:
-    datadir = tmp_path / "core"
-    datadir.mkdir()
-    for running in started(datadir, "regtest"):
-        yield CoreNode(running.url, running.cookie)
 
 
 def test_what_nobody_claimed_is_a_coin_of_the_lsp_one_block_after_the_expiry(

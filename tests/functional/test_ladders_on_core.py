@@ -1,22 +1,13 @@
 """A fee ladder on Bitcoin Core: its own mempool lets each candidate take the other's place."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from tests.daemon.ladder_town import each_in_turn, given_up, siblings_give_way
 from tests.daemon.town import Town, town
-from tests.functional.test_demo_on_core import started
 from tests.functional.test_expiry_on_core import CoreNode
-
-
-@pytest.fixture
-def core(tmp_path: Path) -> Iterator[CoreNode]:
-    datadir = tmp_path / "core"
-    datadir.mkdir()
-    for running in started(datadir, "regtest"):
-        yield CoreNode(running.url, running.cookie)
 
 
 @pytest.mark.parametrize("scene", [each_in_turn, siblings_give_way, given_up])

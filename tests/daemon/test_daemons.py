@@ -200,6 +200,9 @@ def test_a_payment_reaches_the_other_wallet(in_town: Run) -> None:
         waiting = await t.call("lsp", "wallet_balance")
         assert waiting["change_sat"] == sent["change_sat"] > 0
         assert waiting["paying_sat"] == waiting["change_sat"] + 50_000 + sent["fee_sat"]
+        coins = (await t.call("lsp", "wallet_coins"))["coins"]
+        spent_by = {coin["reserved_for"] for coin in coins if coin["status"] == "paying"}
+        assert spent_by == {sent["txid"]}
         await t.mine(1, mempool=1)
 
         coins = (await t.call("alice", "wallet_coins"))["coins"]

@@ -58,7 +58,7 @@ class WalletBalance(TypedDict):
 class OwnCoin(TypedDict):
     """A coin of the wallet's.
 
-    `reserved_for` is a factory's id, or in the order of its bytes the txid of what spends it.
+    `reserved_for` is a factory's id, or the txid of what spends it.
     """
 
     outpoint: Outpoint

@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from cromford.bitcoin.tx import MAX_MONEY_SAT, Txid
+from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.cli.amounts import sat_of
 from cromford.cli.asking import confirm
 from cromford.cli.configuration.kinds import (
@@ -398,7 +398,7 @@ def print_coins(console: Console, answer: Document) -> None:
     for coin in answer["coins"]:
         status = coin["status"]
         if coin["reserved_for"] is not None:
-            status += f" for {_owner_of(coin)[:12]}"
+            status += f" for {coin['reserved_for'][:12]}"
         rows.add_row(
             cell(coin["outpoint"]),
             cell(sat(coin["amount_sat"])),
@@ -407,12 +407,6 @@ def print_coins(console: Console, answer: Document) -> None:
             cell(coin["address"]),
         )
     console.print(rows)
-
-
-def _owner_of(coin: Document) -> str:
-    """Return what a coin is set aside for: a factory's id, or a txid as everybody writes it."""
-    owner = str(coin["reserved_for"])
-    return str(Txid(bytes.fromhex(owner))) if coin["status"] == "paying" else owner
 
 
 def print_payment(console: Console, payment: Document) -> None:

@@ -259,6 +259,11 @@ def _status_of(owner: WalletOwner, coin: WalletCoin) -> CoinStatus:
     return "free"
 
 
+def _owner_id(wallet: Wallet, reserved_for: bytes) -> str:
+    is_payment = reserved_for in wallet.payments
+    return str(Txid(reserved_for)) if is_payment else reserved_for.hex()
+
+
 def _show_coin(owner: WalletOwner, coin: WalletCoin) -> OwnCoin:
     reserved_for = owner.wallet.reserved.get(coin.outpoint)
     return {
@@ -267,7 +272,7 @@ def _show_coin(owner: WalletOwner, coin: WalletCoin) -> OwnCoin:
         "address": address_of_script(coin.txout.script_pubkey, owner.network),
         "confirmations": owner.height - coin.height + 1,
         "status": _status_of(owner, coin),
-        "reserved_for": None if reserved_for is None else reserved_for.hex(),
+        "reserved_for": None if reserved_for is None else _owner_id(owner.wallet, reserved_for),
     }
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 from tests.daemon.backup.stores import NUMBER, OWNER, content, fill
@@ -174,6 +176,34 @@ def test_a_write_that_fails_makes_it_begin_again(
         now = content(store)
     assert restored(place) == now
     assert files(place) == ["base-00000002"]
+
+
+def test_a_base_that_fails_late_is_tried_again_after_nine_times_as_long(
+    home: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A place that is full costs a copy of the whole store at each try."""
+    clock, rested = [1000.0], list[float]()
+
+    def full(*_: object, **__: object) -> NoReturn:
+        clock[0] += 40.0
+        raise OSError(28, "No space left on device")
+
+    def rest(_: Replica, seconds: float) -> bool:
+        rested.append(seconds)
+        return len(rested) == 2
+
+    monkeypatch.setattr(replicas, "write_backup", full)
+    told = SimpleNamespace(monotonic=lambda: clock[0], time=time.time)
+    monkeypatch.setattr(replicas, "time", told)
+    monkeypatch.setattr(Replica, "_is_over", rest)
+    with Journal(home) as store:
+        fill(store)
+        failing = replica_of(store, home, place)
+        until(lambda: len(rested) == 2)
+        failing.close()
+    assert rested == [360.0, 360.0]
+    assert failing.failure is not None
+    assert "No space left" in failing.failure
 
 
 def test_what_waits_for_a_slow_place_is_bounded(

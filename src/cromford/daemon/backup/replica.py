@@ -33,6 +33,7 @@ from cromford.ports import Archived, Checkpoint, Entry, StoreFailed
 WAITING_MAX_BYTES: Final = 32 * 1024 * 1024
 COMPACT_MIN_BYTES: Final = 4 * 1024 * 1024  # Segments that are always read rather than a base made.
 RETRY_SECONDS: Final = 10.0
+RETRY_TIMES: Final = 9  # A base that fails is a whole copy: a tenth of the time at most goes to it.
 CLOSING_SECONDS: Final = 3.0
 
 _log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Replica:
         owner: Whose it is.
         journal_number: The journal's number.
         now: Seconds since 1970, UTC.
-        retry_seconds: After how long a place that failed is tried again.
+        retry_seconds: After how long a place that failed is tried again, at the soonest.
     """
 
     def __init__(
@@ -173,17 +174,21 @@ class Replica:
     def _follow(self) -> None:
         is_examined = False
         while True:
+            began: float | None = None
             try:
                 if not is_examined:
                     self._examine()
                     is_examined = True
                 if self._shared.needs_base:
+                    began = time.monotonic()
                     self._make_base()
+                    began = None
                 if not self._write_waiting():
                     return
             except Exception as error:  # noqa: BLE001 - whatever it is, memory, say, it may pass
                 self._give_up(error)
-                if self._is_over():
+                spent = 0.0 if began is None else time.monotonic() - began
+                if self._is_over(max(self._retry_seconds, RETRY_TIMES * spent)):
                     return
 
     def _write_waiting(self) -> bool:
@@ -252,11 +257,10 @@ class Replica:
         with self._changed:
             self._drop_waiting()
 
-    def _is_over(self) -> bool:
+    def _is_over(self, seconds: float) -> bool:
+        """Rest before the next try; say whether the daemon ended meanwhile."""
         with self._changed:
-            return self._changed.wait_for(
-                lambda: self._shared.is_closing, timeout=self._retry_seconds
-            )
+            return self._changed.wait_for(lambda: self._shared.is_closing, timeout=seconds)
 
     def _close_segment(self) -> None:
         writer, self._writer = self._writer, None

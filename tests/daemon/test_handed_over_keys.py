@@ -30,8 +30,14 @@ def hand_over(t: Town, name: str) -> tuple[bytes, bytes]:
     return daemon._signer.hand_over(effect.factory, effect.channel)
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("can't start new thread")]
+)
 def test_keys_cross_the_wire_into_the_file_and_into_nothing_else(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     put = KeyFile.put
@@ -39,7 +45,7 @@ def test_keys_cross_the_wire_into_the_file_and_into_nothing_else(
 
     def sometimes(file: KeyFile, keys: SealedKeys) -> None:
         if is_full:
-            raise OSError(28, "No space left on device")
+            raise error
         put(file, keys)
 
     monkeypatch.setattr(KeyFile, "put", sometimes)

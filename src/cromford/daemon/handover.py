@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
 from cromford import effects as fx
+from cromford.daemon.backup.said import reason_of
 from cromford.factory.close import check_is_close
 from cromford.ports import KeyStore
 from cromford.protocol import events as ev
@@ -168,8 +169,8 @@ class KeyWriting:
     async def _write(self, asked: fx.KeepKeys, keys: SealedKeys) -> None:
         try:
             await asyncio.to_thread(self.store.put, keys)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
+        except (OSError, RuntimeError) as error:  # No thread may be had, either.
+            reason = reason_of(error)
             _log.error(
                 "keys_not_kept factory=%s client=%d reason=%s",
                 asked.attempt_id.hex(),

@@ -39,7 +39,7 @@ def finish_channels(turn: Turn[ClientState], *, takes_up_held: bool = False) -> 
     """Do all that follows from what was remembered of channels: answer, then sign."""
     state = turn.state
 
-    def answer(turn: AnyTurn, link: Link, live: LiveHtlc) -> None:
+    def answer(_: AnyTurn, link: Link, live: LiveHtlc) -> None:
         may_take = is_usable(state, link) and not is_detour(state, link, live)
         answer_as_payee(turn, link, live, is_usable=may_take)
 
@@ -96,7 +96,6 @@ def begin(turn: Turn[ClientState], attempt: ClientAttempt) -> None:
         return
     if is_here and attempt.is_ready_on_both_sides:
         marks.begin(turn, link)
-        finish_channels(turn)
 
 
 def is_usable(state: ClientState, link: Link) -> bool:
@@ -180,7 +179,6 @@ def on_invoice_requested(turn: Turn[ClientState], event: ev.InvoiceRequested) ->
     turn.ask(fx.SetDeadline(deadline=deadline, seconds=seconds))
     if turn.state.is_connected:
         _announce(turn, turn.book.invoices[payment_hash])
-    finish_channels(turn)
 
 
 def announce_again(turn: Turn[ClientState]) -> None:

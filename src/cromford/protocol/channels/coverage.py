@@ -23,7 +23,7 @@ from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.policy import ClientPolicy
-from cromford.protocol.turn import AnyTurn
+from cromford.protocol.turn import AnyTurn, Turn
 from cromford.watch.coverage import Fullest, coverage_sat, fullest_of
 
 # What an HTLC is refused for, before a number.
@@ -149,13 +149,12 @@ def exposure_of(link: Link, covered_sat: int | None) -> Exposure:
     return Exposure(balance_msat=balance_msat, htlcs_msat=max(0, beyond_msat - balance_msat))
 
 
-def why_beyond(turn: AnyTurn, link: Link) -> str | None:
+def why_beyond(turn: Turn[ClientState], link: Link) -> str | None:
     """Return why an HTLC that is locked in is not taken by its client; None if it may be.
 
     Where more than is covered would be the client's, unless its operator said otherwise.
     """
-    state = turn.state
-    limit_sat = limit_in(state, link) if isinstance(state, ClientState) else None
+    limit_sat = limit_in(turn.state, link)
     owed = owed_msat(link.state)
     if limit_sat is None or owed <= limit_sat * MSAT_PER_SAT:
         return None

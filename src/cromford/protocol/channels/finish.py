@@ -1,6 +1,6 @@
 """The end of every decision about channels: answer what waits for an answer, then sign."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from cromford import effects as fx
@@ -10,10 +10,11 @@ from cromford.protocol.channels.payments import give_back, take
 from cromford.protocol.channels.signing import sign_if_due
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import HtlcKey
-from cromford.protocol.journal.encoding import delivery_of
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn
+from cromford.wire import messages as m
+from cromford.wire.fields import decode_fields
 
 # All that a payer hears about a payee. It may be tried again: most reasons pass.
 NOT_DELIVERED: Final = Failure.TEMPORARY_CHANNEL_FAILURE
@@ -40,17 +41,7 @@ def finish(
         takes_up_held: Whether all that waited for a fresh chain is decided again.
         payees: Those whose channels changed elsewhere, and may have room now.
     """
-    waiting = sorted(turn.book.arrived)
-    back = turn.first(cr.ChannelReestablished)
-    if takes_up_held or back is not None:
-        # A payer's channel came back: what it offered may find its payee. What waits for a payee
-        # whose channel did is asked for below.
-        waiting += sorted(
-            key
-            for key in turn.book.held
-            if (takes_up_held or (back is not None and key[0] == back.channel_id))
-            and key not in turn.book.released
-        )
+    waiting = [*sorted(turn.book.arrived), *_taken_up(turn, takes_up_held=takes_up_held)]
     for key in waiting:
         _answer(turn, key, answer)
     for key in sorted(turn.book.resolved):
@@ -61,6 +52,20 @@ def finish(
             _ask_again(turn, payee, answer)
     for channel_id in sorted(turn.book.links) if takes_up_held else turn.touched:
         sign_if_due(turn, turn.link(channel_id))
+
+
+def _taken_up(turn: AnyTurn, *, takes_up_held: bool) -> list[HtlcKey]:
+    """Return what waits and is decided again: all of it, or what a payer's channel came back with.
+
+    That may find its payee now. What waits for a payee whose channel came back is asked for below.
+    """
+    back = turn.first(cr.ChannelReestablished)
+    keys: Iterable[HtlcKey] = ()
+    if takes_up_held:
+        keys = turn.book.held
+    elif back is not None:
+        keys = (key for key in turn.book.held if key[0] == back.channel_id)
+    return sorted(key for key in keys if key not in turn.book.released)
 
 
 def _ask_again(turn: AnyTurn, payee: bytes, answer: Answer) -> None:
@@ -78,8 +83,7 @@ def _ask_again(turn: AnyTurn, payee: bytes, answer: Answer) -> None:
             return
         if key in turn.book.released or (found := _answerable(turn, key)) is None:
             continue
-        delivery = delivery_of(found[1].payload)
-        if delivery is not None and delivery.amount_msat > room_msat:
+        if decode_fields(m.Delivery, found[1].payload).amount_msat > room_msat:
             continue
         answer(turn, *found)
         if key in turn.book.held:

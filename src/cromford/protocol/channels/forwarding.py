@@ -190,7 +190,7 @@ def on_refused(turn: AnyTurn, sender: str, refused: ForwardRefused) -> None:
 
 
 def take_forward(
-    turn: AnyTurn, sender: str, asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
+    turn: Turn[Factory], sender: str, asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
 ) -> None:
     """Let an HTLC of another factory go on to its payee here, or say why it cannot."""
     way = _way_on(turn, asked, is_usable=is_usable)
@@ -216,7 +216,7 @@ def take_forward(
 
 
 def obstacle_to(
-    turn: AnyTurn, asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
+    turn: Turn[Factory], asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
 ) -> str | None:
     """Return why an HTLC of another factory cannot go on here now; None if it can."""
     way = _way_on(turn, asked, is_usable=is_usable)
@@ -224,7 +224,7 @@ def obstacle_to(
 
 
 def _way_on(
-    turn: AnyTurn, asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
+    turn: Turn[Factory], asked: ForwardAsked, *, is_usable: Callable[[Link], bool]
 ) -> tuple[Link, UpdateAdd] | str:
     """Return the payee's channel that can carry an HTLC and its update, or why there is none."""
     if turn.facts.why_no_risk is not None:
@@ -232,31 +232,29 @@ def _way_on(
     delivery = decode_fields(m.Delivery, asked.delivery)
     if not turn.facts.directory.is_connected(delivery.payee):
         return AWAY  # However its channels are: of a factory asleep nobody knows more.
-    obstacle = "the payee has no other channel here"
-    for link in turn.book.links_with(delivery.payee):
-        if link.channel_id == asked.channel_id or not is_usable(link):
-            continue
-        obstacle = AWAY
-        if not link.is_open:
-            continue
-        skimmed_msat = _skimmed_msat(turn, link, asked.payment_hash)
-        if skimmed_msat is None:
-            return "its payee buys out of it, and its channel has not grown yet"
-        skimmed = (Skimmed(price_msat=skimmed_msat),) if skimmed_msat else ()
-        try:
-            update = prepare_offer(
-                turn,
-                link,
-                amount_msat=delivery.amount_msat - skimmed_msat,
-                payment_hash=asked.payment_hash,
-                cltv_expiry=asked.cltv_expiry,
-                delivery=replace(delivery, skimmed=skimmed),
-            )
-        except UpdateRefused as refused:
-            obstacle = f"the payee's channel cannot carry it: {refused}"
-        else:
-            return link, update
-    return obstacle
+    links = turn.book.links_with(delivery.payee)  # A client has one in a factory.
+    others = (one for one in links if one.channel_id != asked.channel_id and is_usable(one))
+    link = next(others, None)
+    if link is None:
+        return "the payee has no other channel here"
+    if not link.is_open:
+        return AWAY
+    skimmed_msat = _skimmed_msat(turn, link, asked.payment_hash)
+    if skimmed_msat is None:
+        return "its payee buys out of it, and its channel has not grown yet"
+    skimmed = (Skimmed(price_msat=skimmed_msat),) if skimmed_msat else ()
+    try:
+        update = prepare_offer(
+            turn,
+            link,
+            amount_msat=delivery.amount_msat - skimmed_msat,
+            payment_hash=asked.payment_hash,
+            cltv_expiry=asked.cltv_expiry,
+            delivery=replace(delivery, skimmed=skimmed),
+        )
+    except UpdateRefused as refused:
+        return f"the payee's channel cannot carry it: {refused}"
+    return link, update
 
 
 def waiting_msat(book: Book, payee: bytes, payment_hash: bytes) -> int:
@@ -265,8 +263,7 @@ def waiting_msat(book: Book, payee: bytes, payment_hash: bytes) -> int:
         live = book.links[key[0]].incoming(key[1])
         if live is None or key in book.released or live.htlc.payment_hash != payment_hash:
             continue
-        delivery = delivery_of(live.payload)
-        return 0 if delivery is None else delivery.amount_msat
+        return decode_fields(m.Delivery, live.payload).amount_msat
     return 0
 
 
@@ -284,14 +281,12 @@ def room_msat(factory: Factory, payee: bytes) -> int:
     return most_msat
 
 
-def _skimmed_msat(turn: AnyTurn, link: Link, payment_hash: bytes) -> int | None:
+def _skimmed_msat(turn: Turn[Factory], link: Link, payment_hash: bytes) -> int | None:
     """Return what we keep of a payment, in msat, for liquidity that its payee buys out of it.
 
     None while its channel has not grown yet: the payment waits for that.
     """
     state = turn.state
-    if not isinstance(state, Factory):
-        return 0
     due = state.skims.get(payment_hash)
     if due is not None:
         return due.price_msat if due.client == link.client else 0
@@ -299,7 +294,7 @@ def _skimmed_msat(turn: AnyTurn, link: Link, payment_hash: bytes) -> int | None:
         if advance.payment_hash == payment_hash and advance.buyer == link.client:
             place = advance.clients.index(link.client)
             capacity_sat = advance.allocation.capacities_sat[place]
-            has_grown = link.next is None and link.present.capacity_sat == capacity_sat
+            has_grown = link.present.capacity_sat == capacity_sat
             return advance.price_msat if has_grown else None
     return 0
 
@@ -359,9 +354,7 @@ def hold_deadlines(book: Book, *, hold_seconds: int) -> tuple[fx.SetDeadline, ..
     announced = {key: held.seconds for key, held in book.held.items()}
     announced |= {key: forward.hold_seconds for key, forward in book.forwards.items()}
     return tuple(
-        fx.SetDeadline(
-            deadline=hold_deadline(key), seconds=max(hold_seconds, announced.get(key, 0))
-        )
+        fx.SetDeadline(deadline=hold_deadline(key), seconds=max(hold_seconds, announced[key]))
         for key in sorted(waiting)
     )
 

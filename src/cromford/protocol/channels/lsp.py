@@ -102,7 +102,6 @@ def begin(turn: Turn[Factory], node_id: bytes) -> None:
         return
     if not is_frozen(link.closes, turn.chain):
         marks.begin(turn, link)
-        finish_channels(turn)
 
 
 def on_block(turn: Turn[Factory]) -> None:
@@ -180,33 +179,26 @@ def on_pay_asked(turn: Turn[Factory], sender: str, asked: PayAsked) -> None:
     """Pay a client's invoice out of our side of its channel, or say why not."""
     why = turn.facts.why_no_risk
     refusal = pay_refusal(turn.state, asked.payee) if why is None else (why, why)
-    reason = "" if refusal is None else refusal[1]
-    cltv_expiry = turn.known_height + asked.min_final_cltv_expiry_delta
-    links = [] if refusal is not None else _payable(turn.state, asked.payee)
-    for link in reversed(links):
+    if refusal is None:
+        cltv_expiry = turn.known_height + asked.min_final_cltv_expiry_delta
+        (link,) = turn.book.links_with(asked.payee)  # A client has one channel in a factory.
         try:
             start_payment(turn, link, asked, fee_msat=0, cltv_expiry=cltv_expiry, asker=sender)
         except UpdateRefused as error:
-            reason = reason or refusal_text(error)
+            refusal = "not_payable", refusal_text(error)
         else:
             finish_channels(turn)
             return
-    turn.remember(cr.PayDeclined(asker=sender, payment_hash=asked.payment_hash, reason=reason))
+    declined = cr.PayDeclined(asker=sender, payment_hash=asked.payment_hash, reason=refusal[1])
+    turn.remember(declined)
 
 
 def pay_refusal(state: Factory, payee: bytes) -> tuple[str, str] | None:
     """Return a code and a reason why a client cannot be paid here now; None if it may be."""
-    links = [link for link in state.book.links_with(payee) if _is_in_use(state, link)]
-    if not links:
+    links = (link for link in state.book.links_with(payee) if _is_in_use(state, link))
+    link = next(links, None)
+    if link is None:
         return "payee_unknown", "the payee has no live channel with this LSP"
-    if not any(is_deep(state.attempt, state.chain, link) for link in links):
-        return NOT_DEEP, why_not_deep(state.attempt, state.chain, links[0])
-    if not any(link.is_open for link in links):
-        return "payee_offline", "the payee is not connected"
-    return None
-
-
-def _payable(state: Factory, payee: bytes) -> list[Link]:
-    return [
-        link for link in state.book.links_with(payee) if link.is_open and is_usable(state, link)
-    ]
+    if not is_deep(state.attempt, state.chain, link):
+        return NOT_DEEP, why_not_deep(state.attempt, state.chain, link)
+    return None if link.is_open else ("payee_offline", "the payee is not connected")

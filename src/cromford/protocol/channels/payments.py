@@ -22,7 +22,7 @@ from cromford.protocol.journal.encoding import delivery_of, journalled, message_
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.mail import PayAsked
-from cromford.protocol.turn import AnyTurn
+from cromford.protocol.turn import AnyTurn, Turn
 from cromford.wire import messages as m
 from cromford.wire.fields import encode_fields
 
@@ -140,7 +140,9 @@ def start_payment(
     offer(turn, link, update, first=started)
 
 
-def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: bool) -> None:
+def answer_as_payee(
+    turn: Turn[ClientState], link: Link, live: LiveHtlc, *, is_usable: bool
+) -> None:
     """Take an HTLC that pays an open invoice of ours, or give it back with a reason.
 
     While the chain is stale it waits: it may have expired in a block that we have not read, and
@@ -155,25 +157,26 @@ def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: boo
     """
     htlc = live.htlc
     invoice = turn.book.invoices.get(htlc.payment_hash)
+    may_skim_msat = turn.state.skims.get(htlc.payment_hash, 0)
+    if invoice is None or not _pays(htlc, live.payload, invoice, may_skim_msat):
+        # BOLT 4: the same answer to all of these, so that nobody can probe for invoices.
+        give_back(turn, link, htlc.htlc_id, Failure.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS.reason)
+        return
     failure = acceptance_failure(link, htlc.cltv_expiry, chain=turn.chain, height=turn.known_height)
     is_refused = is_overexposed(link.state, htlc) or lacks_coin(turn, link, htlc) or not is_usable
     is_refused = is_refused or is_beyond_close(link, turn.chain)
     beyond = why_beyond(turn, link)
     if failure is None and (is_refused or beyond is not None):
         failure = Failure.TEMPORARY_CHANNEL_FAILURE
-    if invoice is None or not _pays(htlc, live.payload, invoice, _may_skim_msat(turn, htlc)):
-        # BOLT 4: the same answer to all of these, so that nobody can probe for invoices.
-        failure = Failure.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
-    if invoice is not None and not turn.facts.may_risk and not is_final(failure, turn.facts):
+    if not turn.facts.may_risk and not is_final(failure, turn.facts):
         return
-    if failure is not None or invoice is None:
-        code = failure or Failure.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
-        if beyond is not None and code is Failure.TEMPORARY_CHANNEL_FAILURE:
+    if failure is not None:
+        if beyond is not None and failure is Failure.TEMPORARY_CHANNEL_FAILURE:
             refused = cr.HtlcRefused(
                 channel_id=link.channel_id, htlc_id=htlc.htlc_id, reason=beyond
             )
             turn.remember(refused)
-        give_back(turn, link, htlc.htlc_id, code.reason)
+        give_back(turn, link, htlc.htlc_id, failure.reason)
         return
     turn.remember(
         cr.InvoicePaid(
@@ -185,12 +188,6 @@ def answer_as_payee(turn: AnyTurn, link: Link, live: LiveHtlc, *, is_usable: boo
     )
     turn.ask(fx.ClearDeadline(deadline=fx.InvoiceDeadline(payment_hash=htlc.payment_hash)))
     take(turn, link, htlc.htlc_id, invoice.preimage)
-
-
-def _may_skim_msat(turn: AnyTurn, htlc: Htlc) -> int:
-    """Return what the LSP may keep of a payment, in msat: for what we bought out of it."""
-    state = turn.state
-    return state.skims.get(htlc.payment_hash, 0) if isinstance(state, ClientState) else 0
 
 
 def _pays(htlc: Htlc, payload: bytes, invoice: OwnInvoice, may_skim_msat: int) -> bool:

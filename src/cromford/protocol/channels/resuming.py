@@ -37,7 +37,7 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.encoding import decoded, reestablish_of
 from cromford.protocol.journal.intents import DoubleSigning
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.next_funding import POISONS_HELD
+from cromford.protocol.journal.next_funding import POISONS_HELD, NextFunding
 from cromford.protocol.turn import AnyTurn
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
@@ -228,9 +228,9 @@ def _resume(
         )
     )
     link = turn.link(link.channel_id)
-    if _is_void_for_both(link, message):
-        is_given = link.next is not None and link.next.stage >= POISONS_HELD
-        if is_given or link.state.rebase is not None:
+    following = link.next
+    if following is not None and _is_void_for_both(following, message):
+        if following.stage >= POISONS_HELD or link.state.rebase is not None:
             fail(turn, link, VOID)
             return
         turn.remember(ar.NextFundingVoid(channel_id=link.channel_id))
@@ -242,17 +242,12 @@ def _resume(
     _resend(turn, link, resumption.resend)
 
 
-def _is_void_for_both(link: Link, message: m.ChannelReestablish) -> bool:
-    """Say whether both sides said, in this connection, that the old state is six deep."""
-    following = link.next
-    told = message.advance[0] if message.advance else None
-    return (
-        following is not None
-        and following.said_void
-        and told is not None
-        and told.advance_id == following.advance_id
-        and bool(told.is_void)
-    )
+def _is_void_for_both(following: NextFunding, message: m.ChannelReestablish) -> bool:
+    """Say whether both sides said, in this connection, that the old state is six deep.
+
+    Whatever the peer says of an advance was checked to be of this one.
+    """
+    return following.said_void and bool(message.advance) and bool(message.advance[0].is_void)
 
 
 def _resend(turn: AnyTurn, link: Link, resend: tuple[Outgoing, ...]) -> None:

@@ -293,8 +293,7 @@ def on_half_made(turn: AnyTurn, event: ev.HalfMade) -> None:
     )
     before, link = link, turn.link(link.channel_id)
     used_up = tuple(pool_id for pool_id in before.pool_ids if pool_id not in link.pool_ids)
-    if used_up:
-        turn.ask(fx.DropPools(pool_ids=used_up))
+    turn.ask(fx.DropPools(pool_ids=used_up))
     turn.send(link.node_id, revocation(link))
 
 

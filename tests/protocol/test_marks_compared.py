@@ -108,6 +108,14 @@ def test_the_balance_of_the_later_store_counts(ours: int, theirs: int, *, of_lsp
     assert found == own_msat(max(ours, theirs), of_lsp=of_lsp)
 
 
+@SIDES
+def test_a_store_that_lost_the_last_signature_it_gave_is_the_earlier_one(*, of_lsp: bool) -> None:
+    link = at(1, of_lsp=of_lsp).link
+    told = told_by(2, of_lsp=not of_lsp, peer_number=link.state.own_signed)
+    assert told.commitment_number > link.state.peer_signed
+    assert agreed_msat(link, told) == own_msat(2, of_lsp=of_lsp)
+
+
 LIES: Final[list[tuple[dict[str, Any], str]]] = [
     ({"opener_msat": 0}, "opener_msat"),
     ({"commitment_number": N_COMMITMENTS_MAX}, "commitment_number"),
@@ -193,8 +201,10 @@ def test_of_one_number_there_is_one_balance(monkeypatch: pytest.MonkeyPatch) -> 
     for of_lsp in (True, False):
         told = told_by(2, of_lsp=not of_lsp)
         less = replace(told, accepter_msat=told.accepter_msat - 1, opener_msat=told.opener_msat + 1)
-        with pytest.raises(PeerViolation, match=r"^accepter_msat: "):
-            agreed_msat(at(2, of_lsp=of_lsp).link, less)
+        for fewer in (0, 1):  # Whatever it says that we signed.
+            one = replace(less, peer_number=less.peer_number - fewer)
+            with pytest.raises(PeerViolation, match=r"^accepter_msat: "):
+                agreed_msat(at(2, of_lsp=of_lsp).link, one)
     # The client took an HTLC: it is off our commitment, and not yet off its own.
     link = pending(at(2, of_lsp=True), HtlcStage.REMOVE_SIGNED).link
     theirs = link.state.content(Party.ACCEPTER, Edition.SIGNED)
@@ -209,6 +219,8 @@ def test_of_one_number_there_is_one_balance(monkeypatch: pytest.MonkeyPatch) -> 
     )
     with pytest.raises(PeerViolation, match=r"^accepter_msat: "):
         agreed_msat(link, without)
+    lost = replace(without, peer_number=without.peer_number - 1)
+    assert agreed_msat(link, lost) == ours.balance_msat(Party.OPENER), "it lost what we signed"
 
 
 @SIDES

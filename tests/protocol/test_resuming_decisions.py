@@ -45,7 +45,7 @@ from cromford.wire.messages import encode_message
 SIDES: Final = pytest.mark.parametrize("of_lsp", [True, False])
 LOST: Final = pytest.mark.parametrize("lost", [m.CommitmentSigned, m.RevokeAndAck])
 KINDS: Final = pytest.mark.parametrize("again", [plain_again, dual_again])
-Again = Callable[[type[m.Message]], Samples]
+Again = Any  # What was met after such a message was lost.
 SECRET: Final = b"\x05" * 32
 
 
@@ -379,7 +379,7 @@ def test_a_client_whose_revocation_was_lost_revokes_the_same_again(again: Again)
     turn = recalled(sample)
     found = sent_again(turn)
     assert found[0] == "RevokeAndAck"
-    first = [*said(turn, m.RevokeAndAck)]
+    first: list[m.Message] = [*said(turn, m.RevokeAndAck)]
     first += [one for asked in wished(turn, fx.SignCommitment) for one in asked.before]
     revoked = next(one for one in first if isinstance(one, m.RevokeAndAck))
     assert revoked.per_commitment_secret == sample.link.last_secret

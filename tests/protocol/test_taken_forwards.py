@@ -18,6 +18,7 @@ from tests.protocol.decisions import (
 
 from cromford import effects as fx
 from cromford.changed import changed
+from cromford.channel.messages import UpdateAdd
 from cromford.factory.terms import SAFETY_BLOCKS
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.channels.balances import offerable_msat
@@ -33,6 +34,7 @@ from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.htlc_blocks import CLAIM_BLOCKS
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.advances import LspAdvance
+from cromford.protocol.journal.encoding import journalled_update
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.mail import AnyMail, ForwardAnswered, ForwardRefused, Letter
@@ -74,7 +76,8 @@ def offered(
     for one in declined:
         named = (one.asker, one.in_channel_id, one.in_htlc_id)
         assert named == (ASKER, asked.channel_id, asked.htlc_id)
-        assert not remembered(turn, cr.UpdateProposed)
+        updates = (journalled_update(own.message) for own in remembered(turn, cr.UpdateProposed))
+        assert not any(isinstance(update, UpdateAdd) for update in updates)
         assert not remembered(turn, cr.ForwardOffered)
         return turn, one.reason
     (signed,) = wished(turn, fx.SignCommitment)
@@ -114,9 +117,17 @@ def left() -> Factory:
     return changed(moment().factory, exits=frozenset({bobs().client}))
 
 
+def shallow() -> Factory:
+    """Return the factory after its funding left the chain."""
+    factory = moment().factory
+    funding = factory.attempt.funding_tx.txid
+    return changed(factory, chain=factory.chain.without(10**6, [funding]))
+
+
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
+        ({"factory": shallow}, NO_CHANNEL),
         ({"facts": STALE}, "our chain is stale"),
         ({"facts": UNMARKABLE}, "no mark can be written here"),
         ({"here": False}, AWAY),

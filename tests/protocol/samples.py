@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 import pytest
-from tests.protocol.advances import market
+from tests.protocol.advances import advancing_factory, market, sell
 from tests.protocol.decisions import Known, in_client, in_factory
 from tests.protocol.paying_clients import (
     POLICY,
@@ -163,3 +163,14 @@ def dual() -> Samples:
     """Return what is met in a channel whose funding is being replaced."""
     with market(), between_states() as pump:
         return paid_through(pump, pump.client_at(BUYER), pump.client_at(ELSEWHERE))
+
+
+@cache
+def rebasing() -> Samples:
+    """Return what is met while a leaf is advanced, and its channels are rebased."""
+    samples = Samples()
+    with market():
+        pump = advancing_factory(2)
+        with samples.watching():
+            sell(pump, BUYER)
+    return samples

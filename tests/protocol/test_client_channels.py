@@ -18,6 +18,7 @@ from cromford.channel.messages import UpdateAdd
 from cromford.crypto.keys import sha256
 from cromford.protocol import events as ev
 from cromford.protocol.channels import client as channels
+from cromford.protocol.channels import finish
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.depth import NOT_DEEP
 from cromford.protocol.facts import FRESH, Facts
@@ -436,6 +437,15 @@ def test_an_invoice_expires_once_and_not_when_it_was_paid() -> None:
     assert not unknown.decision.records
 
 
+def test_a_decision_about_nothing_looks_at_no_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[bytes] = []
+    monkeypatch.setattr(finish, "sign_if_due", lambda _, link: looked.append(link.channel_id))
+    channels.finish_channels(in_client(owner().state))
+    assert looked == []
+    channels.finish_channels(in_client(owner().state), takes_up_held=True)
+    assert looked == sorted(owner().state.book.links), "once all is taken up, at each"
+
+
 # Who is heard
 
 
@@ -476,7 +486,7 @@ def test_a_channel_is_taken_up_once_both_sides_are_here_and_found_it_ready() -> 
         changed(unprepared, is_connected=False),
         with_attempts(unprepared, ready_received=False),
         with_attempts(unprepared, keys_taken=True),
-        with_links(closed_together(here), state=unprepared),
+        with_links(closed_together(unprepared.book.links[here.channel_id])),
         changed(unprepared, book=changed(unprepared.book, links=none_of_them)),
         changed(unprepared, lsp_node_id=b"\x02" * 33),
     ):

@@ -8,16 +8,17 @@ import pytest
 from tests.protocol.decisions import STALE, UNMARKABLE, remembered, said, wished
 from tests.protocol.samples import (
     Sample,
-    Samples,
     dual_again,
     first_connection,
     plain_again,
 )
+from tests.protocol.test_next_stages import lacking
 
 from cromford import effects as fx
 from cromford.changed import changed
 from cromford.channel.errors import PeerViolation
 from cromford.channel.secret_store import N_COMMITMENTS_MAX
+from cromford.channel.stage import HtlcStage, LiveRebase
 from cromford.crypto.keys import pubkey_of
 from cromford.protocol.channels.resuming import (
     LOST_STATE,
@@ -388,6 +389,43 @@ def test_a_client_whose_revocation_was_lost_revokes_the_same_again(again: Again)
         assert sent_again(recalled(last)) == ["CommitmentSigned", "RevokeAndAck"]
     else:
         assert sent_again(recalled(last)) == ["RevokeAndAck"]
+
+
+def test_what_the_lsp_lacks_on_the_next_funding_goes_before_all_that_goes_again() -> None:
+    link, sample, number = lacking()
+    (stage,) = sample.met.asked.message.advance
+    (nonce, *_) = stage.nonces
+    nonces = (replace(nonce, number=number), replace(nonce, number=number + 1))
+    turn = recalled(
+        sample.with_link(next=link.next),
+        next_commitment_number=number + 1,
+        advance=(replace(stage, nonces=nonces),),
+    )
+    (asked,) = wished(turn, fx.SignNext)
+    assert (asked.number, asked.pubnonce) == (number, nonce.pubnonce)
+    assert turn.decision.effects[0] == asked
+
+
+def test_an_lsp_that_says_it_is_over_with_a_rebase_gets_nothing_signed_for_no_nonce() -> None:
+    """It may be over with it; then it lacks nothing of what we signed since."""
+    sample = dual_again(m.RevokeAndAck).first("on_point_recalled", of_lsp=False)
+    state = sample.link.state
+    rebase = LiveRebase(growth_msat=0, price_msat=0, stage=HtlcStage.ADD_COUNTERSIGNED)
+    content, point = sample.link.peer_contents[-1]
+    over = sample.with_link(
+        state=changed(
+            state,
+            rebase=rebase,
+            htlcs=(),
+            unacked=(),
+            n_signed_updates=0,
+            peer_next_point=point,
+        )
+    )
+    turn = recalled(over, advance=(), next_commitment_number=content.number)
+    assert not wished(turn, fx.SignCommitment)
+    (failed,) = remembered(turn, cr.ChannelFailed)
+    assert failed.reason.startswith(f"nonces: expected one for commitment {content.number}")
 
 
 @KINDS

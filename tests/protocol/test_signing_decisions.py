@@ -6,14 +6,16 @@ from typing import Any, Final
 
 import pytest
 from tests.protocol.decisions import STALE, UNMARKABLE, remembered, said, wished
-from tests.protocol.samples import Sample, Samples, dual, plain
+from tests.protocol.samples import Sample, Samples, dual, plain, rebasing
 from tests.protocol.signed_closes import CLOSE_ID
 
 from cromford import effects as fx
 from cromford.changed import changed
+from cromford.channel.commits import next_own_content
+from cromford.channel.content import Htlc
 from cromford.channel.errors import PeerViolation
 from cromford.channel.messages import UpdateAdd, UpdateFulfill
-from cromford.channel.stage import Edition
+from cromford.channel.stage import Edition, HtlcStage, LiveHtlc
 from cromford.crypto.musig2 import is_pubnonce
 from cromford.protocol.channels.signing import (
     REVOCATION_SECONDS,
@@ -29,6 +31,7 @@ from cromford.protocol.channels.signing import (
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.closes import SignedClose
+from cromford.protocol.journal.encoding import journalled
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 
@@ -131,9 +134,22 @@ def test_nothing_is_signed_that_cannot_be_taken(
     assert signed(sample, UNMARKABLE) == []
     after = sample.turn()
     sign_if_due(after, after.link(sample.channel_id))
-    awaiting = sample._replace(state=after.state)
-    assert awaiting.link.state.awaits_revocation
-    assert signed(awaiting) == []
+    assert after.link(sample.channel_id).state.awaits_revocation
+    offer_one_more(after, sample.channel_id)
+    assert signed(sample._replace(state=after.state)) == [], "it gathers what is new"
+
+
+def offer_one_more(turn: Turn[Any], channel_id: bytes) -> None:
+    state = turn.link(channel_id).state
+    update = m.UpdateAddHtlc(
+        channel_id=channel_id,
+        htlc_id=state.next_id(state.me),
+        amount_msat=1_000_000,
+        payment_hash=bytes(32),
+        cltv_expiry=1_000,
+        delivery=m.Delivery(payee=bytes(33), payment_secret=bytes(32), amount_msat=1_000_000),
+    )
+    turn.remember(cr.UpdateProposed(channel_id=channel_id, message=journalled(update)))
 
 
 @SIDES
@@ -299,6 +315,74 @@ def test_who_gave_no_nonce_for_a_commitment_on_the_next_funding_is_sent_none(
     without = changed(following, own_nonces=type(following.own_nonces)())
     with pytest.raises(PeerViolation, match="commitment_signed: expected our nonce first"):
         finishing(sample.with_link(next=without))
+
+
+# The rebase
+
+
+def onto_the_next_alone(*, of_lsp: bool) -> Sample:
+    """Return a side whose peer signs, for the first time, for the next funding alone."""
+    return next(
+        one
+        for one in rebasing().taken["on_commitment_signed"]
+        if one.is_lsps is of_lsp
+        and next_own_content(one.link.state).is_rebased
+        and not one.link.state.content(one.link.me, Edition.SIGNED).is_rebased
+    )
+
+
+@SIDES
+def test_the_last_claim_on_the_old_funding_is_given_away_with_a_fresh_chain_alone(
+    *, of_lsp: bool
+) -> None:
+    sample = onto_the_next_alone(of_lsp=of_lsp)
+    (asked,) = finishing(sample)
+    following = sample.link.next
+    assert following is not None
+    assert [part.commitment.funding for part in asked.parts] == [following.funding]
+    assert asked.n_nonces == (1 if of_lsp else 2), "whoever revokes last is over with it"
+    turn = sample.turn(STALE)
+    on_commitment_signed(turn, sample.link, sample.met)
+    assert not wished(turn, fx.FinishCommitment)
+    (gone,) = wished(turn, fx.Disconnect)
+    assert (gone.node_id, gone.is_ours) == (sample.link.node_id, True)
+    confirmed = sample.state.chain.confirmed.set(sample.link.present.outpoint.txid, 1)
+    chain = changed(sample.state.chain, confirmed=confirmed)
+    with pytest.raises(PeerViolation, match="update_rebase: expected none any more"):
+        finishing(sample._replace(state=changed(sample.state, chain=chain)))
+
+
+@SIDES
+def test_what_gives_no_claim_away_goes_on_while_the_chain_is_stale(*, of_lsp: bool) -> None:
+    ordinary = dual().first("on_commitment_signed", of_lsp=of_lsp)
+    assert len(finishing(ordinary, STALE)) == 1
+    sample = onto_the_next_alone(of_lsp=of_lsp)
+    rebase = sample.link.state.rebase
+    assert rebase is not None
+    stage = HtlcStage.ADD_COUNTERSIGNED if of_lsp else HtlcStage.ADD_SIGNED
+    state = sample.link.state
+    update = LiveHtlc(
+        htlc=Htlc(
+            offered_by=state.peer,
+            htlc_id=state.next_id(state.peer),
+            amount_msat=10_000,
+            payment_hash=bytes(32),
+            cltv_expiry=1_000,
+        )
+    )
+    state = changed(state, rebase=replace(rebase, stage=stage), htlcs=(update,))
+    given_away = sample.with_link(state=state)
+    assert state.content(state.me, Edition.SIGNED).is_rebased
+    assert len(finishing(given_away, STALE)) == 1
+
+
+def test_a_nonce_for_the_next_funding_is_made_once_both_sign_for_it() -> None:
+    sample = plain().first("on_commitment_signed", of_lsp=True)
+    following = dual().first("on_commitment_signed", of_lsp=True).link.next
+    assert following is not None
+    agreed = sample.with_link(next=changed(following, is_dual=False, is_agreed=False))
+    (asked,) = finishing(agreed)
+    assert asked.n_nonces == 1
 
 
 # What is revoked

@@ -44,7 +44,7 @@ def covered_updates(link: Link) -> list[m.Message]:
 def sign_if_due(turn: AnyTurn, link: Link) -> None:
     """Sign the peer's next commitment if there is anything new, and the peer can take it."""
     state = link.state
-    if not link.is_open or link.peer_pubnonce is None or state.awaits_revocation:
+    if not link.is_open or state.awaits_revocation:
         return
     if is_frozen(link.closes, turn.chain) or link.is_still:
         return
@@ -319,20 +319,24 @@ def revocation(link: Link) -> m.RevokeAndAck:
     """Return what revokes our commitment before the latest, with our nonces for what comes next."""
     if link.last_secret is None:
         raise AssertionError("nothing was revoked")
-    following = link.next
-    own = None if following is None else following.own_nonces.get(link.state.own_signed + 1)
-    is_dual = following is not None and following.is_dual
     return m.RevokeAndAck(
         channel_id=link.channel_id,
         per_commitment_secret=link.last_secret,
         next_per_commitment_point=link.own_next_point,
         next_pubnonce=link.pubnonce,
-        further=(
-            m.FurtherNonce(funding_txid=following.funding.outpoint.txid, pubnonce=own.pubnonce),
-        )
-        if following is not None and own is not None and is_dual
-        else (),
+        further=_further_nonces(link),
     )
+
+
+def _further_nonces(link: Link) -> tuple[m.FurtherNonce, ...]:
+    following = link.next
+    if following is None or not following.is_dual:
+        return ()
+    own = following.own_nonces.get(link.state.own_signed + 1)
+    if own is None:
+        return ()
+    funding_txid = following.funding.outpoint.txid
+    return (m.FurtherNonce(funding_txid=funding_txid, pubnonce=own.pubnonce),)
 
 
 def on_revoke_and_ack(turn: AnyTurn, link: Link, message: m.RevokeAndAck) -> None:

@@ -430,6 +430,8 @@ def test_a_rebase_is_taken_once_nothing_is_lost_by_it() -> None:
     deep_enough = unready._replace(state=changed(unready.state, chain=landed))
     assert len(remembered(heard(deep_enough, rebase), cr.UpdateReceived)) == 1
     assert heard(sample.away(), rebase).decision.is_nothing
+    earlier = replace(rebase, price_msat=1)
+    assert heard(sample.away(), earlier).decision.is_nothing, "it is of an earlier connection"
     turn = heard(sample, rebase, STALE)
     assert not turn.decision.records
     (gone,) = wished(turn, fx.Disconnect)

@@ -267,10 +267,10 @@ def begun(sample: Sample) -> Turn[Any]:
     return turn
 
 
-def heard(sample: Sample, *messages: m.Message) -> Turn[Any]:
+def heard(sample: Sample, *messages: m.ChannelMessage | m.MarkMessage) -> Turn[Any]:
     turn = sample.turn()
     for message in messages:
-        take_message(turn, turn.link(sample.channel_id), message)  # type: ignore[arg-type]
+        take_message(turn, turn.link(sample.channel_id), message)
     return turn
 
 

@@ -478,6 +478,27 @@ def test_an_old_state_whose_poisons_were_given_away_ends_the_channel(*, of_lsp: 
 
 
 @SIDES
+def test_a_rebase_that_has_begun_cannot_be_taken_back(*, of_lsp: bool) -> None:
+    sample = dual_again(m.RevokeAndAck).first("on_point_recalled", of_lsp=of_lsp)
+    rebase = LiveRebase(growth_msat=0, price_msat=0, stage=HtlcStage.ADD_SIGNED)
+    begun = sample.with_link(state=changed(sample.link.state, rebase=rebase))
+    turn = void(begun, stage=POISONS_HELD - 1)
+    assert [one.reason for one in remembered(turn, cr.ChannelFailed)] == [VOID]
+    assert not remembered(turn, ar.NextFundingVoid)
+
+
+@SIDES
+def test_what_only_one_side_knows_of_is_not_void(*, of_lsp: bool) -> None:
+    sample = dual_again(m.RevokeAndAck).first("on_point_recalled", of_lsp=of_lsp)
+    following = sample.link.next
+    assert following is not None
+    alone = sample.with_link(next=changed(following, is_dual=False, said_void=True, stage=1))
+    turn = recalled(alone, advance=())
+    assert len(remembered(turn, cr.ChannelReestablished)) == 1
+    assert not remembered(turn, ar.NextFundingVoid)
+
+
+@SIDES
 def test_what_is_told_of_the_advance_is_checked_before_anything_is_taken_up(
     *, of_lsp: bool
 ) -> None:

@@ -4,6 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.protocol.ladders import DEPTH, candidates
+from tests.protocol.ladders import funded as with_ladder
+from tests.protocol.old_states import told
 from tests.protocol.paying_clients import newest_link
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.stalling import stall
@@ -15,9 +18,11 @@ from cromford.bitcoin.tx import Tx
 from cromford.daemon.views.lsp import locked_sat, status_of
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal.house import House
 from cromford.protocol.lobby import giving_up
 from cromford.protocol.lobby.choosing import lent_sat, room_sat
+from cromford.protocol.opening.abandoning import DIED, DISPLACED
 from cromford.wire import messages as m
 
 POLICY = replace(QUICK, min_depth=3)
@@ -123,6 +128,46 @@ def test_everybody_is_told_and_builds_again() -> None:
     pump.run()
     pump.mine(3)
     assert all(newest_link(client).is_open for client in pump.clients)
+
+
+def deaths(pump: Pump) -> list[int | None]:
+    """Return which candidate took the place of a funding, each time that one died."""
+    return [one.rung for one in told(pump.lsp, op.FundingDied)]
+
+
+def aborts(pump: Pump) -> list[tuple[bytes, str]]:
+    """Return whom the LSP told that an attempt is over, and why."""
+    wishes = pump.wishes(pump.lsp, fx.Send)
+    return [
+        (wish.node_id, wish.message.reason) for wish in wishes if isinstance(wish.message, m.Abort)
+    ]
+
+
+def test_that_a_funding_died_is_told_to_everybody_in_it_once_and_why() -> None:
+    pump = unheard()
+    abandon(pump)
+    pump.mine(2)
+    assert (deaths(pump), aborts(pump)) == ([], [])
+    pump.mine(3)
+    assert deaths(pump) == [None]
+    assert aborts(pump) == [(seat.node_id, DIED) for seat in pump.attempt.seats]
+
+
+def test_whose_funding_another_candidate_displaced_is_told_so() -> None:
+    """Channels are in one of a ladder, and a reorganisation has the other."""
+    pump = with_ladder(Pump(1))
+    pump.mine(DEPTH)
+    (client,) = pump.clients
+    pump.chain.remove_tip(DEPTH)
+    pump.chain.mempool.clear()
+    for node in (pump.lsp, client):
+        for _ in range(DEPTH):
+            pump.handle(node, ev.BlockRemoved(height=node.state.chain.height))
+    pump.chain.mempool.clear()
+    pump.chain.broadcast(candidates(pump)[1])
+    pump.mine(DEPTH)
+    assert deaths(pump) == [1]
+    assert aborts(pump) == [(client.node_id, DISPLACED)]
 
 
 def test_a_client_that_nobody_tells_sees_it_on_its_own_chain_and_no_block_too_soon() -> None:

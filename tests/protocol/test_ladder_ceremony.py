@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
+from tests.protocol.attacks import only_from
 from tests.protocol.ladders import (
     DEPTH,
     FEERATES,
@@ -386,3 +387,30 @@ def replace_by_if_waiting(pump: Pump) -> None:
     if not pump.lsp.state.chain.depth(pump.attempt.funding_tx.txid):
         pump.chain.mempool.clear()
         replace_by(pump)
+
+
+def test_who_spoils_one_candidate_is_named_with_it() -> None:
+    pump = asked_for_keys(joined(2), len(FEERATES))
+    ask_build(pump)
+    culprit, attempt_id = pump.client_at(2), pump.attempt.attempt_id
+
+    def spoil(message: m.SignBelow) -> list[m.SignBelow]:
+        first, second, third = message.candidates
+        spoilt = replace(second, partial_sigs=first.partial_sigs)
+        return [replace(message, candidates=(first, spoilt, third))]
+
+    with pump.tampering(only_from(culprit, spoil, m.SignBelow)):
+        pump.run()
+    (ended,) = [
+        record
+        for record in pump.lsp.store.remembered
+        if isinstance(record, op.AttemptAborted) and record.attempt_id == attempt_id
+    ]
+    assert ended.culprits == (culprit.node_id,)
+    assert ended.reason == "client 2: candidate 1: state_root: bad partial_sig"
+
+
+def joined(n_clients: int) -> Pump:
+    pump = Pump(n_clients)
+    pump.join()
+    return pump

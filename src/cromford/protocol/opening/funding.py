@@ -107,7 +107,7 @@ def published_funding(state: Factory) -> Tx | None:
 
 def published_ladder(state: Factory) -> tuple[Tx, ...]:
     """Return each signed candidate, lowest feerate first; none as long as nobody may hear of it."""
-    if state.attempt.funded is None or not state.is_watched:
+    if not state.is_watched:
         return ()
     stages = (one.stage for one in state.attempt.ladder)
     return tuple(stage.funding_tx for stage in stages if isinstance(stage, Funded))

@@ -65,7 +65,7 @@ def take(turn: Turn[Factory], event: ev.OpeningEvent) -> None:
 
 
 def take_message(turn: Turn[Factory], node_id: bytes, message: m.OpeningMessage) -> None:
-    """Take what a client says in this factory's ceremony, or of its funding."""
+    """Take what a client with a seat says in this factory's ceremony, or of its funding."""
     match message:
         case m.SignBelow():
             on_sign_below(turn, node_id, message)
@@ -350,7 +350,7 @@ def _signed_root(attempt: LspAttempt) -> m.SignedRoot:
 
 def on_acknowledge(turn: Turn[Factory], node_id: bytes, message: m.Acknowledge) -> None:
     """Take one client's word that it holds its branch; with the last, fund."""
-    if turn.state.is_dead and turn.state.attempt.client_of(node_id) is not None:
+    if turn.state.is_dead:
         turn.send(node_id, over(message))
         return
     found = _seat(turn.state, node_id, message)
@@ -419,7 +419,7 @@ def on_disconnection(turn: Turn[Factory], node_id: bytes, *, is_ours: bool) -> N
 def on_resume(turn: Turn[Factory], node_id: bytes, message: m.Resume) -> None:
     """Tell a client that came back what became of the root it signed."""
     attempt = turn.state.attempt
-    if turn.state.is_dead or attempt.aborted is not None or attempt.client_of(node_id) is None:
+    if turn.state.is_dead or attempt.aborted is not None:
         turn.send(node_id, over(message))
     elif attempt.signed is not None:
         turn.send(node_id, _signed_root(attempt))
@@ -453,7 +453,7 @@ def owed(state: Factory) -> Iterator[fx.Effect]:
 def on_block(turn: Turn[Factory]) -> None:
     """Publish a funding that is in no block; tell everybody about one that is deep enough."""
     attempt = turn.state.attempt
-    if attempt.is_open and turn.height >= attempt.terms.patience_end_height:
+    if turn.height >= attempt.terms.patience_end_height:
         # Its clients stop waiting now; the timer of its step begins anew with every restart.
         on_deadline(turn)
     funded = attempt.funded
@@ -481,15 +481,14 @@ def tell_ready_again(turn: Turn[Factory], node_id: bytes) -> None:
     """Tell a client that came back that the factory is deep enough."""
     attempt = turn.state.attempt
     is_ready = attempt.funded is not None and attempt.funded.ready_sent
-    client = attempt.client_of(node_id)
-    if is_ready and client is not None and client not in turn.state.held_keys:
+    if is_ready and attempt.client_of(node_id) not in turn.state.held_keys:
         turn.send(node_id, channel_ready(attempt))
 
 
 def on_channel_ready(turn: Turn[Factory], node_id: bytes, message: m.ChannelReady) -> None:
     """Take a client's word that the funding is deep enough, and begin with its channel."""
     attempt = turn.state.attempt
-    if attempt.funded is None or attempt.client_of(node_id) is None:
+    if attempt.funded is None:
         return
     for one in attempt.ladder:
         if message == _channel_ready(attempt, one.blueprint.funding_tx):

@@ -80,9 +80,7 @@ def begin(turn: Turn[Factory], sale: Sale) -> None:
             payment_hash=sale.payment_hash,
         )
     )
-    begun = advance_named(turn.state, advance_id)
-    if begun is not None:
-        set_deadline(turn, begun)
+    set_deadline(turn, advance_id)
 
 
 def resume(turn: Turn[Factory], advance: LspAdvance) -> None:
@@ -94,7 +92,7 @@ def resume(turn: Turn[Factory], advance: LspAdvance) -> None:
     turn.remember(
         ar.AdvanceResumed(attempt_id=turn.state.attempt.attempt_id, advance_id=advance.advance_id)
     )
-    set_deadline(turn, advance)
+    set_deadline(turn, advance.advance_id)
 
 
 def _lacks_signatures(turn: Turn[Factory], advance: LspAdvance) -> bool:
@@ -157,7 +155,7 @@ def on_prepared(turn: Turn[Factory], event: ev.AdvancePrepared) -> None:
     """Ask every client of the leaf."""
     state = turn.state
     advance = advance_named(state, event.asked.advance_id)
-    if advance is None or not advance.is_asking or advance.session is not None:
+    if advance is None or not advance.is_asking:
         pools = (event.factory_pool, *event.channel_pools)
         turn.ask(fx.DropPools(pool_ids=tuple(pool.pool_id for pool in pools)))
         return
@@ -187,7 +185,7 @@ def on_prepared(turn: Turn[Factory], event: ev.AdvancePrepared) -> None:
             session=event.factory_pool.pool_id,
         )
         turn.send(node_id_of(state, client), propose)
-    set_deadline(turn, advance)
+    set_deadline(turn, advance.advance_id)
 
 
 def on_unprepared(turn: Turn[Factory], event: ev.AdvanceUnprepared) -> None:
@@ -283,7 +281,7 @@ def _commit(turn: Turn[Factory], advance: LspAdvance) -> None:
     for client in committed.clients:
         if client not in names:
             turn.send(node_id_of(turn.state, client), _commit_for(turn.state, committed, client))
-    set_deadline(turn, committed)
+    set_deadline(turn, committed.advance_id)
 
 
 def _problem_before_commit(

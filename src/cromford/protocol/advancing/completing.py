@@ -155,9 +155,7 @@ def _finish_state(turn: Turn[Factory], advance: LspAdvance, own: dict[str, bytes
         )
     )
     turn.ask(fx.ClearDeadline(deadline=fx.AdvanceDeadline(advance_id=advance.advance_id)))
-    if may_poison(turn, advance):
-        sign_what_can_be(turn, advance.advance_id)
-    else:
+    if not may_poison(turn, advance):  # Else the poisons are signed next, and told with it.
         tell_everybody(turn, advance.advance_id)
 
 

@@ -196,11 +196,11 @@ def drop_pools(turn: Turn[Factory], before: LspAdvance) -> None:
         turn.ask(fx.DropPools(pool_ids=unused))
 
 
-def set_deadline(turn: Turn[Factory], advance: LspAdvance) -> None:
+def set_deadline(turn: Turn[Factory], advance_id: bytes) -> None:
     """Wait no longer than a deadline for the present step of an advance."""
     turn.ask(
         fx.SetDeadline(
-            deadline=fx.AdvanceDeadline(advance_id=advance.advance_id),
+            deadline=fx.AdvanceDeadline(advance_id=advance_id),
             seconds=turn.state.config.policy.deadline_seconds,
         )
     )

@@ -1,7 +1,7 @@
 """What a client signs of an advance, and with which nonces."""
 
 from cromford.channel.errors import PeerViolation
-from cromford.crypto.musig2 import InvalidContribution, is_pubnonce, nonce_agg
+from cromford.crypto.musig2 import is_pubnonce, nonce_agg
 from cromford.effects import SignRequest
 from cromford.factory.leaf import Leaf
 from cromford.protocol.advancing.making import (
@@ -56,10 +56,7 @@ def requests_of(
     own_nonce = channel_pool.pubnonces[POISON_NONCE]
     if not is_pubnonce(message.poison_pubnonce):
         raise bad_pubnonce("poison_pubnonce", message.poison_pubnonce)
-    try:
-        poison_aggnonce = nonce_agg([own_nonce, message.poison_pubnonce])
-    except InvalidContribution as error:
-        raise bad_pubnonce("poison_pubnonce", message.poison_pubnonce) from error
+    poison_aggnonce = nonce_agg([own_nonce, message.poison_pubnonce])
     state_task = leaf.states[advance.state_index].task
     return (
         _request(factory_pool, STATE_NONCE, state_task, message.aggnonces[STATE_NONCE]),

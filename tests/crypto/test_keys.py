@@ -4,10 +4,11 @@ import hashlib
 
 import pytest
 import wallycore
+from btclib_secp256k1 import lib
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cromford.crypto import keys
+from cromford.crypto import curve, keys
 from cromford.crypto.musig2 import KeyAgg
 from cromford.crypto.points import weighted_sum
 
@@ -196,3 +197,18 @@ def test_hashes_are_what_another_library_says(data: bytes) -> None:
     assert keys.sha256(data) == bytes(wallycore.sha256(data))
     assert keys.sha256d(data) == bytes(wallycore.sha256d(data))
     assert keys.TaggedHash("TapLeaf")(data) == bytes(wallycore.bip340_tagged_hash(data, "TapLeaf"))
+
+
+def test_no_more_points_are_kept_parsed_than_there_may_be() -> None:
+    known = curve._Known(
+        "secp256k1_xonly_pubkey *",
+        lib.secp256k1_xonly_pubkey_parse,
+        size_bytes=32,
+        name="x-only public key",
+        limit=6,
+    )
+    points = [keys.xonly_of(keys.pubkey_of(bytes(31) + bytes((n,)))) for n in range(1, 30)]
+    for point in points:
+        assert known[point] is known[point]
+        assert len({**known._older, **known}) <= 6
+    assert set(known) <= set(points[-3:])

@@ -187,3 +187,24 @@ def test_no_two_nonces_are_alike() -> None:
 def test_a_nonce_for_no_key_is_refused(seckey: bytes) -> None:
     with pytest.raises(ValueError, match="private key"):
         SecNonce(Keypair(seckey))
+
+
+def test_each_of_many_nonces_is_drawn_from_randomness_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever is made at once is what is made one by one of the same 32 bytes each."""
+    blocks = [bytes((n,)) * 32 for n in (1, 2, 3)]
+    asked: list[int] = []
+
+    def made(drawn: bytes, number: int) -> list[bytes]:
+        def token_bytes(size: int) -> bytes:
+            asked.append(size)
+            return drawn
+
+        monkeypatch.setattr(secrets, "token_bytes", token_bytes)
+        return [nonce.pubnonce for nonce in SecNonce.several(Keypair(SECKEY), number)]
+
+    together = made(b"".join(blocks), 3)
+    assert together == [one for block in blocks for one in made(block, 1)]
+    assert len(set(together)) == 3
+    assert asked == [96, 32, 32, 32]

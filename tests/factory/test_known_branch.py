@@ -191,3 +191,33 @@ def test_what_is_kept_of_terms_has_every_field_but_those_of_each_client_and_leaf
     assert len(encoded) < len(EIGHT.encode())
     with pytest.raises(ValueError, match=r"terms without attempt_id, .*expiry_height"):
         decode_branch_terms(b"", n_clients=2)
+
+
+@pytest.mark.parametrize(("terms", "client"), ALL)
+def test_of_scripts_only_those_are_kept_that_follow_from_nothing_else(
+    terms: FactoryTerms, client: int
+) -> None:
+    """Not the script of the way down, nor of an L-stock: its leaf's keys are kept."""
+    branch = branch_of(tree_of(terms), client)
+    for vertex, known in zip(branch.vertices, known_vertices(branch), strict=True):
+        kept = {txout.script_pubkey for txout in known.paid} - {b""}
+        own = {below.first.spends.script_pubkey for below in branch.vertices}
+        own |= {branch.channel.script_pubkey}
+        own |= {
+            output.script_pubkey
+            for output in vertex.last.outputs
+            if output.kind is OutputKind.LSTOCK
+        }
+        assert kept == {
+            output.script_pubkey
+            for output in vertex.last.outputs[:-1]
+            if output.script_pubkey not in own
+        }
+
+
+def test_what_a_transaction_pays_is_the_same_whoever_is_known_to_sign_for_it() -> None:
+    branch = branch_of(tree_of(EIGHT), 3)
+    for vertex in branch.vertices:
+        bare = vertex.without_signers(but=branch.funding_output)
+        assert bare.last.outputs == vertex.last.outputs
+        assert bare.is_static == vertex.is_static

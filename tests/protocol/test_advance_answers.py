@@ -9,6 +9,20 @@ from functools import cache
 from typing import Any, Final
 
 import pytest
+from tests.protocol.advance_steps import (
+    BUYER,
+    NEIGHBOUR,
+    advance_of,
+    answer_of,
+    at_step,
+    decided,
+    kept,
+    messages,
+    next_message,
+    only,
+    said,
+    whole_sale,
+)
 from tests.protocol.advances import (
     advancing_factory,
     buy,
@@ -28,15 +42,13 @@ from cromford.factory.leaf import advance_id_of
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
-from cromford.protocol.facts import FRESH, Facts
+from cromford.protocol.facts import FRESH
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.streams import CLIENT
-from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
 from cromford.wire.selling import AllocatedChannel
 
-BUYER, NEIGHBOUR = 1, 2
 WHY: Final = "no nonce is left"
 STALE: Final = replace(FRESH, stale="no block for hours")
 
@@ -45,39 +57,6 @@ STALE: Final = replace(FRESH, stale="no block for hours")
 def _market() -> Iterator[None]:
     with market():
         yield
-
-
-def decided(node: PumpNode, event: ev.Event, facts: Facts = FRESH) -> Decision[Any]:
-    """Return what a node decides, without doing it."""
-    role: Any = lsp_role if isinstance(node.state, LspState) else client_role
-    decision: Decision[Any] = role.decide(node.state, event, facts)
-    assert not decision.faults
-    return decision
-
-
-def said(by: PumpNode, message: m.Message) -> ev.MessageReceived:
-    return ev.MessageReceived(node_id=by.node_id, message=message)
-
-
-def next_message(pump: Pump, to: PumpNode, kind: type[m.Message]) -> ev.MessageReceived:
-    """Return that the next such message to a node arrives."""
-    letter = next(one for one in pump.wire if one.receiver is to and isinstance(one.message, kind))
-    return said(letter.sender, letter.message)
-
-
-def kept(decision: Decision[Any]) -> tuple[Any, ...]:
-    """Return what a decision journals: all but what is true of one run only."""
-    return tuple(entry.record for entry in decision.entries if entry.is_kept)
-
-
-def only(decision: Decision[Any], kind: type[Any]) -> Any:
-    """Return the one record or effect of a kind that a decision has."""
-    (found,) = [one for one in (*kept(decision), *decision.effects) if isinstance(one, kind)]
-    return found
-
-
-def messages(decision: Decision[Any]) -> list[m.Message]:
-    return [one.message for one in decision.effects if isinstance(one, fx.Send)]
 
 
 @pytest.mark.parametrize("kind", [m.AdvanceAgree, m.AdvanceSign, m.AdvanceHeld])
@@ -93,15 +72,6 @@ def test_an_lsp_that_says_what_only_a_client_says_is_parted_from(kind: type[m.Me
         f"{kind.__name__} is a client's message",
     )
     assert not decision.records
-
-
-@cache
-def whole_sale() -> tuple[Pump, list[m.Message]]:
-    """Return a pump in which something was sold, and what the buyer said about it."""
-    with market():
-        pump = advancing_factory(2)
-        sell(pump, BUYER)
-    return pump, [wish.message for wish in pump.wishes(pump.client_at(BUYER), fx.Send)]
 
 
 # Not quiet yet
@@ -124,12 +94,6 @@ def asking() -> Pump:
     assert not pump.wishes(pump.lsp, fx.PrepareAdvance)
     assert not pump.sent(pump.lsp, m.AdvancePropose)
     return pump
-
-
-def advance_of(pump: Pump) -> Any:
-    advance = under_way(pump)
-    assert advance is not None
-    return advance
 
 
 def deadline_passes(pump: Pump) -> ev.DeadlineReached:
@@ -214,16 +178,6 @@ def nonces_made(pump: Pump) -> ev.AdvancePrepared:
             signer.make_pool(key, asked.channel_size) for key in asked.channel_keys
         ),
     )
-
-
-@cache
-def at_step(step: type[m.Message]) -> Pump:
-    """Return an advance in which such a message is next."""
-    with market():
-        pump = advancing_factory(2)
-        buy(pump, BUYER)
-        pump.run_to(step)
-    return pump
 
 
 @pytest.mark.parametrize("made", [whole_sale, lambda: (at_step(m.AdvanceAgree), ())])
@@ -342,7 +296,7 @@ def test_a_client_whose_chain_is_stale_as_the_lsps_half_comes_finishes_nothing_w
     assert not [one for one in refused.effects if isinstance(one, fx.FinishNext)]
     finishing = decided(client, commit)
     assert client.signer is not None
-    (made,) = client.perform_signing(only(finishing, fx.FinishNext))
+    made = answer_of(client, only(finishing, fx.FinishNext))
     late = client_role.decide(finishing.state, made, STALE)
     assert only(late, ar.AdvanceDropped).reason.startswith("chain: expected fresh")
     assert not [one for one in late.effects if isinstance(one, fx.PartialSign)]
@@ -359,8 +313,14 @@ def test_an_lsps_half_counts_only_for_whoever_agreed() -> None:
     proposed = decided(client, next_message(early, client, m.AdvancePropose))
     commit = next_message(pump, pump.client_at(NEIGHBOUR), m.AdvanceCommit).message
     assert isinstance(commit, m.AdvanceCommit)
-    ids = {"attempt_id": early.attempt.attempt_id, "advance_id": advance_of(early).advance_id}
-    event = said(early.lsp, replace(commit, **ids))
+    event = said(
+        early.lsp,
+        replace(
+            commit,
+            attempt_id=early.attempt.attempt_id,
+            advance_id=advance_of(early).advance_id,
+        ),
+    )
     assert client_role.decide(proposed.state, event).is_nothing
 
 

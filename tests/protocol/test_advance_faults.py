@@ -5,10 +5,21 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
+from tests.protocol.advance_steps import (
+    BUYER,
+    NEIGHBOUR,
+    answer_of,
+    at_step,
+    decided,
+    decided_by,
+    found,
+    kept,
+    messages,
+    next_message,
+    only,
+)
 from tests.protocol.advances import (
     advancing_factory,
-    both_links,
-    check_claims,
     check_nothing_is_left,
     check_sold,
     market,
@@ -20,9 +31,10 @@ from tests.protocol.pump import PumpNode
 
 from cromford import effects as fx
 from cromford.protocol.journal import advance_records as ar
+from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
 
-BUYER, NEIGHBOUR = 1, 2
 NO_SCALAR: Final = b"\xff" * 32
 NO_POINTS: Final = bytes(66)
 ANOTHER_SCALAR: Final = bytes(31) + b"\x01"
@@ -75,6 +87,24 @@ def next_number(agree: m.AdvanceAgree) -> list[Any]:
     return [replace(agree, channel=(replace(nonces, number=nonces.number + 1),))]
 
 
+def told(to: PumpNode, kind: type[m.Message], change: Change) -> Any:
+    """Return that such a message arrives, changed on its way."""
+    event = next_message(at_step(kind), to, kind)
+    (message,) = change(event.message)
+    decoded = m.decode_message(m.encode_message(message))
+    assert decoded is not None
+    return replace(event, message=decoded)
+
+
+def after_signing(node: PumpNode, decision: Decision[Any]) -> Decision[Any]:
+    """Return what follows once our own half of a commitment is made, if it was asked for."""
+    asked = found(decision, fx.FinishNext)
+    if not asked:
+        return decision
+    made = answer_of(node, asked[0])
+    return decided_by(decision.state, made)
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -83,21 +113,43 @@ def next_number(agree: m.AdvanceAgree) -> list[Any]:
         (but(pubnonces=(NO_POINTS,) * 2), "a nonce that is not two points"),
         (but_channel(pubnonce=NO_POINTS), "a nonce that is not two points"),
         (but_channel(following_pubnonce=NO_POINTS), "a nonce that is not two points"),
-        (but(channel=()), "nonces for commitments [], expected [{}]"),
-        (next_number, "nonces for commitments [{}], expected [{}]"),
+        (but(channel=()), "nonces for commitments [], expected [{0}]"),
+        (next_number, "nonces for commitments [{1}], expected [{0}]"),
     ],
 )
-def test_an_agreement_that_is_none_is_named_and_costs_the_others_nothing(
-    change: Change, what: str
-) -> None:
+def test_an_agreement_that_is_none_is_named_and_ends_the_advance(change: Change, what: str) -> None:
+    lsp = at_step(m.AdvanceAgree).lsp
+    event = told(lsp, m.AdvanceAgree, change)
+    attempt = at_step(m.AdvanceAgree).attempt
+    seat = attempt.client_of(event.node_id)
+    assert seat is not None
+    (link,) = [one for one in lsp.state.book.links.values() if one.client == seat]
+    number = link.state.peer_signed
+    decision = decided(lsp, event)
+    dropped = only(decision, ar.AdvanceDropped)
+    assert dropped.reason == f"client {seat}: {what.format(number, number + 1)}"
+    assert (dropped.culprits, dropped.is_fault) == ((event.node_id,), True)
+    aborts = [one.reason for one in messages(decision) if isinstance(one, m.AdvanceAbort)]
+    assert aborts == [dropped.reason] * 2, "everybody hears of it"
+
+
+def test_an_agreement_that_comes_again_changes_nothing_and_counts_for_its_try_alone() -> None:
+    lsp = at_step(m.AdvanceAgree).lsp
+    event = next_message(at_step(m.AdvanceAgree), lsp, m.AdvanceAgree)
+    agreed = decided(lsp, event)
+    assert only(agreed, ar.AdvanceAgreementReceived)
+    assert decided_by(agreed.state, event).is_nothing
+    assert decided(lsp, told(lsp, m.AdvanceAgree, but(session=bytes(32)))).is_nothing
+    later = at_step(m.AdvanceCommit).lsp
+    assert decided(later, event).is_nothing, "it is further than that"
+
+
+def test_who_breaks_a_rule_before_anything_is_signed_costs_the_others_nothing() -> None:
     pump = advancing_factory(2)
     neighbour = pump.client_at(NEIGHBOUR)
-    number = both_links(pump, NEIGHBOUR)[1].state.peer_signed
-    with pump.tampering(changing(neighbour, m.AdvanceAgree, change)):
+    with pump.tampering(changing(neighbour, m.AdvanceAgree, one_nonce)):
         sell(pump, BUYER)
     (dropped,) = remembered(pump.lsp, ar.AdvanceDropped)
-    numbers = (number + 1, number) if change is next_number else (number,)
-    assert dropped.reason == f"client {NEIGHBOUR}: {what.format(*numbers)}"
     assert (dropped.culprits, dropped.is_fault) == ((neighbour.node_id,), True)
     assert not pump.sent(pump.lsp, m.AdvanceCommit)
     assert [len(remembered(client, ar.AdvanceDropped)) for client in pump.clients] == [1, 1]
@@ -105,31 +157,30 @@ def test_an_agreement_that_is_none_is_named_and_costs_the_others_nothing(
     check_sold(pump, BUYER, sell(pump, BUYER))
 
 
+BAD_HALVES: Final = [
+    (but_half(number=1_000), "half.number: expected "),
+    (but_half(pubnonce=NO_POINTS), "half.pubnonce: expected "),
+    (but_half(partial_sig=NO_SCALAR), "half.partial_sig: expected a scalar"),
+    (but_half(partial_sig=ANOTHER_SCALAR), "partial_signature_with_nonce: expected "),
+    (but_half(htlc_signatures=(bytes(64),)), "num_htlcs: expected 0, received 1"),
+]
+
+
 @pytest.mark.parametrize(
-    ("change", "failure"),
-    [
-        (but(half=()), "half: expected for commitment "),
-        (but_half(number=1_000), "half.number: expected "),
-        (but_half(pubnonce=NO_POINTS), "half.pubnonce: expected "),
-        (but_half(partial_sig=NO_SCALAR), "half.partial_sig: expected a scalar"),
-        (but_half(partial_sig=ANOTHER_SCALAR), "partial_signature_with_nonce: expected "),
-        (but_half(htlc_signatures=(bytes(64),)), "num_htlcs: expected 0, received 1"),
-    ],
+    ("change", "failure"), [(but(half=()), "half: expected for commitment "), *BAD_HALVES]
 )
-def test_a_bad_half_of_a_commitment_ends_its_channel_and_nothing_is_signed_on_it(
+def test_a_clients_bad_half_ends_its_channel_and_the_lsp_holds_nothing_of_it(
     change: Change, failure: str
 ) -> None:
     """Without a claim of our own on the next funding there is no next state."""
-    pump = advancing_factory(2)
-    neighbour = pump.client_at(NEIGHBOUR)
-    with pump.tampering(changing(neighbour, m.AdvanceSign, change)):
-        sell(pump, BUYER)
-    _, lsp_link = both_links(pump, NEIGHBOUR)
-    assert (lsp_link.failure or "").startswith(failure)
-    assert not remembered(pump.lsp, ar.StateSigned)
-    assert both_links(pump, BUYER)[1].failure is None
-    assert lsp_link.finished_on(lsp_link.present) is not None
-    check_claims(pump)
+    lsp = at_step(m.AdvanceSign).lsp
+    decision = after_signing(lsp, decided(lsp, told(lsp, m.AdvanceSign, change)))
+    failed = only(decision, cr.ChannelFailed)
+    assert failed.reason.startswith(failure)
+    assert not found(decision, ar.NextCommitmentHeld | fx.PartialSign)
+    good = next_message(at_step(m.AdvanceSign), lsp, m.AdvanceSign)
+    held = after_signing(lsp, decided(lsp, good))
+    assert only(held, ar.NextCommitmentHeld).channel_id == failed.channel_id
 
 
 @pytest.mark.parametrize(
@@ -141,26 +192,27 @@ def test_a_bad_half_of_a_commitment_ends_its_channel_and_nothing_is_signed_on_it
         (but_partials(stock_poison=ANOTHER_SCALAR), "stock_poison v0: a bad partial signature"),
         (
             but_partials(channel_poison=NO_SCALAR),
-            "channel_poison c2 v0: a partial signature that is no scalar",
+            "channel_poison c{} v0: a partial signature that is no scalar",
+        ),
+        (
+            but_partials(channel_poison=ANOTHER_SCALAR),
+            "channel_poison c{} v0: a bad partial signature",
         ),
     ],
 )
 def test_a_part_of_a_state_or_a_poison_that_is_none_ends_the_try_and_says_why(
     change: Change, what: str
 ) -> None:
-    pump = advancing_factory(2)
-    neighbour = pump.client_at(NEIGHBOUR)
-    with pump.tampering(changing(neighbour, m.AdvanceSign, change)):
-        sell(pump, BUYER)
-    (ended,) = remembered(pump.lsp, ar.AdvanceSessionEnded)
-    assert ended.holdouts == (NEIGHBOUR,)
-    hung_up = [one for one in pump.wishes(pump.lsp, fx.Disconnect) if one.reason]
-    assert (hung_up[-1].node_id, hung_up[-1].reason) == (
-        neighbour.node_id,
-        f"client {NEIGHBOUR}: {what}",
-    )
-    assert not hung_up[-1].is_ours, "it has to answer for it"
-    assert not remembered(pump.lsp, ar.StateSigned)
+    pump = at_step(m.AdvanceSign)
+    event = told(pump.lsp, m.AdvanceSign, change)
+    seat = pump.attempt.client_of(event.node_id)
+    assert seat is not None
+    decision = decided(pump.lsp, event)
+    assert only(decision, ar.AdvanceSessionEnded).holdouts == (seat,)
+    (parted,) = [one for one in found(decision, fx.Disconnect) if one.node_id == event.node_id]
+    assert parted.reason == f"client {seat}: {what.format(seat)}"
+    assert not parted.is_ours, "it has to answer for it"
+    assert not found(decision, ar.AdvancePartialsReceived | fx.FinishNext)
 
 
 # Lies of an LSP
@@ -174,10 +226,7 @@ def test_a_part_of_a_state_or_a_poison_that_is_none_ends_the_try_and_says_why(
         (but_channel(number=1_000), "channel.number: expected "),
         (but_channel(pubnonce=NO_POINTS), "channel.pubnonce: expected "),
         (but_channel(following_pubnonce=NO_POINTS), "channel.following_pubnonce: expected "),
-        (but_half(number=1_000), "half.number: expected "),
-        (but_half(pubnonce=NO_POINTS), "half.pubnonce: expected "),
-        (but_half(partial_sig=NO_SCALAR), "half.partial_sig: expected a scalar"),
-        (but_half(partial_sig=ANOTHER_SCALAR), "partial_signature_with_nonce: expected "),
+        *BAD_HALVES,
         (but(aggnonces=(b"\x02" * 66,)), "aggnonces: expected 2, received 1"),
         (but(aggnonces=(b"\x05" * 66,) * 2), "aggnonces: expected two points"),
         (but(poison_pubnonce=NO_POINTS), "poison_pubnonce: expected "),
@@ -186,18 +235,35 @@ def test_a_part_of_a_state_or_a_poison_that_is_none_ends_the_try_and_says_why(
 def test_a_client_names_what_is_wrong_with_its_lsps_half_and_signs_nothing(
     change: Change, failure: str
 ) -> None:
-    pump = advancing_factory(2)
-    neighbour = pump.client_at(NEIGHBOUR)
+    client = at_step(m.AdvanceCommit).client_at(NEIGHBOUR)
+    decision = after_signing(client, decided(client, told(client, m.AdvanceCommit, change)))
+    assert only(decision, cr.ChannelFailed).reason.startswith(failure)
+    assert only(decision, ar.AdvanceDropped).reason.startswith(failure)
+    assert not found(decision, ar.AdvanceSigned | fx.PartialSign)
+    assert not [one for one in messages(decision) if isinstance(one, m.AdvanceAbort)]
+    (link,) = decision.state.book.links.values()
+    assert (link.next, link.state.reserved_msat, link.quiet_for) == (None, 0, b"")
 
-    def tamper(_by: PumpNode, to: PumpNode, message: m.Message) -> list[Any]:
-        is_it = to is neighbour and isinstance(message, m.AdvanceCommit)
-        return change(message) if is_it else [message]
 
-    with pump.tampering(tamper):
-        sell(pump, BUYER)
-    link, _ = both_links(pump, NEIGHBOUR)
-    assert (link.failure or "").startswith(failure)
-    assert not remembered(neighbour, ar.AdvanceSigned)
-    assert not pump.sent(neighbour, m.AdvanceSign)
-    assert not neighbour.state.advances
-    assert (link.next, link.state.reserved_msat) == (None, 0)
+def test_a_client_that_goes_on_says_what_it_signed_before_its_channel_moves_again() -> None:
+    """Its parts leave with its half of the LSP's commitment, and it is quiet until they have."""
+    client = at_step(m.AdvanceCommit).client_at(NEIGHBOUR)
+    event = next_message(at_step(m.AdvanceCommit), client, m.AdvanceCommit)
+    signed = after_signing(client, decided(client, event))
+    assert only(signed, ar.AdvanceSigned)
+    assert messages(signed) == []
+    (link,) = signed.state.book.links.values()
+    assert link.quiet_for
+    parts = answer_of(client, only(signed, fx.PartialSign))
+    following = decided_by(signed.state, parts)
+    assert (messages(following), kept(following)) == ([], ())
+    half = answer_of(client, only(following, fx.SignNext))
+    sent = decided_by(following.state, half)
+    assert only(sent, ar.AdvanceSent)
+    (sign,) = messages(sent)
+    assert isinstance(sign, m.AdvanceSign)
+    assert (len(sign.half), len(sign.partials)) == (1, 1)
+    (link,) = sent.state.book.links.values()
+    assert not link.quiet_for
+    again = decided_by(sent.state, half)
+    assert not found(again, ar.AdvanceSent), "it left once"

@@ -437,7 +437,6 @@ def on_block(turn: Turn[ClientState]) -> None:
         else:
             say_void(turn, link)
             tell_held(turn, advance)
-            end_if_done(turn, attempt_id, advance)
 
 
 def _check_once_more(turn: Turn[ClientState], attempt_id: bytes, advance: ClientAdvance) -> None:

@@ -124,10 +124,11 @@ def on_deadline(turn: Turn[Factory], deadline: fx.AdvanceDeadline) -> None:
     advance = advance_named(turn.state, deadline.advance_id)
     if advance is None or advance.is_signed:
         return
-    holdouts = _not_quiet(turn, advance) if advance.is_asking else advance.holdouts
-    step = "quiet" if advance.is_asking else "an answer"
-    reason = f"deadline: clients {list(holdouts)} did not come to be {step} in time"
-    if not advance.is_asking:
+    if advance.is_asking:
+        holdouts = _not_quiet(turn, advance)
+        reason = f"deadline: clients {list(holdouts)} did not come to be quiet in time"
+    else:
+        holdouts = advance.holdouts
         reason = f"deadline: no answer from clients {list(holdouts)}"
     give_up(turn, advance, reason, culprits=holdouts, is_late=True)
 

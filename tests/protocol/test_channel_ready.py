@@ -164,9 +164,13 @@ def test_a_channel_is_begun_in_the_candidate_that_the_lsp_has_in_a_block_and_in_
     (heard,) = told(pump.lsp, op.ReadyReceived)
     assert (heard.node_id, heard.rung) == (client.node_id, 1)
     assert not pump.wishes(pump.lsp, fx.PrepareNonce)
+    pump.blind = {one.name for one in pump.clients}
+    pump.mine(DEPTH)
     pump.tell(pump.lsp, client, ready_for(pump, second))
+    assert not pump.wishes(pump.lsp, fx.PrepareNonce)
     pump.tell(pump.lsp, client, ready_for(pump, first))
     assert [one.rung for one in told(pump.lsp, op.ReadyReceived)] == [1, 0]
+    assert len(pump.wishes(pump.lsp, fx.PrepareNonce)) == 1
 
 
 def test_a_funding_is_too_late_only_where_it_is_in_no_block_and_was_never_ready() -> None:

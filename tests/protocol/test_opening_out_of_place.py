@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from tests.protocol.attacks import at_height, kept, only_from, proposed, with_house
+from tests.protocol.attacks import at_height, flipped, kept, only_from, proposed, with_house
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
@@ -163,6 +163,38 @@ def test_signatures_for_candidates_that_nobody_proposed_are_a_fault(
     (ended,) = ended_of(pump, attempt_id)
     assert (ended.reason, ended.culprits) == (f"client 2: {what}", (culprit.node_id,))
     assert (ended.is_fault, ended.outcome) == (True, op.Outcome.FAULT)
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        (m.SignBelow, "second, different partial signatures"),
+        (m.SignRoot, "a second, different root signature"),
+    ],
+)
+def test_who_signs_a_second_time_and_differently_is_named(kind: type[m.Message], what: str) -> None:
+    pump = proposed(2)
+    first, silent = pump.client_at(1), pump.client_at(2)
+    with pump.tampering(only_from(silent, lambda _: (), kind)):
+        pump.run()
+    (message,) = pump.sent(first, kind)
+    assert kept(lsp_role.decide(pump.lsp.state, by(first, message))) == ()
+    decision = lsp_role.decide(pump.lsp.state, by(first, spoilt(message)))
+    (ended,) = [one for one in decision.records if isinstance(one, op.AttemptAborted)]
+    assert (ended.reason, ended.culprits) == (f"client 1: {what}", (first.node_id,))
+
+
+def by(node: PumpNode, message: m.Message) -> ev.MessageReceived:
+    return ev.MessageReceived(node_id=node.node_id, message=message)
+
+
+def spoilt(message: m.Message) -> m.Message:
+    if isinstance(message, m.SignRoot):
+        return replace(message, partial_sigs=tuple(map(flipped, message.partial_sigs)))
+    assert isinstance(message, m.SignBelow)
+    (halves,) = message.candidates
+    half = flipped(halves.commitment_partial_sig)
+    return replace(message, candidates=(replace(halves, commitment_partial_sig=half),))
 
 
 def ended_of(pump: Pump, attempt_id: bytes) -> list[op.AttemptAborted]:
@@ -335,6 +367,9 @@ def test_a_client_whose_signer_fails_ends_the_ceremony_and_says_so_once() -> Non
     failed = ev.SigningFailed(asked=asked, reason=WHY)
     decision = decided(client, failed)
     assert reasons(decision) == [WHY]
+    assert client.signer is not None
+    (dropped,) = [one for one in decision.effects if isinstance(one, fx.DropPools)]
+    assert set(dropped.pool_ids) == set(client.signer._pools) != set()
     again = client_role.decide(decision.state, failed)
     assert again.is_nothing
 

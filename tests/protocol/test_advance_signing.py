@@ -201,6 +201,9 @@ def test_that_a_client_holds_the_poisons_counts_once_and_if_it_can_be_so() -> No
     acknowledged = decided_by(done.poisons.state, event)
     assert only(acknowledged, ar.AdvanceAcknowledged).client == NEIGHBOUR
     assert not found(decided_by(acknowledged.state, event), ar.AdvanceAcknowledged)
+    later = decided_by(acknowledged.state, block(acknowledged.state))
+    told = [one for one in found(later, fx.Send) if isinstance(one.message, m.AdvanceDone)]
+    assert [one.node_id for one in told] == [pump.client_at(BUYER).node_id]
     lied = decided_by(unsent, event)
     assert only(lied, cr.ChannelFailed).reason.startswith("advance_held: expected the poisons")
     kicked_off = confirmed(unsent, pump.attempt.leaf(BUYER).kickoff.tx.txid)
@@ -273,6 +276,7 @@ def test_what_the_lsp_is_about_to_sign_is_dropped_no_more() -> None:
     bound = decided_by(changed_in(state, intents=intents), fails(pump))
     assert found(bound, ar.AdvanceSessionEnded)
     assert not found(bound, ar.AdvanceDropped)
+    assert not found(decided_by(signed().state.state, fails(signed().pump)), ar.AdvanceDropped)
 
 
 def test_with_a_try_go_its_nonces_but_those_that_channels_use_and_who_waits_begins_anew() -> None:
@@ -306,7 +310,11 @@ def test_between_two_tries_nothing_ends() -> None:
     asking = decided(pump.lsp, block(pump.lsp.state))
     gone = decided_by(asking.state, ev.ConnectionClosed(node_id=neighbour.node_id))
     assert only(gone, ar.AdvanceSessionEnded).holdouts == ()
-    assert not found(gone, fx.Disconnect), "nobody was asked"
+    failed = decided_by(
+        asking.state, ev.AdvanceUnprepared(asked=only(asking, fx.PrepareAdvance), reason=WHY)
+    )
+    assert only(failed, ar.AdvanceSessionEnded)
+    assert not found(gone, fx.Disconnect) + found(failed, fx.Disconnect), "nobody was asked"
 
 
 def test_who_ends_it_hears_nothing_of_it_and_everybody_else_does() -> None:

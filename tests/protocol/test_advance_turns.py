@@ -198,6 +198,7 @@ def test_only_who_was_given_something_to_sign_and_did_not_declines(
     decision = decided(pump.lsp, refusing(pump, NEIGHBOUR))
     assert len(found(decision, ar.AdvanceDeclined)) == n_declined
     assert bool(found(decision, ar.AdvanceDropped)) is (step is m.AdvanceAgree)
+    assert all(one.holdouts == () for one in found(decision, ar.AdvanceSessionEnded))
 
 
 def test_a_price_that_the_balance_does_not_carry_any_more_ends_it_and_is_nobodys_fault() -> None:

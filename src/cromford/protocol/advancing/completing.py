@@ -101,7 +101,7 @@ def sign_what_can_be(turn: Turn[Factory], advance_id: bytes) -> None:
     state, advance = turn.state, advance_named(turn.state, advance_id)
     if advance is None or advance.session is None or not advance.session.is_committed:
         return
-    if advance.has_poisons or advance.holdouts:
+    if advance.holdouts:
         return
     links = links_of(state, advance.clients)
     if not all(lies_on_next(link) or link.next is None for link in links):
@@ -140,7 +140,7 @@ def on_partial_signed(turn: Turn[Factory], event: ev.PartialSigned) -> None:
     name = leaf_of(turn.state, advance).states[advance.state_index].task.name
     if name in own:
         _finish_state(turn, advance, own)
-    elif advance.is_signed and not advance.has_poisons:
+    else:  # They are asked for once the state is signed, and in no try after they were held.
         _finish_poisons(turn, advance, own)
 
 

@@ -76,7 +76,7 @@ def apply_to_house(house: House, record: r.AnyRecord, at: int = 0) -> House:
     if not _HOUSE_RECORDS.have(record):
         raise AssertionError(f"{type(record).__name__} is no record of the house")
     after = _applied(house, record, at)
-    return after if after.is_stirred or _has_same_here(house, after) else _stirred(after)
+    return after if _has_same_here(house, after) else changed(after, is_stirred=True)
 
 
 def _has_same_here(before: House, after: House) -> bool:
@@ -86,12 +86,7 @@ def _has_same_here(before: House, after: House) -> bool:
         and after.members is before.members
         and after.of_client is before.of_client
         and after.under_way == before.under_way
-        and (after.under_way is None or after.entries is before.entries)
     )
-
-
-def _stirred(house: House) -> House:
-    return changed(house, is_stirred=True)
 
 
 def _applied(house: House, record: HouseRecord, at: int) -> House:

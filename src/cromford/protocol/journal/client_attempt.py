@@ -197,15 +197,13 @@ class ClientAttempt:
         Raises:
             Unchecked: As `candidate` does.
         """
-        if not self.other_stages:
-            return (self.candidate,)
         return tuple(_accepted(stage, self.attempt_id) for stage in self.ladder)
 
     def with_stages(self, stages: Iterable[Stage]) -> "ClientAttempt":
         """Return the attempt with another stage of each candidate, lowest feerate first."""
         new = tuple(stages)
         others = tuple(one for one in new if _rung_of(one) != self.rung)
-        return changed(self, stage=new[self.rung] if others else new[0], other_stages=others)
+        return changed(self, stage=new[self.rung], other_stages=others)
 
     def on_rung(self, rung: int) -> "ClientAttempt":
         """Return the attempt with another present candidate."""

@@ -214,11 +214,9 @@ class Link:
 
         At the latest from the rebase on, and as soon as its client may hold the poisons.
         """
-        landed = self.landed(chain)
-        if landed is None or self.next is None:
-            return landed is not None and landed in self.superseded
-        is_held = self.next.stage >= POISONS_HELD and landed == self.present
-        return is_held or landed in self.superseded
+        landed, following = self.landed(chain), self.next
+        is_held = following is not None and following.stage >= POISONS_HELD
+        return (is_held and landed == self.present) or landed in self.superseded
 
     def is_settled(self, chain: KnownChain) -> bool:
         """Say whether its output is on chain for good: then the factory's expiry is not its own."""

@@ -104,7 +104,7 @@ def limit_msat(closes: Collection[SignedClose], chain: KnownChain) -> int | None
 
 def is_frozen(closes: Collection[SignedClose], chain: KnownChain) -> bool:
     """Say whether a channel takes no update, for a close is in a block or on its way to one."""
-    return bool(closes) and any(close.binds(chain) for close in closes)
+    return any(close.binds(chain) for close in closes)
 
 
 def with_close(closes: tuple[SignedClose, ...], close: SignedClose) -> tuple[SignedClose, ...]:

@@ -70,7 +70,7 @@ def life() -> tuple[dict[str, Moment], list[Any], dict[int, list[Any]]]:
             note(step.__name__)
         pump.run()
         note(END)
-    kinds = ar.SharedAdvanceRecord | ar.LspAdvanceRecord | ar.ClientAdvanceRecord
+    kinds: Any = ar.SharedAdvanceRecord | ar.LspAdvanceRecord | ar.ClientAdvanceRecord
     kinds |= ar.NextCommitmentIntended | ar.NextCommitmentHeld
     kinds |= cr.CommitmentIntended | cr.UpdateProposed
     by_client = {seat: remembered(node, kinds) for seat, node in nodes.items()}
@@ -110,7 +110,7 @@ def only_attempt(state: ClientState) -> ClientAttempt:
 @pytest.mark.parametrize("seat", [BUYER, NEIGHBOUR])
 def test_a_channel_is_quiet_from_the_question_until_what_the_client_signed_left(seat: int) -> None:
     advance_id = at(m.AdvancePropose).advance.advance_id
-    quiet = {
+    quiet: dict[Any, tuple[bytes, bytes]] = {
         m.AdvancePropose: (b"", advance_id),
         m.AdvanceAgree: (advance_id, advance_id),
         m.AdvanceCommit: (advance_id, advance_id),
@@ -143,7 +143,7 @@ def test_both_sides_know_how_far_each_channel_is(seat: int) -> None:
             assert link.next is None or link.next.is_agreed
             assert link.next is None or link.next.peer_stage == UNSAID
             assert link.next is None or not link.next.is_leaving
-            assert is_to_be_quiet(link) == (found is None or not link.next.is_dual)
+            assert is_to_be_quiet(link) == (link.next is None or not link.next.is_dual)
 
 
 def test_the_price_is_set_aside_in_the_buyers_channel_alone_until_it_is_paid() -> None:
@@ -455,7 +455,7 @@ def test_a_purchase_is_booked_with_its_times_and_a_payment_that_pays_owes_its_sk
         factory = replace(moment.factory, advances=Map({name: advance}))
         after = apply_to_factory(factory, sold)
         assert all(one.is_sold for one in after.advances.values())
-        booked = after.post.outbox["house"][-1]
+        booked: Any = after.post.outbox["house"][-1]
         assert (booked.quoted_at, booked.ordered_at, booked.payment_hash) == (3, 4, payment_hash)
         assert (booked.client, booked.capacity_sat) == (sold.client, sold.capacity_sat)
         if payment_hash:

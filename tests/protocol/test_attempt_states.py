@@ -236,6 +236,15 @@ def test_what_is_not_complete_cannot_be_left_by() -> None:
         _ = lsp.candidate
 
 
+def test_what_confirmed_at_a_height_is_named_in_the_order_of_the_path() -> None:
+    client, _ = sold_twice(3)
+    chain = landing(client, client.signed_branch.txs[-1])
+    nodes = [*client.branch.nodes]
+    for height, node in enumerate(nodes, start=11):
+        assert chain.names_at(nodes, height) == (node.name,)
+    assert chain.names_at(nodes, 10) == (), "the funding is none of them"
+
+
 def test_coins_of_nobody_are_no_rivals() -> None:
     client, _ = sold_twice(3)
     stranger = spend_of(OutPoint(txid=txid_of(3), vout=0))

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pytest
 from immutables import Map
@@ -27,6 +27,7 @@ from cromford.protocol.journal.mail import (
 from cromford.protocol.journal.numbers import ListPlace
 from cromford.protocol.journal.streams import HOUSE
 
+V = TypeVar("V")
 MONEY_MSAT: Final = 30_000_000
 PAID_MSAT: Final = 5_000_000
 OUT: Final[HtlcKey] = (b"out", 9)
@@ -45,6 +46,11 @@ def held_for_away() -> tuple[Book, Book, HtlcKey]:
     (key,) = book.held
     assert lsp_link(pump, newest_link(payer)).channel_id == key[0]
     return payer.state.book, book, key
+
+
+def keyed(of: dict[HtlcKey, V]) -> Map[HtlcKey, V]:
+    found: Map[HtlcKey, V] = Map(of)
+    return found
 
 
 def theirs() -> tuple[Book, HtlcKey]:
@@ -111,11 +117,11 @@ def test_what_is_held_goes_on_as_old_as_it_is_and_nobody_else_waits_for_it() -> 
         cltv_expiry=500,
         delivery=live.payload,
     )
-    assert (after.held, after.held_for) == (Map({other: held}), Map({held.payee: (other,)}))
+    assert (after.held, after.held_for) == (keyed({other: held}), Map({held.payee: (other,)}))
     alone = forwarded(theirs()[0], key)
     assert (alone.held, alone.held_for) == (Map(), Map())
     assert alone.is_awaited(key)
-    at_once = changed(book, held=Map(), held_for=Map(), arrived=Map({key: None}))
+    at_once = changed(book, held=Map(), held_for=Map(), arrived=keyed({key: None}))
     new = forwarded(at_once, key)
     assert (new.forwards[key].created_at, new.arrived) == (90, Map())
 
@@ -130,7 +136,7 @@ def test_what_the_payees_factory_did_not_take_waits_again_with_its_age() -> None
     assert back.held_for == Map({book.held[key].payee: (key,)})
     assert (back.forwards, back.resolved) == (Map(), Map())
     over = with_refused_forward(hold_ended(going, key), refusal(key))
-    assert over.resolved == Map({key: None}), "its hold is over, so it is given back"
+    assert over.resolved == keyed({key: None}), "its hold is over, so it is given back"
     assert with_refused_forward(book, refusal(OUT)) is book
 
 
@@ -140,15 +146,15 @@ def test_a_failure_is_told_its_payer_once_the_hold_is_over_and_a_preimage_at_onc
     failed = with_answered_forward(going, answer(key, failure=b"f"))
     assert (failed.forwards[key].status, failed.resolved) == ("failed", Map())
     assert failed.forwards[key].out_channel_id == b"out"
-    assert hold_ended(failed, key).resolved == Map({key: None})
+    assert hold_ended(failed, key).resolved == keyed({key: None})
     assert hold_ended(going, key).resolved == Map()
     late = with_answered_forward(hold_ended(going, key), answer(key, failure=b"f"))
-    assert late.resolved == Map({key: None})
+    assert late.resolved == keyed({key: None})
     paid = with_answered_forward(going, answer(key, preimage=b"p"))
-    assert (paid.forwards[key].status, paid.resolved) == ("paid", Map({key: None}))
+    assert (paid.forwards[key].status, paid.resolved) == ("paid", keyed({key: None}))
     assert with_answered_forward(paid, answer(key, failure=b"f")) is paid
     assert with_answered_forward(book, answer(OUT, preimage=b"p")) is book
-    assert hold_ended(book, key).resolved == Map({key: None}), "what is held is given back"
+    assert hold_ended(book, key).resolved == keyed({key: None}), "what is held is given back"
     assert hold_ended(changed(book, held=Map()), key).resolved == Map()
 
 
@@ -156,7 +162,7 @@ def test_what_was_withdrawn_is_given_back_and_what_is_over_cannot_be() -> None:
     book, key = theirs()
     record = cr.ForwardWithdrawn(channel_id=key[0], htlc_id=key[1])
     after = apply_to_book(forwarded(book, key), record)
-    assert (after.forwards[key].status, after.resolved) == ("failed", Map({key: None}))
+    assert (after.forwards[key].status, after.resolved) == ("failed", keyed({key: None}))
     assert apply_to_book(book, record) is book
 
 
@@ -225,7 +231,7 @@ def test_what_ends_with_its_channel_waits_no_more() -> None:
     over = ended(hold_ended(book, key), key)
     assert (over.held, over.held_for, over.resolved, over.released) == (Map(), Map(), Map(), Map())
     assert not over.is_awaited(key)
-    arrived = changed(book, held=Map(), held_for=Map(), arrived=Map({key: None}))
+    arrived = changed(book, held=Map(), held_for=Map(), arrived=keyed({key: None}))
     assert ended(arrived, key).arrived == Map()
     assert ended(book, OUT) is book
     unsettled = ended(with_answered_forward(forwarded(book, key), answer(key, preimage=b"p")), key)

@@ -598,7 +598,7 @@ def test_a_start_asks_for_the_states_that_a_store_may_lack() -> None:
 
 def test_what_only_an_lsp_remembers_is_in_no_clients_journal() -> None:
     with pytest.raises(AssertionError, match="LadderWanted in a client's journal"):
-        apply(live(), lr.LadderWanted(candidates=1))  # type: ignore[arg-type]  # of another role
+        apply(live(), lr.LadderWanted(candidates=1))
 
 
 def test_a_proposal_answers_the_join_that_was_sent_last() -> None:

@@ -23,6 +23,7 @@ from cromford.protocol.journal.closes import (
     with_close,
 )
 from cromford.protocol.journal.closing import Agreed, Agreeing, Closing, Signing
+from cromford.protocol.journal.factory import Factory, apply_to_factory
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_attempt import LspAttempt
 from cromford.protocol.journal.pause import JOINS_TO_PAUSE, PAUSE_BLOCKS
@@ -242,3 +243,76 @@ def test_a_scope_is_an_output_of_the_factory_and_none_of_a_client_that_is_not_on
     assert is_intended(after.intents, close_id, outpoint)
     assert not is_intended(before.intents, close_id, outpoint)
     assert not is_intended(after.intents, b"another", outpoint)
+    first = {key: sighash for key, sighash in after.intents.items() if key[2] == 0}
+    assert is_intended(first, close_id, outpoint), "a close of one option"
+
+
+# What an LSP remembers
+
+
+@cache
+def led() -> tuple[Factory, list[Any]]:
+    """Return a factory before a close of it, and what its LSP remembers of that."""
+    pump = closable_factory(2)
+    before, n_before = pump.factory, len(pump.lsp.store.remembered)
+    close(pump)
+    pump.run()
+    kinds = cl.SharedCloseRecord | cl.LspCloseRecord
+    found = [one for one in pump.lsp.store.remembered[n_before:] if isinstance(one, kinds)]
+    assert isinstance(found[-1], cl.CloseFinished)
+    return before, found
+
+
+def after_records(*kinds: type[Any]) -> Factory:
+    """Return a factory after its LSP's records of these kinds."""
+    factory, records = led()
+    for record in records:
+        if isinstance(record, kinds):
+            factory = apply_to_factory(factory, record)
+    return factory
+
+
+def test_an_lsp_counts_its_closes_and_ends_one_as_it_is_named() -> None:
+    before, records = led()
+    begun = after_records(cl.CloseBegun)
+    assert (before.closing, begun.n_closes) == (None, before.n_closes + 1)
+    assert begun.closing is not None
+    name, close_id = begun.attempt.attempt_id, begun.closing.close_id
+    assert all(link.quiet_for == close_id for link in begun.book.links.values())
+    ended = cl.CloseEnded(attempt_id=name, close_id=close_id, reason="why")
+    over = apply_to_factory(begun, ended)
+    assert (over.closing, over.n_closes) == (None, begun.n_closes)
+    assert over.close_ended is not None
+    assert (over.close_ended.close_id, over.close_ended.reason) == (close_id, "why")
+    assert not any(link.quiet_for for link in over.book.links.values())
+    again = apply_to_factory(over, records[0])
+    assert again.close_ended is None
+    for factory, record in (
+        (over, ended),
+        (begun, said_otherwise(ended, close_id=b"another")),
+    ):
+        with pytest.raises(AssertionError, match="is not under way"):
+            apply_to_factory(factory, record)
+    confirmed = cl.CloseConfirmed(
+        attempt_id=name, close_id=close_id, height=9, txid=b"", amount_sat=1
+    )
+    assert apply_to_factory(over, confirmed) == over
+    finished = apply_to_factory(begun, records[-1])
+    assert (finished.closing, finished.closed[close_id].close_id) == (None, close_id)
+    assert all(link.closes[-1].is_finished for link in finished.book.links.values())
+
+
+def test_a_close_is_proposed_with_nonces_and_signed_once_it_is_proposed() -> None:
+    agreed = (cl.CloseBegun, cl.CloseAgreementReceived)
+    with pytest.raises(AssertionError, match="before its nonces were made"):
+        after_records(*agreed, cl.CloseProposed)
+    with pytest.raises(AssertionError, match="agreeing where signing was expected"):
+        after_records(*agreed, cl.ClosePoolMade, cl.ClosePartialsReceived)
+    signing = after_records(*agreed, cl.ClosePoolMade, cl.CloseProposed)
+    assert signing.closing is not None
+    assert signing.closing.stage.done == frozenset()
+    assert not any(link.closes for link in signing.book.links.values())
+    signed = after_records(*agreed, cl.ClosePoolMade, cl.CloseProposed, cl.ClosePartialsReceived)
+    assert signed.closing is not None
+    assert signed.closing.stage.done == {1, 2}
+    assert all(len(link.closes) == 1 for link in signed.book.links.values())

@@ -32,6 +32,7 @@ from cromford.protocol.journal.next_funding import (
     NextFunding,
     OwnNonce,
 )
+from cromford.shelf import Shelf
 from cromford.watch.remaining import PathStep
 
 MONEY_MSAT: Final = 30_000_000
@@ -40,8 +41,8 @@ MONEY_MSAT: Final = 30_000_000
 @cache
 def live() -> tuple[Link, Link]:
     """Return a client's end of a channel with money and an HTLC on its way, and the LSP's."""
-    pump = live_factory(2)
-    payer, payee = pump.clients
+    pump = live_factory(3)
+    payer, payee, _ = pump.clients
     assert pay(pump, pump.lsp, payer, MONEY_MSAT).status == "paid"
     pump.disconnect(payee)
     begin_payment(pump, payer, payee, 5_000_000)
@@ -269,8 +270,19 @@ def test_what_it_says_is_signed_for_both_fundings_from_the_word_on_and_for_one_a
         assert changed(link, next=following).fundings_of(rebased) == (following.funding,)
 
 
+def test_an_output_is_on_chain_for_good_once_all_above_it_is_six_deep() -> None:
+    link = live()[0]
+    heights = dict.fromkeys((step.txid for step in link.path), 50)
+    for tip_height, is_settled in ((54, False), (55, True)):
+        tip = (BlockRef(height=tip_height, block_hash=txid_of(tip_height)),)
+        chain = KnownChain(recent=tip, confirmed=Shelf(heights))
+        assert link.is_settled(chain) is is_settled
+
+
 def test_our_commitment_on_each_funding_is_the_one_whose_signature_we_hold() -> None:
     link = live()[0]
+    content = link.state.content(link.me, Edition.SIGNED)
+    assert link.commitment(content, link.own_point) == link.finished.commitment
     number = link.state.content(link.me, Edition.SIGNED).number
     assert link.finished_on(link.present) == link.finished
     own = HeldCommitment(number=number, signature=b"s" * 64, htlc_signatures=(b"h" * 64,))
@@ -299,6 +311,8 @@ def test_the_peers_commitments_are_those_that_it_has_not_revoked(whose: int) -> 
     assert settled.peer_contents == ((latest, state.peer_point),)
     before = replace(latest, number=latest.number - 1)
     late = changed(link, peer_unrevoked=before)
+    unpointed = changed(late, state=changed(state, peer_next_point=None))
+    assert unpointed.peer_contents == ((latest, state.peer_point),)
     assert state.peer_next_point is not None
     assert late.peer_contents == ((before, state.peer_point), (latest, state.peer_next_point))
     following = next_of(link, is_dual=True)

@@ -214,7 +214,7 @@ def test_what_may_be_left_out_is_what_has_a_default_in_whichever_way() -> None:
 
 
 def test_an_older_reader_is_asked_only_for_what_it_is_there_for() -> None:
-    today = make_dataclass("Root", [("config", type(CONFIG)), ("text", bytes)], frozen=True)
+    today: Any = make_dataclass("Root", [("config", type(CONFIG)), ("text", bytes)], frozen=True)
     today.older = Older({"text": str}, lambda config, text: today(config, text.encode()))
     known = classes_of(today)[0]["Root"]
     config = known.fields["config"]
@@ -224,7 +224,7 @@ def test_an_older_reader_is_asked_only_for_what_it_is_there_for() -> None:
     assert problem_with_class(known, "Root", old) is None
     assert problem_with_class(known, "Root", {**old, "more": "int"}) == "Root has no more any more"
     assert problem_with_class(known, "Root", {"text": "str", "config": "int"}) is not None
-    named = make_dataclass("Root", [("config", type(CONFIG))], frozen=True)
+    named: Any = make_dataclass("Root", [("config", type(CONFIG))], frozen=True)
     named.older = Older({"gone": int})
     only_named = classes_of(named)[0]["Root"]
     assert only_named.reader_of({"config": config, "gone": "int"}) is named

@@ -464,7 +464,7 @@ class LspAttempt:
     def setting(self, client: int) -> ChannelSetting:
         """Return one client's channel, as the newest signed state of its leaf pays it."""
         opened = self.blueprint.setting(client)
-        if not self.leaves or self.leaf_name(client) not in self.leaves:
+        if self.leaf_name(client) not in self.leaves:
             return opened
         if client not in self._settings:
             self._settings[client] = replace(opened, funding=self.fundings(client)[-1])

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+from immutables import Map
 from tests.protocol.advances import advancing_factory, market, sell
 from tests.protocol.houses import spend_of, txid_of
 
@@ -13,7 +14,16 @@ from cromford.bitcoin.tx import OutPoint, Tx, TxIn, TxOut
 from cromford.factory.branch import Branch
 from cromford.protocol.journal.client_attempt import Checked, ClientAttempt, Received, Unchecked
 from cromford.protocol.journal.known_chain import KnownChain
+from cromford.protocol.journal.leaf_states import (
+    AgreedStates,
+    SignedPoisons,
+    states_after,
+    with_poisons,
+)
 from cromford.protocol.journal.lsp_attempt import LspAttempt
+from cromford.wire import messages as m
+from cromford.wire.seldom import LeafState
+from cromford.wire.selling import AllocatedChannel
 
 N_STATES = 3  # That of the opening, and one for each of two sales.
 each_size = pytest.mark.parametrize("n_clients", [2, 3], ids=["the root", "below the root"])
@@ -197,6 +207,87 @@ def test_what_spends_a_kickoff_and_is_no_state_of_the_leaf_changes_no_branch(
         assert client.signed_branch_on(chain) == client.signed_branch
         assert lsp.tree_on(chain) == lsp.tree
         assert lsp.signed_branch_on(1, chain).txs == client.signed_branch.txs
+
+
+@cache
+def sold_in_two_leaves() -> tuple[ClientAttempt, ClientAttempt, LspAttempt]:
+    """Return a factory whose two leaves were advanced once each: a client's of each, the LSP's."""
+    pump = advancing_factory(3)
+    with market():
+        sell(pump, 1)
+        sell(pump, 3, price_msat=100_000)
+    return pump.held(pump.client_at(1)), pump.held(pump.client_at(3)), pump.attempt
+
+
+def test_of_two_leaves_each_is_left_by_its_own_state_whatever_the_store_lacks_of_the_other() -> (
+    None
+):
+    first, second, lsp = sold_in_two_leaves()
+    paths = dict.fromkeys((*first.signed_branch.txs[:-1], *second.signed_branch.txs[:-1]))
+    chain = chain_of(
+        first.funding_tx, *paths, first.signed_branch.txs[-1], second.signed_branch.txs[-1]
+    )
+    for lacks in ((), (1,), (3,), (1, 3)):
+        leaves = lsp.leaves
+        for client in lacks:
+            leaves = leaves.delete(lsp.leaf_name(client))
+        restored = replace(lsp, leaves=leaves)
+        for client, whole in ((1, first), (3, second)):
+            assert restored.signed_branch_on(client, chain).txs == whole.signed_branch.txs, lacks
+
+
+def as_told(attempt: ClientAttempt, *, n_states: int = 2, has_poisons: bool = True) -> m.LeafStates:
+    """Return what an LSP tells a client of its leaf's states."""
+    told = []
+    for agreed in attempt.leaf_states[:n_states]:
+        poisons = agreed.poisons
+        assert poisons is not None
+        channels = tuple(
+            AllocatedChannel(capacity_sat=capacity_sat)
+            for capacity_sat in agreed.allocation.capacities_sat
+        )
+        told.append(
+            LeafState(
+                channels=channels,
+                lstock_sat=agreed.allocation.lstock_sat,
+                signature=agreed.signature,
+                stock_poison=poisons.stock if has_poisons else b"",
+                channel_poison=poisons.channels[attempt.client] if has_poisons else b"",
+            )
+        )
+    return m.LeafStates(attempt_id=attempt.attempt_id, states=tuple(told))
+
+
+@pytest.mark.parametrize("n_known", range(N_STATES))
+def test_a_client_knows_again_what_its_lsp_tells_and_keeps_what_it_has(n_known: int) -> None:
+    client, _ = sold_twice(3)
+    known = client.leaf_states[:n_known]
+
+    def after(told: m.LeafStates, states: AgreedStates = known) -> AgreedStates:
+        return states_after(states, told, client=client.client, leaf=client.leaf)
+
+    assert after(as_told(client)) == client.leaf_states
+    assert after(as_told(client, n_states=0)) == known
+    bare = tuple(replace(one, poisons=None) for one in client.leaf_states)
+    without = as_told(client, has_poisons=False)
+    assert after(without) == (*known, *bare[n_known:])
+    assert after(as_told(client), bare[:n_known]) == client.leaf_states, "poisons are added"
+    other = replace(client.leaf_states[0], signature=bytes(64))
+    assert after(as_told(client), (other,))[0] == other, "what it has is not replaced"
+    poisoned = SignedPoisons(stock=bytes(64), channels=Map({client.client: bytes(64)}))
+    held = replace(client.leaf_states[0], poisons=poisoned)
+    assert after(as_told(client), (held,))[0] == held
+
+
+def test_poisons_belong_to_the_state_of_their_advance() -> None:
+    client, _ = sold_twice(3)
+    bare = tuple(replace(one, poisons=None) for one in client.leaf_states)
+    poisons = client.leaf_states[1].poisons
+    assert poisons is not None
+    after = with_poisons(bare, bare[1].advance_id, poisons)
+    assert [one.poisons for one in after] == [None, poisons]
+    with pytest.raises(AssertionError, match=r"no state of advance \w+ was signed"):
+        with_poisons(bare, b"another", poisons)
 
 
 def test_what_an_lsp_looked_for_in_one_chain_says_nothing_of_another() -> None:

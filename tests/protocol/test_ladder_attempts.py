@@ -95,6 +95,7 @@ def test_the_candidate_that_is_in_a_block_is_the_present_one_until_one_is_ready(
     assert unchecked.on_chain(chain_of(fundings()[1])) is unchecked
     aborted = lsp.with_stages([Aborted(reason="")] * 3)
     assert aborted.on_chain(chain_of(fundings()[1])) is aborted
+    assert not aborted.is_pinned
     alone = replace(client, other_stages=())
     assert alone.on_chain(chain_of(fundings()[0])) is alone
 

@@ -89,6 +89,33 @@ def test_the_walk_finds_records_letters_and_states() -> None:
     assert sum(1 for cls in classes() for _ in defaults_of(cls)) > 400
 
 
+def functions() -> Iterator[tuple[str, Any]]:
+    """Yield every function of the journal's modules, and of their classes, by its name."""
+    for found in pkgutil.iter_modules(journal.__path__, f"{journal.__name__}."):
+        module = import_module(found.name)
+        for owner in (module, *(one for one in classes() if one.__module__ == found.name)):
+            for one in vars(owner).values():
+                is_here = inspect.isfunction(one) and one.__module__ == found.name
+                if is_here and one.__name__ != "__init__":  # Those of dataclasses are fields.
+                    yield f"{found.name}.{one.__qualname__}", one
+
+
+def test_a_fold_that_is_told_no_time_knows_none() -> None:
+    """In unix seconds, and 0 is what every reader takes for unknown."""
+    told = {
+        f"{name}({parameter.name})": parameter.default
+        for name, function in functions()
+        for parameter in inspect.signature(function).parameters.values()
+        if type(parameter.default) is int or isinstance(parameter.default, bool)
+    }
+    assert {name for name in told if name.endswith("(at)")} >= {
+        "cromford.protocol.journal.book_fold.apply_to_book(at)",
+        "cromford.protocol.journal.client_state.apply(at)",
+        "cromford.protocol.journal.entries.FactoryEntry.with_sale(at)",
+    }
+    assert {name: default for name, default in told.items() if default} == {}
+
+
 @pytest.mark.parametrize(
     "other",
     [

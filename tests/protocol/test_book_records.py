@@ -9,6 +9,7 @@ from immutables import Map
 from tests.protocol.paying_clients import begin_payment, live_factory, lsp_link, newest_link, pay
 
 from cromford.changed import changed
+from cromford.channel.stage import HtlcStage
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book, Errand, Forward, Held, HtlcKey, OwnInvoice, Payment
 from cromford.protocol.journal.book_fold import (
@@ -118,10 +119,13 @@ def test_what_is_held_goes_on_as_old_as_it_is_and_nobody_else_waits_for_it() -> 
         delivery=live.payload,
     )
     assert (after.held, after.held_for) == (keyed({other: held}), Map({held.payee: (other,)}))
+    assert book.is_awaited(key)
+    assert not book.is_awaited(OUT)
     alone = forwarded(theirs()[0], key)
     assert (alone.held, alone.held_for) == (Map(), Map())
     assert alone.is_awaited(key)
     at_once = changed(book, held=Map(), held_for=Map(), arrived=keyed({key: None}))
+    assert at_once.is_awaited(key)
     new = forwarded(at_once, key)
     assert (new.forwards[key].created_at, new.arrived) == (90, Map())
 
@@ -234,6 +238,9 @@ def test_what_ends_with_its_channel_waits_no_more() -> None:
     arrived = changed(book, held=Map(), held_for=Map(), arrived=keyed({key: None}))
     assert ended(arrived, key).arrived == Map()
     assert ended(book, OUT) is book
+    for change in ({"released": keyed({key: None})}, {"resolved": keyed({key: None})}):
+        over = ended(changed(arrived, **change), key)
+        assert (over.arrived, over.resolved, over.released) == (Map(), Map(), Map())
     unsettled = ended(with_answered_forward(forwarded(book, key), answer(key, preimage=b"p")), key)
     (forward,) = unsettled.finished.values()
     assert forward.status == "unsettled"
@@ -366,6 +373,36 @@ def test_our_undecided_htlcs_are_those_that_are_for_something() -> None:
     assert [*mirrored.undecided(lsp.links[incoming[0]])] == [], "those that a peer offered"
 
 
+def test_what_never_left_failed_with_its_payment_and_what_was_decided_stays_so() -> None:
+    book, _, _ = held_for_away()
+    (link,) = book.links.values()
+    (sent,) = link.state.htlcs
+    unsent = changed(sent, stage=HtlcStage.ADD_PROPOSED)
+    link = changed(link, state=changed(link.state, htlcs=(unsent,)))
+    book = changed(book, links=Map({link.channel_id: link}))
+    key = (link.channel_id, sent.htlc.htlc_id)
+    payment_hash = sent.htlc.payment_hash
+
+    def taken_back(htlc_id: int, before: Book = book) -> Book:
+        record = cr.AddsTakenBack(channel_id=link.channel_id, htlc_id=htlc_id)
+        return apply_to_book(before, record, 8)
+
+    after = taken_back(sent.htlc.htlc_id)
+    payment = after.payments[payment_hash]
+    assert (payment.status, payment.settled_at, after.owners) == ("failed", 8, Map())
+    assert after.links[link.channel_id].state.htlcs == ()
+    decided_before = changed(book, owners=book.owners.delete(key))
+    assert taken_back(sent.htlc.htlc_id, decided_before).payments == book.payments
+    later = changed(unsent, htlc=replace(sent.htlc, htlc_id=sent.htlc.htlc_id + 1))
+    two = changed(link, state=changed(link.state, htlcs=(unsent, later)))
+    owners = book.owners.set((link.channel_id, later.htlc.htlc_id), ERRAND)
+    both = changed(book, links=Map({link.channel_id: two}), owners=owners)
+    left = taken_back(later.htlc.htlc_id, both)
+    assert left.payments[payment_hash].status == "pending", "it stays, and may leave yet"
+    assert left.owners == book.owners
+    assert [receiver for receiver, _ in told(left)] == [ERRAND.asker]
+
+
 # Invoices and payments by number
 
 
@@ -412,6 +449,9 @@ def test_invoices_and_payments_are_numbered_together_and_a_new_try_counts_anew()
         (2, b"b", False),
         (1, b"a", False),
     ]
+    assert book.numbers.again == Map({1: 4, 2: 3})
+    older = changed(book.numbers, hashes=book.numbers.hashes.delete(4).delete(1))
+    assert [n for n, _, _ in older.walk(everything)] == [5, 3, 2], "those that are known"
     assert book.external_ids == Map({"order": b"c"})
     assert book.owners[b"c", 1] == b"b"
 

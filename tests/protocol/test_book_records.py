@@ -238,8 +238,9 @@ def test_what_ends_with_its_channel_waits_no_more() -> None:
     arrived = changed(book, held=Map(), held_for=Map(), arrived=keyed({key: None}))
     assert ended(arrived, key).arrived == Map()
     assert ended(book, OUT) is book
-    for change in ({"released": keyed({key: None})}, {"resolved": keyed({key: None})}):
-        over = ended(changed(arrived, **change), key)
+    only = keyed({key: None})
+    for waiting in (changed(arrived, released=only), changed(arrived, resolved=only)):
+        over = ended(waiting, key)
         assert (over.arrived, over.resolved, over.released) == (Map(), Map(), Map())
     unsettled = ended(with_answered_forward(forwarded(book, key), answer(key, preimage=b"p")), key)
     (forward,) = unsettled.finished.values()

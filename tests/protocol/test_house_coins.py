@@ -29,6 +29,7 @@ from cromford.protocol.journal import mail
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal.bumps import SETTLED_DEPTH
+from cromford.protocol.journal.dead_coins import with_dead_coins
 from cromford.protocol.journal.entries import BUILDING, DEAD
 from cromford.protocol.journal.house import House
 from cromford.protocol.journal.house_fold import apply_to_house
@@ -186,6 +187,24 @@ def test_coins_of_a_dead_funding_are_looked_at_where_a_block_has_something_of_ou
     assert back.wallet.reserved[coins[0]] == one.attempt_id
     held = changed(house, wallet=house.wallet.with_reserved(coins, b"another"))
     assert with_block(held, stranger).wallet.reserved[coins[0]] == b"another"
+
+
+@pytest.mark.parametrize("n_spent", [0, 1, 2])
+def test_coins_of_a_dead_funding_are_set_aside_until_one_of_them_is_spent(n_spent: int) -> None:
+    """A funding with one coin less can never confirm; a coin that nobody knows says nothing."""
+    house, coins = with_coins(house_of(), 9_000, 8_000)
+    unknown = OutPoint(txid=txid_of(99), vout=9)
+    one = entry(1, ALICE, status=DEAD, coins=(unknown, *coins))
+    wallet = house.wallet
+    for coin in coins[:n_spent]:
+        wallet = wallet.with_tx(spend_of(coin), house.chain.height)
+    for before in (wallet, wallet.with_reserved(coins, one.attempt_id)):
+        after = with_dead_coins(before, [one])
+        assert [coin in after.reserved for coin in coins] == [n_spent == 0] * 2
+        assert with_dead_coins(after, [one]) == after
+        assert after.coins == before.coins
+    another = with_dead_coins(wallet.with_reserved(coins[1:], b"another"), [one])
+    assert another.reserved[coins[1]] == b"another"
 
 
 def test_news_of_a_block_is_remembered_only_where_there_is_some() -> None:

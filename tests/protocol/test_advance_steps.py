@@ -24,6 +24,7 @@ from cromford.protocol.journal.factory import Factory, apply_to_factory
 from cromford.protocol.journal.intents import DoubleSigning
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.next_funding import UNSAID, NextFunding
+from cromford.protocol.journal.purchases import OwnPurchase
 from cromford.wire import messages as m
 
 LAST = (cr.UpdateProposed, cr.CommitmentIntended)
@@ -467,6 +468,54 @@ def test_a_purchase_is_booked_with_its_times_and_a_payment_that_pays_owes_its_sk
     begun = replace(moment.factory, advances=Map())
     (advance,) = apply_to_factory(begun, proposed, 50).advances.values()
     assert (advance.quoted_at, advance.ordered_at, advance.is_asking) == (0, 50, True)
+
+
+def bought_by(state: ClientState, **changes: Any) -> ClientState:
+    """Return a client that bought what its advance is for, in this way."""
+    (advance,) = state.advances.values()
+    known: dict[str, Any] = {
+        "quote_id": advance.quote_id,
+        "attempt_id": named()["attempt_id"],
+        "amount_sat": 1,
+        "capacity_sat": 2,
+        "price_msat": 3,
+        "quoted_at": 20,
+        "ordered_at": 30,
+    }
+    purchase = OwnPurchase(**(known | changes))
+    return replace(state, purchases=Map({advance.quote_id: purchase}))
+
+
+def test_what_was_bought_out_of_a_payment_may_be_kept_of_it_and_the_receipt_says_when() -> None:
+    record = own(ar.LiquidityBought)
+    before = at(m.UpdateRebase).clients[BUYER]
+    attempt_id = record.attempt_id
+    for payment_hash in (b"", b"h"):
+        after = apply_to_client(bought_by(before, payment_hash=payment_hash), record, 40)
+        (receipt,) = after.receipts[attempt_id]
+        assert (receipt.quoted_at, receipt.ordered_at, receipt.in_force_at) == (20, 30, 40)
+        assert receipt.payment_hash == payment_hash
+        assert after.skims == (Map({b"h": 3}) if payment_hash else Map())
+    over = bought_by(before, payment_hash=b"h")
+    for unknown in (replace(over, purchases=Map()), replace(over, advances=Map())):
+        after = apply_to_client(unknown, record, 40)
+        (receipt,) = after.receipts[attempt_id]
+        assert (receipt.quoted_at, receipt.ordered_at, receipt.in_force_at) == (0, 0, 40)
+        assert after.skims == Map()
+    twice = apply_to_client(apply_to_client(over, record, 40), record, 50)
+    assert [one.in_force_at for one in twice.receipts[attempt_id]] == [40, 50]
+
+
+def test_a_purchase_is_agreed_once_its_buyer_agreed_to_the_advance_for_it() -> None:
+    asked = at(m.AdvancePropose).clients[BUYER]
+    received = apply_to_client(asked, own(ar.AdvanceReceived))
+    ready = bought_by(apply_to_client(received, own(ar.AdvancePoolsMade)))
+    assert not any(one.is_agreed for one in ready.purchases.values())
+    agreed = apply_to_client(ready, own(ar.AdvanceAgreed))
+    assert [one.is_agreed for one in agreed.purchases.values()] == [True]
+    other = replace(ready, purchases=Map({b"another": next(iter(ready.purchases.values()))}))
+    unlike = apply_to_client(other, own(ar.AdvanceAgreed))
+    assert not any(one.is_agreed for one in unlike.purchases.values())
 
 
 # Commitments for both fundings

@@ -186,7 +186,7 @@ def test_a_channel_is_ready_once_both_sides_found_the_same_candidate_ready(
 def test_an_attempt_is_open_until_it_is_ready_or_over_and_may_be_used_until_it_is_left(
     changes: dict[str, object],
     is_open: bool,  # noqa: FBT001 - a table
-    may_be_used: bool,  # noqa: FBT001
+    may_be_used: bool,  # noqa: FBT001 - a table
 ) -> None:
     attempt = replace(both()[0], **changes)  # type: ignore[arg-type]  # by name
     assert (attempt.is_open, attempt.may_be_used) == (is_open, may_be_used)

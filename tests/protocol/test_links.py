@@ -106,8 +106,8 @@ def test_updates_flow_while_it_is_connected_has_not_failed_and_its_store_is_the_
 def test_what_a_restored_or_proven_loss_means_for_balance_and_commitment(
     change: dict[str, Any],
     may_lack: bool,  # noqa: FBT001 - a table
-    is_unknown: bool,  # noqa: FBT001
-    withholds: bool,  # noqa: FBT001
+    is_unknown: bool,  # noqa: FBT001 - a table
+    withholds: bool,  # noqa: FBT001 - a table
 ) -> None:
     """What the peer proved to be revoked is published by nobody, whatever the operator risks."""
     link = changed(live()[0], **change)

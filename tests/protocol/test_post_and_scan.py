@@ -160,6 +160,9 @@ def test_a_block_is_told_the_house_and_whom_it_concerns() -> None:
     assert dict(alone.told.walk()) == {8: (ONE,)}
     assert letters(alone, HOUSE)[0].txs == (tx.serialize(),)
     assert dict(alone.watchers.walk()) == {}, "what the house hears it watches by itself"
+    both = scanned(Scan(), 8, house=(tx,), _1=(tx,))
+    assert dict(both.watchers.walk()) == {tx.outpoint(0): (ONE,)}
+    assert both.watched[ONE] == Map({tx.outpoint(0): 1}), "its first letter told of it"
 
 
 def test_a_block_that_left_is_told_once_to_all_who_heard_of_any_above_it() -> None:
@@ -201,7 +204,7 @@ def test_what_a_watched_coin_becomes_is_watched_until_its_watcher_says_what_matt
 
 
 def test_a_stream_stands_before_the_news_that_it_has_not_heard() -> None:
-    scan = scanned(scanned(scanned(Scan(), 7), 8, _1=()), 9)
+    scan = scanned(scanned(scanned(scanned(Scan(), 6), 7), 8, _1=()), 9)
     assert [one.height for one in scan.tip_for(ONE, taken=0)] == [7]
     assert [one.height for one in scan.tip_for(ONE, taken=1)] == [9]
     assert [one.height for one in scan.tip_for(TWO, taken=0)] == [9]
@@ -230,7 +233,15 @@ def test_what_is_no_record_or_letter_of_the_scan_ends_the_decision() -> None:
 
 @pytest.mark.parametrize(
     ("stream", "number"),
-    [(ONE, 1), ("factory:10", 10), (HOUSE, None), (CHAIN, None), ("factory:x", None), ("1", None)],
+    [
+        (ONE, 1),
+        ("factory:10", 10),
+        (HOUSE, None),
+        (CHAIN, None),
+        ("factory:x", None),
+        ("1", None),
+        ("someone:12", None),
+    ],
 )
 def test_a_factory_is_named_by_its_number(stream: str, number: int | None) -> None:
     assert factory_number(stream) == number

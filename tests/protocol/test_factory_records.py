@@ -26,7 +26,7 @@ from cromford.protocol.journal import market_records as mk
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.book import Book
-from cromford.protocol.journal.channel_records import PayDeclined
+from cromford.protocol.journal.channel_records import ForwardWithdrawn, PayDeclined
 from cromford.protocol.journal.factory import Factory, apply_to_factory, new_factory
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_attempt import Aborted, Funded
@@ -282,6 +282,22 @@ def test_what_ended_for_good_is_told_the_house_once_for_each_record() -> None:
     assert letters(settled, HOUSE)[-1] == mail.ChannelSettled(
         attempt_id=name, client=2, amount_sat=60
     )
+
+
+def test_what_another_factory_was_asked_to_take_is_void_once_it_is_withdrawn() -> None:
+    asked = mail.ForwardAsked(
+        channel_id=b"c", htlc_id=3, payment_hash=b"", cltv_expiry=1, delivery=b""
+    )
+    one = live()
+    one = replace(one, post=one.post.with_sent((mail.Letter("factory:9", asked),)))
+    after = apply_to_factory(one, ForwardWithdrawn(channel_id=b"c", htlc_id=3))
+    assert letters(after, "factory:9") == [mail.Withdrawn()]
+    other = apply_to_factory(one, ForwardWithdrawn(channel_id=b"c", htlc_id=4))
+    assert letters(other, "factory:9") == [asked]
+
+
+def test_a_block_may_concern_a_factory_of_which_nothing_is_remembered_yet() -> None:
+    assert SERVED in found(new_factory(LSP, 4), spend_of(SERVED)).chain.spends
 
 
 def test_keys_that_are_held_and_lost_are_never_both() -> None:

@@ -108,6 +108,8 @@ def test_a_house_lends_more_in_the_channel_that_grew_and_its_ledger_says_which()
     house = told(house, other, at=9)
     assert [house.sale(n)[1] for n in (1, 2, 3)] == [0, 1, 0]
     assert [house.sale(n)[0].number for n in (1, 2, 3)] == [1, 1, 2]
+    dead = house_of(entry(1, ALICE, BOB, status=DEAD))
+    assert told(dead, sold).tally.lent_sat == 0, "nothing is lent in it by the sums"
     market = house.market
     assert (market.n_sold, market.sold_sat, market.earned_msat) == (3, 12_000, 140_001)
 

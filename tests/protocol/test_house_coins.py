@@ -301,6 +301,7 @@ def test_a_client_that_joins_is_a_member_and_counted_as_new_where_it_has_no_chan
     for n in range(JOINS_TO_PAUSE + 1):
         house = apply_to_house(house, joined)
         assert house.n_new_joins == n + 1
+    assert apply_to_house(with_block(house_of()), joined).is_stirred
     member = house.members[joined.node_id]
     assert (member.is_moving, member.node_id) == (True, joined.node_id)
     assert house.joins[joined.node_id] == (house.chain.height,) * JOINS_TO_PAUSE

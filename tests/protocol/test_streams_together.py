@@ -16,8 +16,8 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.changed import changed
 from cromford.protocol.journal import mail
 from cromford.protocol.journal import records as r
-from cromford.protocol.journal.book import Book, Forward, Held, HtlcKey
-from cromford.protocol.journal.entries import BUILDING, DEAD
+from cromford.protocol.journal.book import Book, Forward, Held, HtlcKey, Payment
+from cromford.protocol.journal.entries import BUILDING, DEAD, HousePayment
 from cromford.protocol.journal.factory import Factory, new_factory
 from cromford.protocol.journal.gathered import Build
 from cromford.protocol.journal.house import House, new_house
@@ -254,6 +254,40 @@ def test_payments_and_channels_of_all_factories_are_seen_as_one_book() -> None:
     newest_first = [book.finished[n].amount_msat for n in sorted(book.finished, reverse=True)]
     assert newest_first == [3, 2, 1]
     assert max(book.finished) == book.n_finished - 1
+
+
+def test_a_payment_is_what_became_of_it_where_the_house_ordered_it_last() -> None:
+    asked = mail.PayAsked(
+        payment_hash=b"h",
+        payment_secret=b"",
+        payee=ALICE,
+        amount_msat=1,
+        description="",
+        min_final_cltv_expiry_delta=1,
+        text="",
+    )
+    tries = [
+        Payment(
+            payment_hash=b"h",
+            payee=ALICE,
+            amount_msat=1,
+            fee_msat=fee_msat,
+            description="",
+            text="",
+            htlc=(b"c", 1),
+            number=1,
+        )
+        for fee_msat in (1, 2)
+    ]
+    factories = [
+        factory(number, book=Book(payments=Map({b"h": one})))
+        for number, one in enumerate(tries, start=1)
+    ]
+    for number in (1, 2):
+        ordered = HousePayment(asked=asked, to=f"factory:{number}", number=7, label="rent")
+        house = changed(house_of(), payments=Map({b"h": ordered}))
+        shown = lsp_of(house, *factories).book.payments[b"h"]
+        assert (shown.fee_msat, shown.number, shown.label) == (number, 7, "rent")
 
 
 def test_a_book_whose_oldest_forwards_are_forgotten_is_read_from_where_it_begins() -> None:

@@ -56,8 +56,8 @@ def test_a_number_is_read_as_it_was_whatever_its_size(number: int) -> None:
         assert read(written(Root(CONFIG, uptime=one))).uptime == one
 
 
-def test_numbers_up_to_64_bits_are_written_as_numbers() -> None:
-    """So any reader of MessagePack reads them, and an older version of this one."""
+def test_a_number_of_64_bits_takes_few_bytes_and_is_read_where_it_stands_plain() -> None:
+    """So it is written, and any reader of MessagePack reads it."""
     for number in (-(2**63), -1, 0, 2**64 - 1):
         plain = forged(1, "", "house", 7, [["Root", only("uptime")]], [16, [5, "config"], number])
         assert read(plain, version("uptime")).uptime == number
@@ -80,6 +80,16 @@ def test_bytes_that_appear_twice_are_read_twice_whatever_their_size(size: int) -
     first, second = bytes(size), b"\1" * size
     keys = {name: Leaf(key, Side.LEFT) for name, key in ((b"a", first), (b"b", second))}
     keys |= {name: Leaf(key, Side.RIGHT) for name, key in ((b"c", second), (b"d", first))}
+    assert read(written(Root(CONFIG, tree=keys))).tree == keys
+
+
+def test_bytes_of_all_sizes_are_told_apart_by_their_places() -> None:
+    sizes = (*range(SHARED_BYTES_MIN - 1, SHARED_BYTES_MIN + 2), 32)
+    keys = {
+        b"%d %d" % (n, size): Leaf(bytes(size), side)
+        for n, side in enumerate(Side)
+        for size in sizes
+    }
     assert read(written(Root(CONFIG, tree=keys))).tree == keys
 
 
@@ -284,6 +294,7 @@ def test_a_poison_is_signed_with_the_state_that_supersedes_what_it_spends() -> N
     for wrong in (
         (intent(poison, 0), intent(poison, 1)),
         (intent(state, 1), intent(poison, 1)),
+        (intent("commitment_opener", 1), intent(poison, 0)),
         (intent(state, 2),),
         (intent(state, 0, b"another"),),
     ):

@@ -109,7 +109,7 @@ class Bumping:
             path: Of the key in our wallet that the output pays; None if it is none of ours.
         """
         for vout, txout in enumerate(tx.outputs):
-            if path is not None and self.own_script and txout.script_pubkey == self.own_script:
+            if path is not None and txout.script_pubkey == self.own_script:
                 coin = SpentCoin(outpoint=tx.outpoint(vout), txout=txout, path=path)
                 return replace(self, purse=Purse(coins=(coin,), change_script=self.own_script))
         return self
@@ -266,10 +266,11 @@ class _Parent:
         """
         best: ChildTx | None = None
         best_rate = Fraction(0)
-        bumping = self.bumping
-        coins = () if bumping.purse is None else bumping.purse.largest_first
-        for n_coins in range(1, len(coins) + 1):
-            draft = self._with_coins(coins[:n_coins], fee_sat=0)
+        bumping, purse = self.bumping, self.bumping.purse
+        if purse is None:
+            return None
+        for n_coins in range(1, len(purse.coins) + 1):
+            draft = self._with_coins(purse, n_coins, fee_sat=0)
             if vsize_of(draft.weight) > TRUC_CHILD_VSIZE_MAX:
                 break
             held_sat = draft.fee_sat + draft.tx.outputs[0].amount_sat - P2TR_DUST_SAT
@@ -290,7 +291,7 @@ class _Parent:
                 continue
             rate = _rate(_both(self.own, FeeAndWeight(fee_sat, draft.weight)))
             if rate > best_rate:
-                best, best_rate = self._with_coins(coins[:n_coins], fee_sat=fee_sat), rate
+                best, best_rate = self._with_coins(purse, n_coins, fee_sat=fee_sat), rate
             if held_sat >= max(wanted_sat, least_sat):
                 break
         return best
@@ -345,10 +346,8 @@ class _Parent:
             paths=(own.key,),
         )
 
-    def _with_coins(self, coins: Sequence[SpentCoin], *, fee_sat: int) -> ChildTx:
-        purse = self.bumping.purse
-        if purse is None:
-            raise AssertionError("coins without a purse")
+    def _with_coins(self, purse: Purse, n_coins: int, *, fee_sat: int) -> ChildTx:
+        coins = purse.largest_first[:n_coins]
         amount_sat = self.anchor_txout.amount_sat + sum(coin.txout.amount_sat for coin in coins)
         return ChildTx(
             tx=_spending(

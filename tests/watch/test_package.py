@@ -22,6 +22,7 @@ from cromford.watch.package import (
     PACKAGE_TXS_MAX,
     ExitPackage,
     ReplacedState,
+    delay_of,
     package_document,
     package_of,
 )
@@ -447,3 +448,81 @@ def test_the_page_about_packages_names_every_field_and_limit(repository: Path) -
     assert f"at most {PACKAGE_TXS_MAX} |" in page
     for name in NETWORKS:
         assert f"`{name}`" in page
+
+
+def of_state(given: ExitPackage, *, delay: int) -> ExitPackage:
+    """Return a package whose leaf has another state, with that delay; nothing in it is checked."""
+    *path, state = given.txs
+    (tx_in,) = state.inputs
+    other = replace(state, inputs=(replace(tx_in, nsequence=delay),))
+    return replace(given, txs=(*path, other))
+
+
+def with_poisons(given: ExitPackage, *poisons: Tx) -> ExitPackage:
+    """Return a package that takes a replaced state apart by these."""
+    return replace(given, replaced=(ReplacedState(tx=given.txs[-1], poisons=poisons),))
+
+
+def test_the_place_of_a_package_is_taken_only_by_one_that_says_no_less() -> None:
+    path, leaving = package(*DEEP), package(*DEEP, is_leaving=True)
+    one, two, *_ = (tx for tx in package(*STATIC).txs)
+    newer, older = of_state(path, delay=1), of_state(path, delay=2_000)
+    elsewhere = replace(path, txs=package(*STATIC).txs)
+    assert path.may_replace(path)
+    assert leaving.may_replace(path)
+    assert not path.may_replace(leaving), "the commitment would be lost"
+    assert leaving.may_replace(leaving)
+    assert newer.may_replace(path)
+    assert newer.may_replace(leaving), "of the older state's channel no commitment is of use"
+    assert not older.may_replace(path)
+    same_delay = of_state(path, delay=path.txs[-1].inputs[0].nsequence)
+    assert same_delay.may_replace(path)
+    other_outputs = replace(path.txs[-1], outputs=path.txs[-1].outputs[1:])
+    assert not replace(path, txs=(*path.txs[:-1], other_outputs)).may_replace(path)
+    # Another way to the kickoff is none that was begun.
+    assert not elsewhere.may_replace(path)
+    assert not of_state(elsewhere, delay=1).may_replace(path)
+    assert not replace(path, txs=(*elsewhere.txs[:-1], path.txs[-1])).may_replace(path)
+    assert with_poisons(newer, one).may_replace(path)
+    assert not newer.may_replace(with_poisons(path, one)), "a poison would be lost"
+    assert not with_poisons(newer, two).may_replace(with_poisons(path, one))
+    assert with_poisons(newer, one).may_replace(with_poisons(path, one))
+    assert with_poisons(newer, one, two).may_replace(with_poisons(path, two))
+    assert not with_poisons(path, one).may_replace(leaving)
+
+
+def test_the_commitment_is_the_last_step_and_waits_for_nothing_but_the_channel() -> None:
+    *path, last = package(*DEEP, is_leaving=True).steps
+    assert path == list(package(*DEEP).steps)
+    assert (last.delay_blocks, last.fee_sat) == (0, FEE_SAT)
+
+
+def test_what_a_package_pays_at_the_least_is_what_its_poorest_transaction_pays() -> None:
+    """Fees are rounded up, so that none is below the 500 sat per 1,000 weight units of the terms;
+    the commitment's 400 sat are for 124 vbytes and an anchor more.
+    """
+    assert package(*DEEP).lowest_sat_per_kw == 500
+    leaving = package(*DEEP, is_leaving=True)
+    assert leaving.commitment is not None
+    rich = replace(leaving.commitment, outputs=leaving.commitment.outputs[:1])
+    assert replace(leaving, commitment=rich).lowest_sat_per_kw == 500
+    poor_sat = leaving.commitment.outputs[1].amount_sat + FEE_SAT - 100
+    poor = replace(
+        leaving.commitment,
+        outputs=(
+            leaving.commitment.outputs[0],
+            replace(leaving.commitment.outputs[1], amount_sat=poor_sat),
+        ),
+    )
+    assert replace(leaving, commitment=poor).lowest_sat_per_kw == 1000 * 100 // poor.weight
+
+
+def test_a_delay_is_a_number_of_blocks_of_two_bytes() -> None:
+    """BIP 68: the bits above say that it is none."""
+    state = package(*DEEP).txs[-1]
+    (tx_in,) = state.inputs
+    told = [
+        delay_of(replace(state, inputs=(replace(tx_in, nsequence=nsequence),)))
+        for nsequence in (0, 65_535, 65_536, 0x8012_3456, 0xFFFF_FFFF)
+    ]
+    assert told == [0, 65_535, None, None, None]

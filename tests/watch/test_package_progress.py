@@ -1,6 +1,6 @@
 """What is published of a package, and when: from the unspent outputs of the path alone."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from tests.watch.signed_factory import signed_branches
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx, TxOut
 from cromford.watch.exit import ChannelOnChain, Publish, WaitForHeight, next_exit_action
-from cromford.watch.package import ExitPackage
+from cromford.watch.package import ExitPackage, ReplacedState
 from cromford.watch.package_progress import (
     AwaitDeadline,
     AwaitDelay,
@@ -20,9 +20,11 @@ from cromford.watch.package_progress import (
     PathOnChain,
     PathPlace,
     PublishNow,
+    TakeApart,
     is_due,
     next_package_action,
     place_of,
+    poisons_due,
     remaining_at,
 )
 
@@ -122,6 +124,9 @@ def test_who_leaves_by_a_part_of_the_path_takes_nobody_along() -> None:
     ledger.mine(made.txs[0])
     wait = ledger.action(is_begun=False)
     delay = made.steps[1].delay_blocks
+    # In a block, and not yet six deep: it still has its six blocks, and the state all its delay.
+    assert remaining_at(made, ledger.place, tip_height=TIP + 1) == whole
+    assert remaining_at(made, None, tip_height=TIP) == whole, "whatever is on chain, or is not"
     assert wait == AwaitDelay(step=made.steps[1], height=TIP + 1 + delay)
     for _ in range(delay - 1):
         ledger.mine()
@@ -220,3 +225,46 @@ def test_begun_at_the_deadline_it_ends_a_day_before_the_expiry(
     for step in made.steps:
         height += max(step.delay_blocks, 1) - 1 + data.draw(st.integers(1, 6))
     assert height + 6 <= made.expiry_height - 144
+
+
+def coin_at(outpoint: OutPoint) -> Coin:
+    return Coin(
+        outpoint=outpoint, txout=TxOut(amount_sat=1_000, script_pubkey=b""), confirmations=1
+    )
+
+
+def test_a_replaced_state_is_taken_apart_until_everything_of_it_was_paid_out() -> None:
+    path = package(5, 3)
+    one, _, two = package(4, 1).txs
+    made = replace(path, replaced=(ReplacedState(tx=path.txs[-1], poisons=(one, two)),))
+
+    def due(*outpoints: OutPoint) -> TakeApart | None:
+        return poisons_due(made, {outpoint: coin_at(outpoint) for outpoint in outpoints})
+
+    spent = [tx.inputs[0].outpoint for tx in (one, two)]
+    assert due() is None
+    assert due(path.path_outpoints[1]) is None
+    assert due(*spent) == TakeApart(due=(one, two))
+    assert due(spent[1]) == TakeApart(due=(two,))
+    assert due(spent[0], two.outpoint(0)) == TakeApart(due=(one,))
+    # All of them are in blocks, and of one an output is still to be taken.
+    assert due(two.outpoint(0)) == TakeApart(due=())
+    assert due(one.outpoint(0)) == TakeApart(due=())
+
+
+def test_nothing_is_due_of_a_channel_that_is_on_chain_for_good() -> None:
+    """Six blocks deep it has no deadline; a commitment in the package is what was started."""
+    path, leaving = package(2, 1), package(2, 1, is_leaving=True)
+    place = PathPlace(n_confirmed=len(path.txs), height=TIP)
+    assert remaining_at(path, place, tip_height=TIP + 6).exit_deadline_height is None
+    assert not is_due(path, place, tip_height=TIP + 6, highest_height=path.expiry_height)
+    assert is_due(leaving, place, tip_height=TIP + 6, highest_height=0)
+    last = leaving.steps[-1]
+    for is_begun in (False, True):
+        action = next_package_action(leaving, place, tip_height=TIP + 6, is_begun=is_begun)
+        assert action == PublishNow(step=last)
+    # Whatever spent it instead: there is nothing left to publish.
+    spent = replace(place, is_channel_spent=True)
+    assert next_package_action(leaving, spent, tip_height=TIP + 6, is_begun=True) == PathOnChain(
+        height=TIP, is_channel_spent=True
+    )

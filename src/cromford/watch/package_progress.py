@@ -11,7 +11,7 @@ from typing import Final
 from cromford.bitcoin.block import Coin
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.exit_path import ExitStep
-from cromford.watch.package import COMMITMENT_STEP, ExitPackage, delay_of
+from cromford.watch.package import ExitPackage, delay_of
 from cromford.watch.remaining import Remaining
 
 
@@ -119,9 +119,9 @@ def remaining_at(package: ExitPackage, place: PathPlace | None, *, tip_height: i
     Of what is above the newest transaction only that it is on chain is known: it counts as not
     older than that one, so the deadline is never told too late.
     """
-    n_confirmed = 0 if place is None else place.n_confirmed
-    height = 0 if place is None else place.height
-    confirmed = {tx.txid: height for tx in package.txs[:n_confirmed]}
+    confirmed = (
+        {} if place is None else {tx.txid: place.height for tx in package.txs[: place.n_confirmed]}
+    )
     return package.remaining(confirmed=confirmed, tip_height=tip_height)
 
 
@@ -174,8 +174,7 @@ def next_package_action(
     if place.is_channel_spent or place.n_confirmed == len(package.steps):
         return PathOnChain(height=place.height, is_channel_spent=place.is_channel_spent)
     step = package.steps[place.n_confirmed]
-    is_state = step.name != COMMITMENT_STEP and delay_of(step.tx) is not None
-    if not (is_begun or is_state):
+    if not (is_begun or delay_of(step.tx) is not None):
         deadline = remaining_at(package, place, tip_height=tip_height).exit_deadline_height
         if deadline is not None:
             return AwaitDeadline(step=step, height=deadline)

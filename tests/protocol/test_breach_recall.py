@@ -25,11 +25,13 @@ from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.content import CommitmentContent
 from cromford.channel.stage import Edition
 from cromford.protocol import events as ev
+from cromford.protocol import lsp as lsp_role
 from cromford.protocol.exiting.channel import RESOLVED_DEPTH, landed_channel
 from cromford.protocol.exiting.lsp import in_hand
 from cromford.protocol.exiting.settled import is_resolved
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
+from cromford.protocol.journal.lsp_state import LspState
 from cromford.watch.channel_exit import channel_actions
 from cromford.watch.sweep import TakingTx
 from cromford.wire import messages as m
@@ -78,6 +80,25 @@ def test_a_breach_is_remembered_once_and_for_the_transaction_that_confirmed() ->
     pump.restart(pump.lsp)
     pump.mine(8)
     assert remembered(pump.lsp, cr.BreachFound) == [found]
+
+
+def test_what_is_recalled_of_a_block_that_is_gone_changes_nothing() -> None:
+    """The answer may come after a reorganisation: it is of what spent another funding then.
+
+    Where less was sold, what it says cannot spend the output that is on chain now.
+    """
+    pump = live_factory(2, policy=QUICK)
+    before: list[LspState] = []
+    published, _ = breached(pump, lambda pump: before.append(pump.lsp.state))
+    link = newest_link(pump.clients[0])
+    asked = fx.RecallCommitment(channel_id=link.channel_id, number=published.number)
+    event = ev.CommitmentRecalled(asked=asked, content=published)
+    decision = lsp_role.decide(before[0], event)
+    assert (decision.records, decision.faults) == ((), ())
+    of_more = replace(published, accepter_msat=1_000 * link.present.capacity_sat)
+    event = ev.CommitmentRecalled(asked=asked, content=of_more)
+    decision = lsp_role.decide(pump.lsp.state, event)
+    assert (decision.records, decision.faults) == ((), ())
 
 
 def test_a_breach_is_recalled_from_the_state_in_which_it_was_the_latest() -> None:

@@ -401,14 +401,21 @@ def allow_stale(turn: AnyTurn, link: Link | None, *, is_restored: bool) -> None:
 
 
 def remember_breach(turn: AnyTurn, recalled: ev.CommitmentRecalled) -> bool:
-    """Remember what a revoked commitment says, if it is the one that is on chain, and say so."""
+    """Remember what a revoked commitment says, if it is the one that is on chain, and say so.
+
+    After a reorganisation it may be another one than before, or on another funding, which what this
+    one says cannot spend.
+    """
     link = turn.link(recalled.asked.channel_id)
     funding = link.funding_on(turn.chain)
     spender = turn.chain.spends.get(funding.outpoint)
-    commitment = revoked_commitment(link, recalled.content, funding).commitment
-    # After a reorganisation it may be another one than before.
-    is_known = link.breach == recalled.content
-    if is_known or spender is None or spender.txid != commitment.tx.txid:
+    if spender is None or link.breach == recalled.content:
+        return False
+    try:
+        revoked = revoked_commitment(link, recalled.content, funding)
+    except ValueError:
+        return False
+    if spender.txid != revoked.commitment.tx.txid:
         return False
     turn.remember(cr.BreachFound(channel_id=link.channel_id, content=recalled.content))
     return True

@@ -234,6 +234,16 @@ def test_who_spoils_a_close_is_named_and_everybody_else_goes_on(what: str) -> No
     check_it_ended_for_everybody(pump)
 
 
+def test_of_several_who_signed_the_one_whose_part_is_bad_is_named() -> None:
+    pump = closable_factory(3)
+    liar = pump.client_at(2)
+    change, said = BAD_SIGNS["a bad one"]
+    with pump.tampering(changing(liar, m.CloseSign, change)):
+        close(pump)
+    (record,) = ended(pump.lsp)
+    assert (record.reason, record.culprits) == (f"client 2: {said}", (liar.node_id,))
+
+
 @pytest.mark.parametrize("extra_msat", [-1, 1])
 def test_a_word_that_is_not_what_the_channel_owes_ends_it(extra_msat: int) -> None:
     pump = closable_factory(2)

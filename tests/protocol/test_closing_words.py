@@ -13,10 +13,13 @@ from tests.protocol.closes import ask_for_close, closable_factory
 from tests.protocol.pump import PumpNode
 
 from cromford import effects as fx
+from cromford.factory.close import CloseScope
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import close_records as cl
+from cromford.protocol.journal.close_scopes import lsp_scope
+from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.streams import factory_stream
 from cromford.protocol.turn import Decision
@@ -35,23 +38,29 @@ class Stages:
         agreeing: Nobody has agreed yet.
         signing: Nobody has signed yet.
         signed: Everybody did, and our own signer is asked.
+        over: A client refused after all.
+        finished: It is finished.
         words: The agreements, by client.
         signs: The partial signatures.
         prepare: What asked for the nonces.
         sign: What asks for our own part.
         answer: Its answer.
+        ends: What is asked for once it is finished, of deadlines and nonces.
     """
 
     begun: LspState
     agreeing: LspState
     signing: LspState
     signed: LspState
+    over: LspState
+    finished: LspState
     clients: tuple[PumpNode, ...]
     words: dict[int, m.CloseAgree]
     signs: dict[int, m.CloseSign]
     prepare: fx.PrepareClose
     sign: fx.PartialSign
     answer: ev.PartialSigned
+    ends: tuple[fx.Effect, ...]
 
     @property
     def close_id(self) -> bytes:
@@ -88,19 +97,26 @@ def stages() -> Stages:
         decision = lsp_role.decide(state, event)
         state = decision.state
     (sign,) = (one for one in decision.effects if isinstance(one, fx.PartialSign))
-    asked = pump.wishes(pump.lsp, fx.PartialSign)[-1]
-    assert asked == sign
+    assert pump.wishes(pump.lsp, fx.PartialSign)[-1] == sign
+    no = m.CloseEnd(close_id=prepare.close_id, reason="no")
+    over = lsp_role.decide(signing, ev.MessageReceived(node_id=clients[0].node_id, message=no))
     return Stages(
         begun=begun.state,
         agreeing=agreeing,
         signing=signing,
         signed=state,
+        over=over.state,
+        finished=pump.lsp.state,
         clients=clients,
         words={client: said[m.CloseAgree, client] for client in (1, 2)},
         signs=signs,
         prepare=prepare,
         sign=sign,
         answer=ev.PartialSigned(asked=sign, partial_sigs=()),
+        ends=(
+            *pump.wishes(pump.lsp, fx.ClearDeadline)[-1:],
+            *pump.wishes(pump.lsp, fx.DropPools)[-1:],
+        ),
     )
 
 
@@ -137,7 +153,7 @@ def dropped(decision: Decision[LspState]) -> set[bytes]:
 POOL: Final = PublicPool(pubkey=b"\x02" * 33, pubnonces=(b"\x02" * 66,))
 
 
-@pytest.mark.parametrize("stage", ["agreeing", "signing", "signed"])
+@pytest.mark.parametrize("stage", ["agreeing", "signing", "signed", "over", "finished"])
 def test_nonces_that_come_too_late_are_forgotten_and_change_nothing(stage: str) -> None:
     at = stages()
     late = ev.ClosePrepared(asked=at.prepare, pool=POOL)
@@ -230,6 +246,8 @@ def test_nobody_agrees_to_what_it_was_not_asked() -> None:
     assert faults(decision) == [at.clients[0].node_id]
     decision = lsp_role.decide(at.agreeing, at.heard(1, at.signs[1]))
     assert ended(decision) == "client 1: a signature of what was not proposed"
+    stranger = ev.MessageReceived(node_id=b"\x03" + OTHER, message=at.words[1])
+    assert lsp_role.decide(at.agreeing, stranger).records == ()
 
 
 def test_a_word_or_a_signature_may_come_twice_and_not_differently() -> None:
@@ -329,8 +347,7 @@ def test_a_close_that_came_too_late_ends_at_the_next_step(stage: str) -> None:
 
 def test_a_deadline_is_one_closes_and_names_who_is_missing() -> None:
     at = stages()
-    (number,) = at.signing.factories
-    stream = factory_stream(number)
+    stream = stream_of(at)
     for state, label, missing in (
         (at.agreeing, "agreeing", [1, 2]),
         (before_the_last(at, "agreeing"), "agreeing", [2]),
@@ -349,8 +366,117 @@ def test_who_hears_of_an_end_is_everybody_but_whose_word_it_was() -> None:
     no = m.CloseEnd(close_id=at.close_id, reason="no")
     for stage in ("agreeing", "signing", "signed"):
         decision = lsp_role.decide(getattr(at, stage), at.heard(1, no))
-        assert ended(decision) == "client 1 refused: no"
+        assert (ended(decision), faults(decision)) == ("client 1 refused: no", [])
         told = [one.node_id for one in decision.effects if isinstance(one, fx.Send)]
         assert told == [at.clients[1].node_id]
         other = replace(no, close_id=OTHER)
         assert lsp_role.decide(getattr(at, stage), at.heard(1, other)).records == ()
+
+
+def late_events(at: Stages) -> list[ev.Event]:
+    attempt_id, scope = at.prepare.attempt_id, lsp_scope_of(at)
+    seats = fx.SignForSeats(
+        attempt_id=attempt_id,
+        close_id=at.close_id,
+        scope=scope,
+        txs=(),
+        aggnonces=(),
+        pool_ids=(),
+    )
+    deadline = fx.CloseDeadline(close_id=at.close_id)
+    return [
+        at.answer,
+        ev.SeatsSigned(asked=seats, partial_sigs=()),
+        *troubles(at, at.close_id).values(),
+        *(at.heard(client, word) for client, word in at.words.items()),
+        *(at.heard(client, sign) for client, sign in at.signs.items()),
+        at.heard(1, m.CloseEnd(close_id=at.close_id, reason="no")),
+        ev.DeadlineReached(stream=stream_of(at), deadline=deadline),
+    ]
+
+
+def stream_of(at: Stages) -> str:
+    (number,) = at.signing.factories
+    return factory_stream(number)
+
+
+def lsp_scope_of(at: Stages) -> CloseScope:
+    factory = factory_in(at.signing)
+    assert factory.closing is not None
+    return lsp_scope(factory.attempt, factory.closing.outpoint)
+
+
+def factory_in(state: LspState) -> Factory:
+    (factory,) = state.factories.values()
+    return factory
+
+
+@pytest.mark.parametrize("stage", ["over", "finished"])
+def test_nothing_that_is_said_of_a_close_that_is_over_changes_anything(stage: str) -> None:
+    """A client that speaks of a finished one hears once more what was finished."""
+    at = stages()
+    closes = factory_in(at.finished).closed.values()
+    told = [m.ClosedTx(tx=tx.serialize()) for close in closes for tx in close.txs]
+    for event in late_events(at):
+        decision = lsp_role.decide(getattr(at, stage), event)
+        assert (decision.records, decision.faults) == ((), ())
+        said = [tx for one in sent(decision) if isinstance(one, m.Closed) for tx in one.txs]
+        hears = stage == "finished" and isinstance(event, ev.MessageReceived)
+        hears = hears and not isinstance(event.message, m.CloseEnd)
+        assert said == (told if hears else [])
+
+
+def test_what_is_said_of_a_finished_close_is_no_word_about_the_one_under_way() -> None:
+    at = stages()
+    (number,) = at.signing.factories
+    (done,) = factory_in(at.finished).closed.values()
+    older = replace(done, close_id=OTHER)
+    for stage, said in (
+        ("agreeing", at.words[1]),
+        ("signing", at.signs[1]),
+        ("signing", m.CloseEnd(close_id=OTHER, reason="no")),
+    ):
+        state: LspState = getattr(at, stage)
+        factory = factory_in(state)
+        factory = replace(factory, closed=factory.closed.set(OTHER, older))
+        state = replace(state, factories=state.factories.set(number, factory))
+        decision = lsp_role.decide(state, at.heard(1, replace(said, close_id=OTHER)))
+        assert (decision.records, decision.faults) == ((), ())
+
+
+def test_our_own_part_is_made_last_and_taken_only_while_it_is_asked_for() -> None:
+    at = stages()
+    first = lsp_role.decide(at.signing, at.heard(1, at.signs[1]))
+    assert not [one for one in first.effects if isinstance(one, fx.PartialSign)]
+    for state in (at.agreeing, at.signing, first.state):
+        assert lsp_role.decide(state, at.answer).records == ()
+    other = replace(at.answer, asked=replace(at.sign, close_id=OTHER))
+    decision = lsp_role.decide(at.signed, other)
+    assert (decision.records, decision.faults) == ((), ())
+
+
+def test_each_step_has_a_deadline_of_its_own_and_none_is_left_in_the_end() -> None:
+    at = stages()
+    proposed = last_word(at, before_the_last(at, "agreeing"))
+    (deadline,) = (one for one in proposed.effects if isinstance(one, fx.SetDeadline))
+    assert deadline.deadline == fx.CloseDeadline(close_id=at.close_id)
+    assert at.ends == (
+        fx.ClearDeadline(deadline=deadline.deadline),
+        fx.DropPools(pool_ids=(factory_in(at.agreeing).closing.stage.pool.pool_id,)),
+    )
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_who_hangs_up_ends_a_close_unless_it_has_signed(*, is_ours: bool) -> None:
+    """Its nonces went with the connection; whose fault that is nobody says where we hung up."""
+    at = stages()
+    culprits = () if is_ours else (at.clients[0].node_id,)
+    why = "the LSP hung up on client 1" if is_ours else "client 1 disconnected"
+    gone = ev.ConnectionClosed(node_id=at.clients[0].node_id, is_ours=is_ours)
+    for state in (at.agreeing, before_the_last(at, "agreeing"), at.signing):
+        decision = lsp_role.decide(state, gone)
+        assert (ended(decision), faults(decision)) == (why, [])
+        (record,) = (one for one in decision.records if isinstance(one, cl.CloseEnded))
+        assert record.culprits == culprits
+    for state in (before_the_last(at, "signing"), at.signed, at.finished):
+        assert ended(lsp_role.decide(state, gone)) is None

@@ -11,8 +11,10 @@ from typing import Any, Final
 import pytest
 from tests.protocol.closes import ask_for_close, closable_factory
 from tests.protocol.pump import PumpNode
+from tests.protocol.test_close_limits import spend_of
 
 from cromford import effects as fx
+from cromford.bitcoin.tx import Tx, Txid
 from cromford.factory.close import CloseScope
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
@@ -449,10 +451,21 @@ def test_our_own_part_is_made_last_and_taken_only_while_it_is_asked_for() -> Non
     first = lsp_role.decide(at.signing, at.heard(1, at.signs[1]))
     assert not [one for one in first.effects if isinstance(one, fx.PartialSign)]
     for state in (at.agreeing, at.signing, first.state):
-        assert lsp_role.decide(state, at.answer).records == ()
+        decision = lsp_role.decide(state, at.answer)
+        assert (decision.records, decision.faults) == ((), ())
     other = replace(at.answer, asked=replace(at.sign, close_id=OTHER))
     decision = lsp_role.decide(at.signed, other)
     assert (decision.records, decision.faults) == ((), ())
+    seats = fx.SignForSeats(
+        attempt_id=at.prepare.attempt_id,
+        close_id=OTHER,
+        scope=lsp_scope_of(at),
+        txs=(),
+        aggnonces=(),
+        pool_ids=(),
+    )
+    decision = lsp_role.decide(at.signed, ev.SeatsSigned(asked=seats, partial_sigs=()))
+    assert (decision.records, decision.effects) == ((), ())
 
 
 def test_each_step_has_a_deadline_of_its_own_and_none_is_left_in_the_end() -> None:
@@ -480,3 +493,25 @@ def test_who_hangs_up_ends_a_close_unless_it_has_signed(*, is_ours: bool) -> Non
         assert record.culprits == culprits
     for state in (before_the_last(at, "signing"), at.signed, at.finished):
         assert ended(lsp_role.decide(state, gone)) is None
+
+
+def block_with(at: Stages, *txs: Tx) -> ev.BlockAdded:
+    height = factory_in(at.signing).chain.height + 1
+    return ev.BlockAdded(height=height, block_hash=Txid(bytes(32)), txs=txs)
+
+
+@pytest.mark.parametrize("stage", ["begun", "agreeing", "signing", "signed"])
+def test_a_block_ends_a_close_that_cannot_be_in_one_any_more_and_no_other(stage: str) -> None:
+    at = stages()
+    state: LspState = getattr(at, stage)
+    assert ended(lsp_role.decide(state, block_with(at))) is None
+    scope = lsp_scope_of(at)
+    taken = spend_of(scope.outpoint, 1_000)
+    decision = lsp_role.decide(state, block_with(at, taken))
+    assert ended(decision) == f"{scope.name}: its output was spent by {taken.txid}"
+    client = at.clients[1].state
+    deadline = client.book.ordered_links[0].remaining(client.chain).exit_deadline_height
+    assert deadline is not None
+    late = replace(FRESH, header_height=deadline - 144)
+    decision = lsp_role.decide(state, block_with(at), late)
+    assert (ended(decision) or "").startswith("client 1: too late: expected a height below")

@@ -316,6 +316,8 @@ def test_what_is_finished_is_remembered_once_and_whoever_waits_for_it_waits_no_m
         assert (record.close_id, len(record.txs)) == (at.close_id, 2)
         cleared = fx.ClearDeadline(deadline=fx.CloseDeadline(close_id=at.close_id))
         assert (cleared in decision.effects) is (stage == "signed")
+        published = [one.tx for one in decision.effects if isinstance(one, fx.Broadcast)]
+        assert [tx.serialize() for tx in published] == [at.closed.txs[0].tx]
         assert dropped(decision) == ([own_pool_id()] if stage == "signed" else [])
     for stage in ("before", "agreed", "waiting", "finished"):
         decision = decide(stage, at.heard(at.closed))

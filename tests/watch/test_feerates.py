@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from cromford.bitcoin.fees import P2TR_DUST_SAT, fee_sat_of
 from cromford.bitcoin.replacement import FeeAndWeight, replacement_fee_sat
+from cromford.watch.children_cost import ChildrenCost, children_cost, without_coins_sat_per_kw
 from cromford.watch.feerates import (
     LAST_BLOCKS,
     RISING_BLOCKS,
@@ -207,3 +208,58 @@ def test_what_can_wait_pays_the_estimate_for_a_week_or_the_least_that_is_relayed
     )
     assert fees.lowest_sat_per_kw == lowest
     assert fees.lowest_sat_per_kw <= fees.within(1008)
+
+
+# What one's own node says
+
+
+def test_a_node_is_believed_up_to_a_thousand_satoshi_a_vbyte() -> None:
+    """What can wait does; and of two who say what a week costs the cheaper one is right."""
+    assert OwnFees(estimates=((144, 250_000),)).day_sat_per_kw == 250_000
+    assert OwnFees(estimates=((144, 250_001),)).day_sat_per_kw is None
+    assert OwnFees(estimates=((1008, 250_000),)).lowest_sat_per_kw == 250_000
+    assert OwnFees(estimates=((1008, 250_001),)).lowest_sat_per_kw == 25
+    assert OwnFees(estimates=((1008, 900), (2016, 700), (4032, 800))).lowest_sat_per_kw == 700
+    assert OwnFees(estimates=((1007, 20),), min_relay_sat_per_kw=0).lowest_sat_per_kw == 0
+
+
+def test_an_estimate_is_the_one_for_the_most_blocks_that_are_not_more() -> None:
+    fees = OwnFees(estimates=((2, 5_000), (6, 3_000), (144, 1_000)))
+    told = [fees.within(n_blocks) for n_blocks in (1, 2, 5, 6, 143, 144, 2_000)]
+    assert told == [5_000, 5_000, 5_000, 3_000, 3_000, 1_000, 1_000]
+    assert OwnFees(mempool_min_sat_per_kw=400).within(6) == 800, "without one, twice the minimum"
+    assert OwnFees().within(6) == 500, "and the operator's at the least"
+
+
+def test_what_bumps_may_cost_in_numbers() -> None:
+    """Half of it; what is late, all of it but an output's dust."""
+    assert [path_budget_sat(sat) for sat in (0, 1, 999, 1_000)] == [0, 0, 499, 500]
+    late = [path_budget_sat(sat, is_late=True) for sat in (0, 330, 331, 1_000)]
+    assert late == [0, 0, 1, 670]
+    penalties = [penalty_budget_sat(1_000, blocks_left=left) for left in (7, 6, 5)]
+    assert penalties == [500, 670, 670]
+
+
+# Children of a whole way out
+
+
+def test_what_the_children_of_a_way_out_cost_in_numbers() -> None:
+    """Two of 124 vbytes that pay 1 and 2 sat/vB: at 2 sat/vB only the first needs a child."""
+    parents = [FeeAndWeight(124, 496), FeeAndWeight(248, 496)]
+
+    def cost(sat_per_vb: int) -> ChildrenCost:
+        return children_cost(
+            parents, feerate_sat_per_kw=250 * sat_per_vb, mempool_min_sat_per_kw=25
+        )
+
+    assert cost(1) == ChildrenCost(n_children=0, vsize=0, fee_sat=0)
+    assert cost(2) == ChildrenCost(n_children=1, vsize=153, fee_sat=2 * 277 - 124)
+    assert cost(3) == ChildrenCost(n_children=2, vsize=306, fee_sat=6 * 277 - 372)
+    assert [cost(n).coin_sat for n in (1, 2, 3)] == [0, 430 + 330, 1_290 + 330]
+
+
+def test_how_far_an_anchor_alone_lifts_the_poorest_transaction() -> None:
+    """With its child of 65 vbytes; an empty anchor has none."""
+    parents = [FeeAndWeight(500, 496), FeeAndWeight(248, 496)]
+    assert without_coins_sat_per_kw(parents, anchor_sat=240) == 1000 * 488 // 756 == 645
+    assert without_coins_sat_per_kw(parents, anchor_sat=0) == 500

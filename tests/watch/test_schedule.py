@@ -1,7 +1,9 @@
 import pytest
 
+from cromford.bitcoin.tx import Tx
+from cromford.factory.exit_path import ExitStep
 from cromford.watch.feerates import BELIEVED_SAT_PER_KW, MOST_SAT_PER_KW, OwnFees
-from cromford.watch.schedule import scheduled_sat_per_kw
+from cromford.watch.schedule import scheduled_sat_per_kw, step_deadline_height
 
 
 def offered(estimate: int, *, deadline_height: int | None, week: int | None = None) -> int:
@@ -27,3 +29,25 @@ def test_what_nothing_hurries_waits_where_nobody_should_believe_the_estimate(est
     assert offered(estimate, deadline_height=None) == 25
     assert offered(estimate, deadline_height=None, week=60) == 60
     assert offered(estimate, deadline_height=1200) == estimate
+
+
+def test_each_step_leaves_the_later_ones_their_delays_and_six_blocks_each() -> None:
+    """And six to the commitment, which has to be in a block at the end."""
+    tx = Tx(version=3, inputs=(), outputs=())
+    later = [
+        ExitStep(name=name, tx=tx, delay_blocks=delay, fee_sat=0)
+        for name, delay in (("state", 432), ("kickoff", 0))
+    ]
+    assert step_deadline_height((), end_height=2_000) == 1_994
+    assert step_deadline_height(later, end_height=2_000) == 2_000 - 438 - 6 - 6
+
+
+def test_with_a_far_deadline_a_days_estimate_is_offered_and_with_a_near_one_its_own() -> None:
+    fees = OwnFees(estimates=((6, 9_000), (144, 4_000), (1008, 1_000)))
+
+    def at(deadline_height: int) -> int:
+        return scheduled_sat_per_kw(
+            fees, deadline_height=deadline_height, first_height=1_000, height=1_000
+        )
+
+    assert [at(height) for height in (4_000, 1_144, 1_143, 1_006)] == [4_000, 4_000, 9_000, 9_000]

@@ -155,7 +155,6 @@ def on_prepared(turn: Turn[Factory], event: ev.ClosePrepared) -> None:
     if (
         closing is None
         or closing.close_id != event.asked.close_id
-        or not isinstance(closing.stage, Agreeing)
         or closing.stage.pool is not None
     ):
         turn.ask(fx.DropPools(pool_ids=(event.pool.pool_id,)))
@@ -212,7 +211,7 @@ def on_agree(turn: Turn[Factory], node_id: bytes, message: m.CloseAgree) -> None
         if (known.balance_msat, known.pool) != (balance_msat, pool):
             _fault(turn, client, "a second, different agreement")
         return
-    if not isinstance(closing.stage, Agreeing) or closing.stage.pool is None:
+    if closing.stage.pool is None:
         _fault(turn, client, "an agreement to what it was not asked")
         return
     fault = fault_of_word(turn.state, closing, client, message)
@@ -222,7 +221,7 @@ def on_agree(turn: Turn[Factory], node_id: bytes, message: m.CloseAgree) -> None
     if balance_msat is None:
         end(turn, f"client {client}: {NO_NUMBER}")
         return
-    problem = _problem_with_client(turn, client, balance_msat)
+    problem = _problem_with_client(turn, closing, client, balance_msat)
     if problem is not None:
         end(turn, problem)
         return
@@ -453,8 +452,7 @@ def on_block(turn: Turn[Factory]) -> None:
 
 def on_start(turn: Turn[Factory]) -> None:
     """End a close whose nonces a restart lost."""
-    if turn.state.closing is not None:
-        end(turn, "the LSP restarted")
+    end(turn, "the LSP restarted")
 
 
 def end(
@@ -465,7 +463,7 @@ def end(
     culprits: tuple[bytes, ...] = (),
     is_fault: bool = False,
 ) -> None:
-    """End the close under way, and tell the others; what was signed of it stays signed.
+    """End the close under way, if one is, and tell the others; what was signed of it stays signed.
 
     Args:
         turn: The decision so far.
@@ -502,7 +500,7 @@ def _problem(turn: Turn[Factory], closing: Closing) -> str | None:
     """Return why a close cannot go on: of the chain, or of a channel that left its word."""
     problem = _problem_on_chain(turn, closing)
     for client, word in closing.stage.agreed.items():
-        problem = problem or _problem_with_client(turn, client, word.balance_msat)
+        problem = problem or _problem_with_client(turn, closing, client, word.balance_msat)
     return problem
 
 
@@ -521,10 +519,11 @@ def _problem_on_chain(turn: Turn[Factory], closing: Closing) -> str | None:
     return problem_on_chain(_scope(turn.state, closing), turn.chain)
 
 
-def _problem_with_client(turn: Turn[Factory], client: int, balance_msat: int) -> str | None:
-    link, closing = link_of(turn.state, client), turn.state.closing
-    is_ours = closing is not None and client in closing.own
-    height = NEVER_LATE if is_ours else turn.known_height
+def _problem_with_client(
+    turn: Turn[Factory], closing: Closing, client: int, balance_msat: int
+) -> str | None:
+    link = link_of(turn.state, client)
+    height = NEVER_LATE if client in closing.own else turn.known_height
     problem = problem_with_channel(link, turn.chain, height=height)
     if problem is None:
         problem = problem_with_word(link, balance_msat)

@@ -246,9 +246,9 @@ def check_closed(
     if link is None or not message.txs:
         return None
     txs = tuple(_parsed(one.tx) for one in message.txs)
-    outpoint = txs[0].inputs[0].outpoint if txs[0].inputs else None
+    outpoint = txs[0].inputs[0].outpoint
     signed = [close for close in link.closes if close.outpoint == outpoint]
-    scope = None if outpoint is None else client_scope(attempt, outpoint)
+    scope = client_scope(attempt, outpoint)
     if scope is None or _is_known(state, txs):
         return None
     closable = Closable(attempt=attempt, link=link, scope=scope)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 from tests.protocol.closes import ask_for_close, closable_factory
-from tests.protocol.pump import PumpNode
+from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Txid
@@ -327,3 +327,21 @@ def test_what_is_finished_is_remembered_once_and_whoever_waits_for_it_waits_no_m
             assert decide(stage, at.heard(none)).records == ()
     renamed = replace(at.closed, close_id=OTHER)
     assert decide("finished", at.heard(renamed)).records == (), "it tells nothing new"
+
+
+def test_of_a_factory_that_is_being_opened_no_close_is_heard() -> None:
+    """Its transactions are not checked yet, let alone signed."""
+    at = stages()
+    pump = Pump(1)
+    (client,) = pump.clients
+    pump.join()
+    pump.build()
+    pump.run(until=lambda: bool(client.state.attempts))
+    (attempt,) = client.state.attempts.values()
+    begin = replace(at.begin, attempt_id=attempt.attempt_id)
+    (told,) = sent(client_role.decide(client.state, at.heard(begin)))
+    assert isinstance(told, m.CloseEnd)
+    assert told.reason.startswith("attempt_id: expected a factory of ours")
+    closed = replace(at.closed, attempt_id=attempt.attempt_id)
+    decision = client_role.decide(client.state, at.heard(closed))
+    assert (decision.records, decision.faults) == ((), ())

@@ -69,6 +69,10 @@ def test_with_nothing_at_stake_only_races_and_the_exit_deadline_count() -> None:
     assert told == [71, 2, 1, MOST, MOST]
     assert looks_away(at(deadline - 2), expires=False, holds=False) == MOST
     assert looks_away(at(deadline - 90), holds=False, most_blocks=0) == 1
+    chain = at(deadline - 2)
+    settled = chain.confirmed.update({step.txid: 90 for step in link().path})
+    on_chain = replace(chain, confirmed=settled)
+    assert looks_away(on_chain, expires=True, holds=False) == MOST, "it has no deadline any more"
 
 
 def test_an_htlc_at_stake_is_looked_after_when_its_channel_has_to_go_on_chain() -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 from tests.protocol.test_close_limits import spend_of
-from tests.watch.test_bumping import NO_ANCHOR, PARENT, outpoint, purse_of, wanted
+from tests.watch.test_bumping import NO_ANCHOR, PARENT, child_of, outpoint, purse_of, wanted
 
 from cromford import effects as fx
 from cromford.bitcoin.block import BlockRef
@@ -19,6 +19,7 @@ from cromford.protocol.exiting.lending import (
     given_up_for,
     needs_of,
     outdated,
+    returned,
     settled_coins,
 )
 from cromford.protocol.facts import Lacking
@@ -175,3 +176,22 @@ def test_coins_are_free_once_nothing_waits_for_them_or_they_are_gone() -> None:
     # What was asked for and not lent yet is asked for in vain just so.
     assert list(settled_coins(purses(), there, asked=[OTHER_SPENT])) == []
     assert list(settled_coins(purses(), KnownChain(), asked=[OTHER_SPENT])) == [gone]
+
+
+def test_a_purse_that_is_empty_has_nothing_to_give() -> None:
+    """What its children have cost is kept, and no coin."""
+    empty = purses().set(OTHER_SPENT, replace(purse_of(), cost_sat=5))
+    assert list(settled_coins(empty, KnownChain())) == []
+    assert given_up_for(empty, [], waits(feerate=9_000), has_some=lambda _: False) is None
+
+
+def test_what_children_in_blocks_have_cost_is_remembered_with_what_is_free_again() -> None:
+    purse = purse_of(5_000)
+    child = child_of(wanted(10, 5_000))
+    ref = BlockRef(height=91, block_hash=Txid(bytes(32)))
+    chain = KnownChain().with_block(ref, (PARENT, child.tx))
+    told = returned(SPENT, purse, chain)
+    # Its fee, less the 240 sat of the anchor, which was no coin of ours.
+    assert told == xr.CoinsReturned(outpoint=SPENT.serialize(), cost_sat=child.fee_sat - 240)
+    assert returned(SPENT, None, chain).cost_sat == 0
+    assert returned(SPENT, purse, KnownChain()).cost_sat == 0

@@ -504,7 +504,8 @@ def block_with(at: Stages, *txs: Tx) -> ev.BlockAdded:
 def test_a_block_ends_a_close_that_cannot_be_in_one_any_more_and_no_other(stage: str) -> None:
     at = stages()
     state: LspState = getattr(at, stage)
-    assert ended(lsp_role.decide(state, block_with(at))) is None
+    decision = lsp_role.decide(state, block_with(at))
+    assert (ended(decision), decision.faults) == (None, ())
     scope = lsp_scope_of(at)
     taken = spend_of(scope.outpoint, 1_000)
     decision = lsp_role.decide(state, block_with(at, taken))

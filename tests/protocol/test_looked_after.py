@@ -5,8 +5,9 @@ from functools import cache
 from typing import Final
 
 import pytest
-from tests.protocol.paying_clients import live_factory
+from tests.protocol.paying_clients import live_factory, lsp_link, newest_link, pay
 from tests.protocol.test_close_limits import spend_of
+from tests.protocol.test_closing_words_of_clients import stages
 from tests.protocol.test_leaving import QUICK
 from tests.protocol.unanswered import WORTH_MSAT, htlc_outpoint, only_expiry, pending_for
 
@@ -148,3 +149,32 @@ def test_a_channel_is_over_once_all_of_it_that_is_ours_was_taken_six_blocks_deep
     late = mined(mined(chain, first, n_blocks=8), second, n_blocks=5)
     assert not through(late)
     assert through(mined(late))
+
+
+def test_a_close_in_a_block_is_the_end_of_it_six_blocks_deep() -> None:
+    state = stages().finished
+    (attempt,) = state.attempts.values()
+    (close,) = state.closed.values()
+    for n_blocks in (1, 5, 6, 7):
+        chain = mined(state.chain, close.txs[0], n_blocks=n_blocks)
+        assert is_through(replace(state, chain=chain), attempt) is (n_blocks >= 6)
+
+
+def test_what_the_peer_had_revoked_has_to_be_looked_up_and_punished_first() -> None:
+    """As long as that is not known, nobody knows what of it is to be taken."""
+    pump = live_factory(1, policy=QUICK)
+    (alice,) = pump.clients
+    pay(pump, pump.lsp, alice, WORTH_MSAT)
+    revoked = lsp_link(pump, newest_link(alice)).finished.tx
+    pay(pump, pump.lsp, alice, WORTH_MSAT)
+    state: ClientState = alice.state
+    (attempt,) = state.attempts.values()
+    chain = mined(state.chain, revoked, n_blocks=10)
+    assert not is_through(replace(state, chain=chain), attempt)
+
+
+def test_a_factory_without_a_channel_is_still_to_come() -> None:
+    state = pending()
+    (attempt,) = state.attempts.values()
+    book = replace(state.book, links=state.book.links.delete(link().channel_id))
+    assert not is_through(replace(state, book=book), attempt)

@@ -11,8 +11,10 @@ from tests.protocol.test_looked_after import mined
 from tests.protocol.unanswered import FIRST_MSAT
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.channel.commitment import CommitmentOutputKind
+from cromford.protocol import events as ev
+from cromford.protocol import lsp as lsp_role
 from cromford.protocol.exiting.lsp_sweep import (
     awaited_outputs,
     is_over,
@@ -24,9 +26,13 @@ from cromford.protocol.exiting.lsp_sweep import (
 )
 from cromford.protocol.exiting.rest import is_shared_out
 from cromford.protocol.exiting.settled import is_resolved
+from cromford.protocol.facts import FRESH
+from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.lsp_state import LspState
+from cromford.protocol.turn import Decision
 from cromford.watch.feerates import OwnFees
 from cromford.watch.lsp_sweep import SweepTx
 
@@ -133,3 +139,67 @@ def test_where_an_output_is_swept_the_way_into_it_is_not_published_and_nothing_e
     other = fx.DropPools(pool_ids=())
     assert without_what_is_swept((into, other, elsewhere), actions) == (other, elsewhere)
     assert without_what_is_swept((into, other), ()) == (into, other)
+
+
+# What the house hears of it
+
+
+@cache
+def house() -> LspState:
+    """Return the LSP as it sees the channel's commitment in a block, whoever published it."""
+    pump = live_factory(1, policy=QUICK)
+    (alice,) = pump.clients
+    assert pay(pump, pump.lsp, alice, FIRST_MSAT).status == "paid"
+    attempt = pump.attempt
+    link = lsp_link(pump, newest_link(alice))
+    state: LspState = pump.lsp.state
+    for node in attempt.tree.nodes:
+        state = block(state, attempt.signed_txs[node.name]).state
+    return block(state, link.finished.tx).state
+
+
+def block(state: LspState, *txs: Tx, fees: OwnFees = FEES) -> Decision[LspState]:
+    height = state.chain.height + 1
+    event = ev.BlockAdded(height=height, block_hash=Txid(height.to_bytes(32, "big")), txs=txs)
+    return lsp_role.decide(state, event, replace(FRESH, fees=fees))
+
+
+def settled(decision: Decision[LspState]) -> list[int]:
+    """Return of which clients a decision says that the house lends nothing any more."""
+    return [one.client for one in decision.records if isinstance(one, xr.ExitSettled)]
+
+
+def own_output_of_house() -> OutPoint:
+    (factory,) = house().factories.values()
+    (link,) = factory.book.links.values()
+    (vout,) = (
+        vout
+        for vout, output in enumerate(link.finished.commitment.outputs)
+        if output.kind is CommitmentOutputKind.TO_HOLDER
+    )
+    return link.finished.tx.outpoint(vout)
+
+
+def after(state: LspState, n_blocks: int, *, fees: OwnFees = FEES) -> list[list[int]]:
+    """Return what each of some blocks settles, one after the other."""
+    told = []
+    for _ in range(n_blocks):
+        decision = block(state, fees=fees)
+        told.append(settled(decision))
+        state = decision.state
+    return told
+
+
+def test_capital_is_free_once_when_all_that_was_the_lsps_is_taken_six_blocks_deep() -> None:
+    assert after(house(), 10) == [[]] * 10, "its balance is still to be taken"
+    taken = block(house(), spend_of(own_output_of_house(), 1_000)).state
+    assert after(taken, 7) == [[], [], [], [], [1], [], []]
+
+
+def test_what_is_not_worth_its_fee_holds_no_capital_but_for_a_feerate_that_nobody_believes() -> (
+    None
+):
+    most = OwnFees(estimates=((144, 250_000),))
+    assert after(house(), 7, fees=most) == [[], [], [], [], [1], [], []]
+    strange = OwnFees(estimates=((144, 250_001),))
+    assert after(house(), 7, fees=strange) == [[]] * 7

@@ -1,7 +1,7 @@
 """What a client believes of a finished close that it is told: by signatures, and to its payout."""
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from tests.protocol.test_closing_words_of_clients import OTHER, decide, ended, sent, stages
@@ -165,7 +165,7 @@ def test_what_is_no_transaction_is_the_lsps_fault() -> None:
             check_closed(signed(), closed)
 
 
-def forgetful(**changes: int) -> ClientState:
+def forgetful(**changes: Any) -> ClientState:
     """Return the client as a store that lacks the close, and may lack more."""
     link = channel(signed())
     state = replace(link.state, **changes)

@@ -32,6 +32,7 @@ from cromford.protocol.exiting.confirming import (
 from cromford.protocol.exiting.in_hand import Risk, Stake, stake_of
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.mark import StoreMark
 from cromford.protocol.journal.purses import Purses, filled, with_settled
 from cromford.wallet.account import WalletPath
 from cromford.wallet.coins import Purse, SpentCoin
@@ -81,6 +82,23 @@ def test_once_its_output_is_settled_nothing_of_a_balance_is_lost(link: Link) -> 
     confirmed = chain.confirmed.update({step.txid: 90 for step in link.path})
     settled = replace(chain, confirmed=confirmed)
     assert stake_of(link, (), settled, expires=True).risks == ()
+
+
+def test_a_store_that_does_not_know_its_balance_pays_for_its_way_out_with_half_the_channel(
+    link: Link,
+) -> None:
+    """A client's: any of it may be its own. What both stores found counts where they compared."""
+    chain, half_sat = chain_at(100), link.present.capacity_sat // 2
+    behind = replace(link, is_behind=True)
+    assert stake_of(behind, (), chain, expires=True).amount_sat == half_sat > 20_000
+    assert stake_of(behind, (), chain, expires=False).amount_sat == 20_000
+    rich = replace(behind, state=replace(link.state, accepter_msat=1_000 * half_sat + 5_000))
+    assert stake_of(rich, (), chain, expires=True).amount_sat == half_sat + 5
+    unknown = replace(link, mark=StoreMark())
+    assert stake_of(unknown, (), chain, expires=True).amount_sat == half_sat
+    found = replace(link, mark=StoreMark(agreed_msat=7_000_999))
+    for expires in (False, True):
+        assert stake_of(found, (), chain, expires=expires).amount_sat == 7_000
 
 
 # What an HTLC's own transaction may cost

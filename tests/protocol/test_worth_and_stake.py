@@ -100,6 +100,18 @@ def test_an_htlc_has_to_be_left_for_from_its_height_on_unless_it_can_wait() -> N
     assert has_to(due + 1, htlc.htlc_id + 1)
 
 
+def test_one_that_it_was_offered_can_never_wait_whatever_its_number() -> None:
+    """Its payer may take it back from its expiry on."""
+    pump = live_factory(3, policy=QUICK)
+    bob, link = pending_for(pump, "payee", WORTH_MSAT)
+    (htlc,) = htlcs_at_stake(bob.state.book, link)
+    due = publish_height(link, htlc.cltv_expiry, chain=bob.state.chain)
+    for height, has_to in ((due - 1, False), (due, True)):
+        assert has_to is is_htlc_at_stake(
+            bob.state.book, link, chain=bob.state.chain, height=height, patient=[htlc.htlc_id]
+        )
+
+
 def test_what_is_on_no_commitment_or_has_no_output_is_not_at_stake() -> None:
     state, link = pending()
     (live,) = link.state.htlcs
@@ -113,6 +125,7 @@ def test_what_is_on_no_commitment_or_has_no_output_is_not_at_stake() -> None:
     ("facts", "height", "is_back"),
     [
         (FRESH, 100, False),  # It is not known that it was away.
+        (FRESH, 3, False),
         (replace(FRESH, fresh_since=0), 0, True),
         (replace(FRESH, fresh_since=0), 5, True),
         (replace(FRESH, fresh_since=0), 6, False),

@@ -301,7 +301,8 @@ STEPS: Final = {"agreeing": last_word, "signing": last_sign, "signed": own_part}
 def before_the_last(at: Stages, stage: str) -> LspState:
     """Return a stage in which only the second client's word, or our own, is still missing."""
     state: LspState = getattr(at, stage)
-    first = {"agreeing": at.words[1], "signing": at.signs[1]}.get(stage)
+    words: dict[str, m.Message] = {"agreeing": at.words[1], "signing": at.signs[1]}
+    first = words.get(stage)
     return state if first is None else lsp_role.decide(state, at.heard(1, first)).state
 
 
@@ -423,9 +424,10 @@ def test_nothing_that_is_said_of_a_close_that_is_over_changes_anything(stage: st
         decision = lsp_role.decide(getattr(at, stage), event)
         assert (decision.records, decision.faults) == ((), ())
         said = [tx for one in sent(decision) if isinstance(one, m.Closed) for tx in one.txs]
-        hears = stage == "finished" and isinstance(event, ev.MessageReceived)
-        hears = hears and not isinstance(event.message, m.CloseEnd)
-        assert said == (told if hears else [])
+        is_word = isinstance(event, ev.MessageReceived) and not isinstance(
+            event.message, m.CloseEnd
+        )
+        assert said == (told if is_word and stage == "finished" else [])
 
 
 def test_what_is_said_of_a_finished_close_is_no_word_about_the_one_under_way() -> None:
@@ -473,9 +475,12 @@ def test_each_step_has_a_deadline_of_its_own_and_none_is_left_in_the_end() -> No
     proposed = last_word(at, before_the_last(at, "agreeing"))
     (deadline,) = (one for one in proposed.effects if isinstance(one, fx.SetDeadline))
     assert deadline.deadline == fx.CloseDeadline(close_id=at.close_id)
+    closing = factory_in(at.agreeing).closing
+    assert closing is not None
+    own: Any = closing.stage.pool
     assert at.ends == (
         fx.ClearDeadline(deadline=deadline.deadline),
-        fx.DropPools(pool_ids=(factory_in(at.agreeing).closing.stage.pool.pool_id,)),
+        fx.DropPools(pool_ids=(own.pool_id,)),
     )
 
 

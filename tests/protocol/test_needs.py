@@ -26,15 +26,16 @@ from cromford.protocol.facts import Lacking
 from cromford.protocol.journal import exit_records as xr
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.purses import Purses
+from cromford.watch.bumping import Bumping
 
 SPENT: Final = PARENT.inputs[0].outpoint
 OTHER_SPENT: Final = outpoint(7)
-NOTHING: Final = fx.DropPools(pool_ids=())
+NOTHING: Final[fx.Effect] = fx.DropPools(pool_ids=())
 
 
-def published(bumping: object, *, tx: Tx = PARENT, of: OutPoint = SPENT) -> fx.Broadcast:
+def published(bumping: Bumping | None, *, tx: Tx = PARENT, of: OutPoint = SPENT) -> fx.Effect:
     moved = replace(tx, inputs=(replace(tx.inputs[0], outpoint=of),))
-    return fx.Broadcast(name="kickoff", tx=moved, bumping=bumping)  # type: ignore[arg-type]
+    return fx.Broadcast(name="kickoff", tx=moved, bumping=bumping)
 
 
 def need_of(*effects: fx.Effect) -> Need:

@@ -282,6 +282,7 @@ CHANGED_TXS: list[tuple[int, Callable[[Tx], Tx], str, str]] = [
     (0, with_input(nsequence=0xFFFF_FFFD), ".nsequence", "a delay in blocks or"),
     (1, with_input(nsequence=1 << 22), ".nsequence", "a delay in blocks or"),  # BIP 68: seconds
     (0, with_input(nsequence=5), "", "a kickoff before each state"),
+    (2, with_input(nsequence=5), "", "a kickoff before each state"),
     (0, with_input(witness=()), ".witness", "[64] bytes"),
     (0, with_input(witness=(bytes(65),)), ".witness", "[64] bytes"),
     (0, with_input(witness=(bytes(64), b"")), ".witness", "[64] bytes"),

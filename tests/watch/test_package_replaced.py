@@ -16,7 +16,7 @@ from tests.watch.test_package import refused, with_input
 from cromford.bitcoin.network import REGTEST
 from cromford.bitcoin.script import p2tr_script
 from cromford.bitcoin.sighash import taproot_sighash
-from cromford.bitcoin.tx import Tx, TxIn, TxOut
+from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.crypto import schnorr
 from cromford.crypto.keys import pubkey_of, xonly_of
 from cromford.watch.package import ReplacedState
@@ -41,8 +41,11 @@ def replaced_state(delay: int, *, change: Change = same, n_poisons: int = 1) -> 
         newest.outputs[-1],
     )
     tx_in = replace(newest.inputs[0], nsequence=delay, witness=())
-    state = change(replace(newest, inputs=(tx_in,), outputs=outputs))
-    return ReplacedState(tx=state, poisons=(poison_of(state),) * n_poisons)
+    whole = replace(newest, inputs=(tx_in,), outputs=outputs)
+    state = change(whole)
+    # Where it has no output of that kind, what is refused first is the state.
+    poison = poison_of(state if state.outputs[:1] == outputs[:1] else whole)
+    return ReplacedState(tx=state, poisons=(poison,) * n_poisons)
 
 
 def poison_of(state: Tx, *, vout: int = 0, change: Change = same) -> Tx:
@@ -123,7 +126,11 @@ def test_what_is_no_list_or_too_long_is_refused_by_name(what: str) -> None:
     assert str(error).partition("received ")[2].startswith(received)
 
 
+OTHER: Final = TxOut(amount_sat=1_000, script_pubkey=b"\x51\x02\x4e\x73")
 STATES: Final[list[tuple[Change, str]]] = [
+    (lambda tx: replace(tx, outputs=()), "outputs"),
+    (lambda tx: replace(tx, outputs=(OTHER, tx.outputs[-1])), "outputs"),
+    (lambda tx: replace(tx, outputs=(tx.outputs[0], OTHER, tx.outputs[-1])), "outputs"),
     (lambda tx: replace(tx, nlocktime=1), "nlocktime"),
     (lambda tx: replace(tx, outputs=tx.outputs[:-1]), "outputs"),
     (with_input(witness=(bytes(64),)), "witness"),
@@ -137,8 +144,8 @@ def test_a_state_of_another_form_or_place_is_refused(change: Change, field: str)
     assert error.field == f"replaced[0].state.{field}"
 
 
-OTHER: Final = TxOut(amount_sat=1_000, script_pubkey=b"\x51\x02\x4e\x73")
 POISONS: Final[list[tuple[Change, str]]] = [
+    (with_input(outpoint=OutPoint(txid=Txid(bytes(32)), vout=0)), "inputs"),
     (lambda tx: replace(tx, nlocktime=1), "nlocktime"),
     (with_input(nsequence=0), "nsequence"),
     (lambda tx: replace(tx, outputs=()), "outputs"),

@@ -118,3 +118,20 @@ def test_what_a_block_has_or_something_else_spent_is_published_no_more() -> None
     (close,) = factory.closed.values()
     taken = replace(factory, chain=mined(factory.chain, close.txs[0]))
     assert owed_by_factory(taken, QUIET) == ()
+
+
+def test_the_only_transaction_there_is_is_published_on_the_dearest_day() -> None:
+    (close,) = finished().closed.values()
+    one = replace(close, txs=close.txs[:1])
+    dear = OwnFees(estimates=((144, 200_000),))
+    published = close_broadcast(one, scope(), fees=dear, own_script=b"", n_blocks=144)
+    assert published.tx == txs()[0]
+
+
+def test_a_channel_that_is_settled_on_chain_waits_a_day_whatever_the_height() -> None:
+    (link,) = finished().book.ordered_links
+    settled = at(link.expiry_height - 10)
+    confirmed = settled.chain.confirmed.update({step.txid: 90 for step in link.path})
+    settled = replace(settled, chain=replace(settled.chain, confirmed=confirmed))
+    assert bumping_of(settled).feerate_sat_per_kw == 25
+    assert bumping_of(at(link.expiry_height - 10)).feerate_sat_per_kw == 900

@@ -11,6 +11,8 @@ from tests.protocol.test_what_a_client_leaves import at_rest, block, deadline, s
 from tests.protocol.unanswered import only_expiry
 
 from cromford.bitcoin.tx import OutPoint
+from cromford.protocol import client as client_role
+from cromford.protocol import events as ev
 from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import exit_records as xr
@@ -128,3 +130,22 @@ def test_an_exit_that_is_under_way_is_not_begun_again() -> None:
     begun = block(skipped(at_rest(), deadline() - 1)).state
     assert begun.attempts[next(iter(begun.attempts))].is_exiting
     assert reason_at(begun, deadline() + 1) is None
+
+
+def reason_by_headers(state: ClientState, header_height: int) -> str | None:
+    """Return why a client leaves that only hears of blocks; None if it does not."""
+    facts = replace(FRESH, stale="no block comes", header_height=header_height)
+    decision = client_role.decide(state, ev.FactsChanged(), facts)
+    started = [one.reason for one in decision.records if isinstance(one, xr.ExitStarted)]
+    assert len(started) <= 1
+    return started[0] if started else None
+
+
+def test_where_no_block_comes_it_leaves_in_time_by_the_headers_and_waits_for_nobody() -> None:
+    due = publish_height(pending_link(), only_expiry(pending_link()), chain=pending().chain)
+    told = [reason_by_headers(pending(), due + after) for after in (-1, 0, 1)]
+    assert told == [None, "an HTLC expires", "an HTLC expires"]
+    told = [reason_by_headers(at_rest(), deadline() + after) for after in (-1, 0, 1)]
+    assert told == [None, "the exit deadline", "the exit deadline"]
+    begun = block(skipped(at_rest(), deadline() - 1)).state
+    assert reason_by_headers(begun, deadline() + 1) is None, "it does so already"

@@ -173,3 +173,20 @@ def test_where_its_funding_went_elsewhere_nobody_leaves() -> None:
     assert link.channel_id in {
         one.channel_id for one in spent.records if isinstance(one, cr.ChannelFailed)
     }
+
+
+def reasons_by_headers(state: LspState, header_height: int) -> list[str]:
+    facts = replace(FRESH, stale="no block comes", header_height=header_height)
+    return reasons(lsp_role.decide(state, ev.FactsChanged(), facts))
+
+
+def test_where_no_block_comes_it_leaves_in_time_by_the_headers() -> None:
+    """For an HTLC that could be lost; nothing else hurries."""
+    whole = offering(WORTH_MSAT)
+    height = due(whole)
+    told = [reasons_by_headers(whole, height + after) for after in (-1, 0, 1)]
+    assert told == [[], ["an HTLC expires"], ["an HTLC expires"]]
+    assert reasons_by_headers(offering(SMALL_MSAT), height + 1) == []
+    state, link = idle()
+    broken = having(state, link, failure=FAILED, failed_height=state.chain.height)
+    assert reasons_by_headers(broken, state.chain.height + 1_000) == []

@@ -5,7 +5,6 @@ from tests.protocol.test_closing_words import stages as lsp_stages
 from tests.protocol.test_why_an_lsp_leaves import block, bobs, factory_in, offering
 from tests.protocol.unanswered import WORTH_MSAT
 
-from cromford.protocol.channels.close_rules import CLOSED_TOGETHER
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal import exit_records as xr

@@ -41,6 +41,7 @@ def reason_at(state: ClientState, height: int, facts: Facts = FRESH) -> str | No
     """Return why a client leaves with the block of a height; None if it does not."""
     decision = block(skipped(state, height - 1), facts=facts)
     started = [one.reason for one in decision.records if isinstance(one, xr.ExitStarted)]
+    assert all(started)
     assert len(started) <= 1
     return started[0] if started else None
 
@@ -137,6 +138,7 @@ def reason_by_headers(state: ClientState, header_height: int) -> str | None:
     facts = replace(FRESH, stale="no block comes", header_height=header_height)
     decision = client_role.decide(state, ev.FactsChanged(), facts)
     started = [one.reason for one in decision.records if isinstance(one, xr.ExitStarted)]
+    assert all(started)
     assert len(started) <= 1
     return started[0] if started else None
 

@@ -153,15 +153,16 @@ def test_only_an_exit_that_was_begun_rests_and_only_a_factory_of_ones_own_is_lef
         assert refused.value.code == code
 
 
-@pytest.mark.parametrize("is_early", [True, False])
-def test_what_was_swept_above_its_channel_is_told_and_left_by_nobody(*, is_early: bool) -> None:
-    """Until its expiry only all together spend it: then somebody else has a client's own key."""
+@pytest.mark.parametrize(("before_blocks", "is_early"), [(100, True), (0, True), (-1, False)])
+def test_what_was_swept_above_its_channel_is_told_and_left_by_nobody(
+    before_blocks: int, *, is_early: bool
+) -> None:
+    """Up to its expiry only all together spend it: then somebody else has a client's own key."""
     state = at_rest()
     (link,) = state.book.ordered_links
     attempt = state.attempts[attempt_id()]
     sweep = spend_of(attempt.funding_outpoint, 1_000)
-    if not is_early:
-        state = skipped(state, attempt.terms.expiry_height)
+    state = skipped(state, attempt.terms.expiry_height - before_blocks - 1)
     swept = block(state, sweep)
     (failed,) = (one for one in swept.records if isinstance(one, cr.ChannelFailed))
     assert ("look for a copy of the seed" in failed.reason) is is_early

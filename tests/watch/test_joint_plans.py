@@ -93,7 +93,9 @@ def test_what_waits_is_left_for_a_day_and_then_the_largest_takes_its_place() -> 
 
 
 def test_what_is_signed_again_waits_since_it_was_first_taken_together() -> None:
-    old = replace(remembered(together()), fee_sat=100, since_height=EXPIRY - 10)
+    old = replace(
+        remembered(together()), txid=Txid(b"\x66" * 32), fee_sat=100, since_height=EXPIRY - 10
+    )
     found = plan(old, spent_by={0: old.txid, 1: old.txid})
     (again,) = found.joint
     assert (places(again.members), again.since_height) == ([0, 1], EXPIRY - 10)

@@ -132,7 +132,7 @@ def _check_may_ask(turn: Turn[ClientState], link: Link) -> None:
     turn.check_risk()
     if not turn.state.is_connected or turn.state.lsp_node_id != link.node_id:
         raise Rejected("lsp_unreachable", "not connected to the LSP", retryable=True)
-    if not (is_usable(turn.state, link) and link.takes_updates):
+    if not is_usable(turn.state, link):
         reason = link.failure or "no payment may begin in this channel any more"
         raise Rejected("no_channel", f"nothing is bought for this channel: {reason}")
     if not link.is_open:
@@ -312,11 +312,11 @@ def covered_by(attempt: ClientAttempt, link: Link, quote: m.Quote) -> int:
 
 
 def most_owned_sat(link: Link, capacity_sat: int) -> int:
-    """Return the most that a channel of this capacity can come to hold for its client, in sat."""
-    terms = link.state.terms
-    fee_sat = terms.commitment_fee_sat(n_htlc_outputs=0) + terms.paid_anchor_sat
-    reserve_sat = terms.reserve_sat(Party.OPENER, capacity_sat=capacity_sat)
-    return capacity_sat - max(reserve_sat, fee_sat)
+    """Return the most that a channel of this capacity can come to hold for its client, in sat.
+
+    The LSP keeps its reserve, which is never less than what a commitment costs it.
+    """
+    return capacity_sat - link.state.terms.reserve_sat(Party.OPENER, capacity_sat=capacity_sat)
 
 
 # What becomes of a purchase

@@ -2,7 +2,7 @@
 
 from cromford import effects as fx
 from cromford.channel.rebase import can_pay
-from cromford.protocol.advancing.ending import advance_named, drop_pools
+from cromford.protocol.advancing.ending import drop_pools
 from cromford.protocol.advancing.landing import has_landed, is_decided, say_void
 from cromford.protocol.advancing.making import is_rebased, sold_sat
 from cromford.protocol.advancing.rules import links_of
@@ -64,10 +64,9 @@ def end_what_is_done(turn: Turn[Factory], advance: LspAdvance) -> None:
         )
     links = links_of(turn.state, advance.clients)
     if all(_is_over(turn, advance, link) for link in links):
-        ended = advance_named(turn.state, advance.advance_id) or advance
         turn.remember(ar.AdvanceEnded(attempt_id=attempt_id, advance_id=advance.advance_id))
         turn.ask(fx.ClearDeadline(deadline=fx.AdvanceDeadline(advance_id=advance.advance_id)))
-        drop_pools(turn, ended)
+        drop_pools(turn, advance)
 
 
 def _is_over(turn: Turn[Factory], advance: LspAdvance, link: Link) -> bool:
@@ -86,8 +85,6 @@ def _is_over(turn: Turn[Factory], advance: LspAdvance, link: Link) -> bool:
 def on_block(turn: Turn[Factory], advance: LspAdvance) -> None:
     """Do what the chain makes due in the channels of an advance."""
     for link in links_of(turn.state, advance.clients):
-        if link.next is None:
-            continue
         if _signed_nothing(link) and is_void(link, turn.chain):
             turn.remember(ar.NextFundingVoid(channel_id=link.channel_id))
         else:

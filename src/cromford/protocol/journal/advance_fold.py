@@ -15,6 +15,7 @@ from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.advances import (
     ClientAdvance,
     LspAdvance,
+    asked_session,
     client_advance_after,
     client_advance_of,
     lsp_advance_after,
@@ -178,10 +179,11 @@ def with_client_advance(
         case ar.AdvancePoolsMade():
             return state._replace(advance=client_advance_after(advance, record))
         case ar.AdvanceAgreed():
-            agreed = state._replace(advance=client_advance_after(advance, record))
+            agreed = client_advance_after(advance, record)
             if advance.is_signed:
-                return agreed
-            return agreed._replace(book=_put(state.book, _with_client_next(agreed, link)))
+                return state._replace(advance=agreed)
+            book = _put(state.book, _with_client_next(state.attempt, agreed, link))
+            return state._replace(advance=agreed, book=book)
         case ar.AdvanceSigned():
             signed = client_advance_after(advance, record)
             book = _at_stage(state.book, [_with_lsp_nonces(link, record)], SIGNED)
@@ -287,7 +289,7 @@ def _without_session(book: Book, advance: LspAdvance) -> Book:
     is_committed = advance.session is not None and advance.session.is_committed
     for link in _lsp_links(book, advance):
         ended = link
-        if ended.next is not None and ended.next.session_pool:
+        if ended.next is not None:
             ended = changed(ended, next=changed(ended.next, session_pool=b""))
         if is_to_be_quiet(ended) and not is_committed:
             ended = _let_go(ended)
@@ -331,8 +333,9 @@ def _with_may_rebase(link: Link) -> Link:
 def _at_stage(book: Book, links: Iterable[Link], stage: int) -> Book:
     """Return the channels, each with what it says of its next funding after a reconnection."""
     for link in links:
-        if link.next is not None and link.next.stage < stage:
-            book = _put(book, changed(link, next=changed(link.next, stage=stage)))
+        if link.next is not None:
+            following = changed(link.next, stage=max(link.next.stage, stage))
+            book = _put(book, changed(link, next=following))
     return book
 
 
@@ -340,9 +343,7 @@ def _with_lsp_next(
     state: LspAdvances, advance: LspAdvance, client: int, theirs: NextNonces
 ) -> Link:
     """Return a channel whose client agreed to its next funding, and set the price aside."""
-    link, session = _link_of(state.book, client), advance.session
-    if session is None:
-        raise AssertionError("a client agreed that was not asked")
+    link, session = _link_of(state.book, client), asked_session(advance)
     leaf = state.attempt.leaf(client)
     following = link.next or NextFunding(
         advance_id=advance.advance_id,
@@ -361,11 +362,10 @@ def _with_lsp_next(
     return changed(link, next=following, state=reserve(link.state, following.price_msat))
 
 
-def _with_client_next(state: ClientAdvances, link: Link) -> Link:
-    advance = state.advance
-    if advance is None or advance.channel_pool is None:
+def _with_client_next(attempt: ClientAttempt, advance: ClientAdvance, link: Link) -> Link:
+    if advance.channel_pool is None:
         raise AssertionError("a client agreed without nonces")
-    leaf = state.attempt.leaf
+    leaf = attempt.leaf
     following = NextFunding(
         advance_id=advance.advance_id,
         funding=next_funding_of(leaf, advance.allocation, link),

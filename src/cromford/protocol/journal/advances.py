@@ -221,11 +221,11 @@ def lsp_advance_after(advance: LspAdvance, record: LspStep) -> LspAdvance:
             )
             return replace(advance, session=session, is_asking=False)
         case ar.AdvanceAgreementReceived(client=client, message=data):
-            session = _session(advance)
+            session = asked_session(advance)
             agreed = session.agreed.set(client, decoded(data, m.AdvanceAgree))
             return replace(advance, session=replace(session, agreed=agreed))
         case ar.AdvanceCommitted():
-            session = replace(_session(advance), is_committed=True)
+            session = replace(asked_session(advance), is_committed=True)
             return replace(advance, is_committed=True, session=session)
         case ar.AdvancePartialsReceived(client=client, message=data):
             return _with_partials(advance, client, decoded(data, m.AdvanceSign))
@@ -272,8 +272,6 @@ def _with_partials(advance: LspAdvance, client: int, message: m.AdvanceSign) -> 
 
 def without_session(advance: LspAdvance) -> LspAdvance:
     """Return an advance after somebody's nonces are gone: whoever goes on asks for fresh ones."""
-    if advance.session is None and not advance.is_asking:
-        return advance
     return replace(advance, session=None, is_asking=False)
 
 
@@ -284,7 +282,12 @@ def without_nonces(advance: ClientAdvance) -> ClientAdvance | None:
     return replace(advance, factory_pool=None, channel_pool=None, is_agreed=False, is_leaving=False)
 
 
-def _session(advance: LspAdvance) -> AdvanceSession:
+def asked_session(advance: LspAdvance) -> AdvanceSession:
+    """Return what is signed at present.
+
+    Raises:
+        AssertionError: If nobody was asked.
+    """
     if advance.session is None:
         raise AssertionError(f"advance {advance.advance_id.hex()}: nobody was asked")
     return advance.session

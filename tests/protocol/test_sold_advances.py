@@ -15,6 +15,7 @@ from tests.protocol.advance_moments import (
     blocks,
     of_lsp,
     purchase,
+    records,
     said,
 )
 
@@ -32,7 +33,7 @@ from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.quotes import OfferedQuote
+from cromford.protocol.journal.quotes import OfferedQuote, Quoted
 from cromford.protocol.policy import SalePrice
 from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
@@ -342,10 +343,36 @@ def test_a_neighbour_has_to_stay_covered_and_the_buyer_decides_for_itself(
 
         monkeypatch.setattr(selling, "covered_after", covered)
         decision = hear(state, moments.message(m.Buy))
-        return "" if decision.records else refusal(decision).code
+        return "" if records(decision, ar.AdvanceProposed) else refusal(decision).code
 
     assert code(5_000) == ""
     assert code(4_999) == "not_covered"
+
+
+def test_whoever_asks_by_purchases_what_its_neighbour_has_is_answered_twice_in_a_block(
+    moments: Moments, quiet: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each refusal says that the neighbour has more than so much, and costs nobody a deadline."""
+    monkeypatch.setattr(selling, "covered_after", lambda *_: 0)
+    state = with_link(
+        changed(quiet, quoted=Quoted()),
+        NEIGHBOUR,
+        state=changed(link_of(quiet, NEIGHBOUR).state, accepter_msat=1),
+    )
+    n_answers = 0
+    while n_answers < QUOTES_PER_BLOCK:
+        asking = hear(state, asked(moments, amount_sat=AMOUNT_SAT + n_answers))
+        (quote,) = said(asking)
+        if isinstance(quote, m.QuoteRefused):
+            assert quote.code == "too_many_requests"
+            break
+        assert isinstance(quote, m.Quote)
+        buying = hear(asking.state, replace(moments.message(m.Buy), quote_id=quote.quote_id))
+        assert refusal(buying).code == "not_covered"
+        assert not any(one.is_kept for one in buying.entries), "and no record"
+        state, n_answers = buying.state, n_answers + 1
+    assert n_answers == 2
+    assert isinstance(said(hear(later(state, 1), asked(moments)))[0], m.Quote)
 
 
 # Whose signatures are taken

@@ -34,6 +34,7 @@ QUOTES_PER_BLOCK: Final = 32
 # As long as an operator may think, and the price of what is left to use does not change much.
 QUOTE_BLOCKS: Final = 6
 NEIGHBOUR: Final = "leaf_blocked"
+NOT_COVERED: Final = "not_covered"
 # What is said of what hinders an advance.
 _CODES: Final = {
     "amount": "no_stock",
@@ -65,6 +66,9 @@ def take_message(turn: Turn[Factory], node_id: bytes, message: m.QuoteRequest | 
     except NotSold as refused:
         if isinstance(message, m.Buy):
             turn.rewind(mark)  # Nothing half done stays of a sale that is refused.
+        if refused.code == NOT_COVERED:
+            # As one that came to nothing: each refusal says what that neighbour's balance is above.
+            turn.note(*(QuoteCounted(client=client) for _ in range(VAIN_PURCHASE_ASKS)))
         turn.send(node_id, _refusal(message, refused))
 
 
@@ -247,7 +251,8 @@ def _check_neighbours(state: Factory, leaf: Leaf, purchase: Purchase) -> None:
     """Check that no neighbour would own more than poisons cover: it would not agree.
 
     Of the buyer its own operator decides. Asked of a purchase and of no quote: quotes are free, and
-    their answers would tell a neighbour's balance, amount by amount.
+    their answers would tell a neighbour's balance, amount by amount. A purchase that is refused for
+    it counts as one that came to nothing.
 
     Raises:
         NotSold: If one would; its number is not said, nor how much it has.
@@ -258,7 +263,7 @@ def _check_neighbours(state: Factory, leaf: Leaf, purchase: Purchase) -> None:
         link = channel_of(state, client)
         if owed_msat(link.state) > covered_after(link, leaf, purchase) * MSAT_PER_SAT:
             reason = "a neighbour in the leaf owns more than would be covered: it would not agree"
-            raise NotSold("not_covered", reason)
+            raise NotSold(NOT_COVERED, reason)
 
 
 def check_can_pay(link: Link, price: int) -> None:

@@ -355,8 +355,25 @@ def test_how_far_we_are_is_never_taken_back(committed: LspAdvances) -> None:
     after = with_lsp_advance(start, record(ar.AdvanceCommitted, start))
     assert next_of(link_of(after)).stage == SIGNED
     assert advance_of(after).is_committed
-    fresh = with_advance(committed, is_committed=False)
-    assert advance_of(with_lsp_advance(fresh, record(ar.AdvanceCommitted, fresh))).is_committed
+    session = advance_of(committed).session
+    assert session is not None
+    fresh = with_advance(
+        committed, is_committed=False, session=replace(session, is_committed=False)
+    )
+    begun = advance_of(with_lsp_advance(fresh, record(ar.AdvanceCommitted, fresh)))
+    assert begun == advance_of(committed)
+    assert begun.is_committed
+    sold = record(
+        ar.LiquiditySold,
+        committed,
+        channel_id=link_of(committed).channel_id,
+        client=BUYER,
+        height=1,
+        amount_sat=1,
+        capacity_sat=1,
+        price_msat=1,
+    )
+    assert with_lsp_advance(committed, sold) == with_advance(committed, is_sold=True)
 
 
 def test_who_holds_the_poisons_may_be_rebased(committed: LspAdvances) -> None:

@@ -19,6 +19,7 @@ from cromford.protocol.journal.advances import (
     without_nonces,
 )
 from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.encoding import encoded_pool
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.next_funding import (
     POISONS_HELD,
@@ -105,6 +106,41 @@ def test_a_client_has_one_advance_and_no_record_is_of_another(agreed: ClientAdva
         price_msat=1,
     )
     assert with_client_advance(agreed, receipt) == agreed
+
+
+def test_what_is_asked_of_us_makes_our_channel_quiet_and_has_nonces_of_each_connection(
+    proposed: ClientAdvances,
+) -> None:
+    advance = proposed.advance
+    assert advance is not None
+    assert advance.factory_pool is not None
+    assert advance.channel_pool is not None
+    asked = own_record(
+        ar.AdvanceReceived,
+        proposed,
+        channel_id=advance.channel_id,
+        state_index=1,
+        capacities_sat=advance.allocation.capacities_sat,
+        lstock_sat=advance.allocation.lstock_sat,
+        quote_id=advance.quote_id,
+        price_msat=advance.price_msat,
+    )
+    before = with_own_link(proposed, quiet_for=b"")._replace(advance=None)
+    after = with_client_advance(before, asked)
+    assert own_link(after).quiet_for == advance.advance_id
+    assert after.advance == replace(
+        advance, factory_pool=None, channel_pool=None, is_agreed=False, session=b""
+    )
+    pools = own_record(
+        ar.AdvancePoolsMade,
+        proposed,
+        factory_pool=encoded_pool(advance.factory_pool),
+        channel_pools=(encoded_pool(advance.channel_pool),),
+        session=advance.session,
+    )
+    assert with_client_advance(after, pools).advance == advance
+    again = proposed._replace(advance=replace(advance, is_agreed=True))
+    assert with_client_advance(again, pools).advance == advance, "what was agreed to was another"
 
 
 def test_who_agrees_sets_the_price_aside_and_says_its_nonces(

@@ -21,6 +21,7 @@ from cromford.protocol.advancing import buying
 from cromford.protocol.advancing.buying import NOT_BEGUN_BLOCKS
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal import market_records as mk
 from cromford.protocol.journal.client_state import ClientState
 from cromford.wire import messages as m
 from cromford.wire.messages import encode_message
@@ -161,6 +162,41 @@ def test_a_purchase_whose_advance_came_to_nothing_ends_and_why_is_said(
     assert settled(agreed, agreed_gone) == [], "the LSP may be bound to it"
     first = purchases(gone, {"quote_id": bytes(32), "is_agreed": True}, {"quote_id": OTHER}, {})
     assert settled(received, first) == [(name, "the advance is over")]
+
+
+def test_of_two_factories_each_purchase_ends_for_its_own_reason(
+    moments: Moments, agreed: ClientState
+) -> None:
+    """One block may end an advance in each, and the operator hears why of both."""
+    (advance,) = agreed.advances.values()
+    name, attempt_id = moments.quote.quote_id, moments.quote.attempt_id
+    before = purchases(
+        agreed,
+        {"is_agreed": False},
+        {"is_agreed": False, "quote_id": OTHER, "attempt_id": OTHER},
+    )
+    elsewhere = replace(advance, advance_id=OTHER, quote_id=OTHER)
+    before = changed(
+        before,
+        attempts={**before.attempts, OTHER: before.attempts[attempt_id]},
+        advances=before.advances.set(OTHER, elsewhere),
+    )
+    drops = [
+        ar.AdvanceDropped(attempt_id=one, advance_id=two, reason=why, height=1)
+        for one, two, why in (
+            (OTHER, OTHER, "its leaf is on chain"),
+            (attempt_id, advance.advance_id, "not now"),
+        )
+    ]
+    now = changed(before, advances=Map())
+    expected = {(name, "not now"), (OTHER, "its leaf is on chain")}
+    asked = mk.QuoteAsked(attempt_id=attempt_id, amount_sat=1, payment_hash=b"")
+    for order in (drops, drops[::-1]):
+        assert set(settled(before, now, asked, *order)) == expected
+    assert set(settled(before, now, drops[0])) == {
+        (name, "the advance is over"),
+        (OTHER, "its leaf is on chain"),
+    }
 
 
 def test_what_was_agreed_to_ends_where_the_lsp_comes_back_and_says_nothing_of_it(

@@ -377,7 +377,8 @@ def settle(turn: Turn[ClientState], before: Advances) -> None:
         turn: The decision, nearly complete.
         before: The advances that were under way before it.
     """
-    dropped = turn.first(ar.AdvanceDropped)
+    records = turn.decision.records
+    why = {one.attempt_id: one.reason for one in records if isinstance(one, ar.AdvanceDropped)}
     back = turn.first(cr.ChannelReestablished)
     for quote_id, purchase in _sorted(turn.state):
         if purchase.is_agreed:
@@ -388,8 +389,7 @@ def settle(turn: Turn[ClientState], before: Advances) -> None:
         if was is None or was.quote_id != quote_id:
             continue
         if now is None or now.quote_id != quote_id:
-            reason = "the advance is over" if dropped is None else dropped.reason
-            _end(turn, quote_id, reason)
+            _end(turn, quote_id, why.get(purchase.attempt_id, "the advance is over"))
 
 
 def _end_if_forgotten(

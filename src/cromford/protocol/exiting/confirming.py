@@ -45,20 +45,19 @@ def step_of_path(
             first_height=first_height,
             deadline_of=lambda end_height: step_deadline_height(later, end_height=end_height),
         )
-    if step.is_raced:
-        deadline_height = state_deadline_height(
-            step,
-            kickoff_height=_height_of(chain, step.tx),
-            step_blocks=holding.terms.step_blocks,
-        )
-        if deadline_height is not None:
-            hurries.append(
-                _Hurry(
-                    deadline_height=deadline_height,
-                    first_height=first_height,
-                    amount_sat=holding.stake.amount_sat,
-                )
+    deadline_height = state_deadline_height(
+        step,
+        kickoff_height=_height_of(chain, step.tx),
+        step_blocks=holding.terms.step_blocks,
+    )
+    if deadline_height is not None:
+        hurries.append(
+            _Hurry(
+                deadline_height=deadline_height,
+                first_height=first_height,
+                amount_sat=holding.stake.amount_sat,
             )
+        )
     if not hurries:
         return fx.Broadcast(name=step.name, tx=step.tx)
     bumping = _dearest(holding, chain, step.tx, hurries, fee_sat=step.fee_sat, fees=fees)
@@ -317,8 +316,7 @@ def _only(purses: Purses, outpoints: set[OutPoint]) -> Purses:
 def _spare_anchors(holding: InHand, chain: KnownChain) -> Iterator[OutPoint]:
     """Yield the anchors of the way out that are in blocks, as far as is known unspent."""
     for step in exit_path(holding.signed):
-        anchor = anchor_of(step.tx)
-        is_known = anchor is not None and step.tx.txid in chain.confirmed
+        anchor, is_known = anchor_of(step.tx), step.tx.txid in chain.confirmed
         if anchor is not None and is_known and anchor not in chain.spends:
             yield anchor
 

@@ -127,7 +127,7 @@ def is_to_be_swept(state: Factory, client: int) -> bool:
         return False
     nodes = state.attempt.branch(client).nodes  # Every version of a state spends the same.
     branch = {node.tx.inputs[0].outpoint for node in nodes}
-    return any(output.is_expiring and output.outpoint in branch for output in _awaited(state))
+    return any(output.outpoint in branch for output in _awaited(state))
 
 
 def awaited_outputs(state: Factory) -> tuple[LspOutput, ...]:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import pytest
 from immutables import Map
+from tests.protocol.exits import POLICY
 from tests.protocol.paying_clients import lsp_link, newest_link
 from tests.protocol.seen_blocks import buried, spending
 from tests.protocol.sleepers import lsp_state
@@ -14,6 +15,7 @@ from tests.protocol.unanswered import WORTH_MSAT
 
 from cromford.bitcoin.tx import OutPoint
 from cromford.changed import changed
+from cromford.factory.terms import FeePolicy
 from cromford.protocol.exiting.settled import is_resolved, tell_settled
 from cromford.protocol.facts import FRESH
 from cromford.protocol.journal.exit_records import ExitSettled
@@ -103,6 +105,19 @@ def test_an_htlc_is_waited_for_as_long_as_it_may_have_to_be_answered(refused: Sc
     assert not is_settled(refused, chain)
     assert is_settled(answered(refused), chain)
     assert not is_settled(answered(refused), refused.landed(300)), "the balance is to be taken"
+
+
+def test_before_a_channel_is_over_even_what_a_cheap_day_alone_would_take_is_waited_for() -> None:
+    """The smallest HTLC with an output: for what a factory sleeps no day's fees are asked."""
+    pump = world(replace(POLICY, fee_policy=FeePolicy.EPHEMERAL, tree_feerate_sat_per_kw=0))
+    terms = lsp_link(pump, newest_link(pump.clients[0])).setting.terms
+    least_sat = terms.dust_limit_sat + terms.htlc_tx_cost_sat(is_offered=True)
+    paid_on(pump, 1_000 * least_sat)
+    small = scene_of(pump)
+    chain = buried(small.landed(300), DEEP, spending(balance_of(small)))
+    assert not is_settled(small, chain)
+    assert is_settled(small, buried(chain, DEEP, spending(small.output)))
+    assert len(told(small.factory, root_spent(small, chain))) == 1, "its capital is not held for it"
 
 
 def test_it_is_told_once_with_all_that_was_in_the_channel(paid: Scene) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 from tests.protocol.advanced import kickoff_of
-from tests.protocol.old_states import sold, state_of
+from tests.protocol.old_states import bring_on_chain, look_again, sold, state_of
 from tests.protocol.paying_clients import lsp_link, newest_link, pay
 from tests.protocol.seen_blocks import buried, spending
 from tests.protocol.signed_closes import CLOSE_ID
@@ -15,15 +15,23 @@ from tests.protocol.unanswered import SMALL_MSAT
 
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.changed import changed
+from cromford.daemon.views.client import summary
+from cromford.factory.poison import PoisonKind
+from cromford.protocol.exiting import client as exiting
+from cromford.protocol.exiting import through
+from cromford.protocol.exiting.poisons import held_poisons
 from cromford.protocol.exiting.through import is_through
+from cromford.protocol.facts import FRESH
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.closes import SignedClose
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
+from cromford.watch.poisons import SignedPoison
 
 DEEP: Final = 6
+STRANGER: Final = 99
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,13 +142,87 @@ def test_a_factory_without_a_channel_yet_is_not_over(home: Home) -> None:
     assert not nothing.is_through(buried(home.state.chain, DEEP, sweep))
 
 
-def test_a_state_that_was_replaced_is_looked_after_by_poisons() -> None:
+@pytest.fixture(scope="module")
+def replaced() -> tuple[ClientState, ClientAttempt, dict[PoisonKind, SignedPoison]]:
+    """Return a client in a leaf whose first state landed after it was replaced, and its poisons."""
     pump, done = sold()
     alice = pump.clients[0]
     chain = alice.state.chain
     for tx in (kickoff_of(pump), state_of(pump, done, 0)):
-        chain = buried(chain, 1, tx)
-    number = newest_link(alice).client
-    poison = done.leaf.channel_poison(0, number).tx
-    state = replace(alice.state, chain=buried(chain, DEEP, poison))
-    assert not is_through(state, pump.held(alice)), "its output is still to be taken"
+        chain = buried(chain, 300, tx)
+    state, attempt = replace(alice.state, chain=chain), pump.held(alice)
+    return state, attempt, {one.poison.kind: one for one in held_poisons(attempt, chain)}
+
+
+def own_outpoints(*poisons: SignedPoison) -> list[OutPoint]:
+    return [one.own_outpoint for one in poisons if one.own_outpoint is not None]
+
+
+def test_a_state_that_was_replaced_is_over_once_all_that_poisons_pay_us_was_taken(
+    replaced: tuple[ClientState, ClientAttempt, dict[PoisonKind, SignedPoison]],
+) -> None:
+    state, attempt, held = replaced
+    channel, stock = held[PoisonKind.CHANNEL], held[PoisonKind.STOCK]
+
+    def is_over(*blocks: Tx, depth: int = DEEP, attempt: ClientAttempt = attempt) -> bool:
+        chain = state.chain
+        for tx in blocks[:-1]:
+            chain = buried(chain, 300, tx)
+        return is_through(replace(state, chain=buried(chain, depth, *blocks[-1:])), attempt)
+
+    own, both = own_outpoints(channel), own_outpoints(channel, stock)
+    assert not is_through(state, attempt)
+    assert not is_over(channel.tx)
+    assert not is_over(channel.tx, spending(*own)), "but for the L-stock"
+    assert not is_over(channel.tx, stock.tx)
+    assert not is_over(channel.tx, stock.tx, spending(*own))
+    assert not is_over(channel.tx, stock.tx, spending(*both), depth=DEEP - 1)
+    assert is_over(channel.tx, stock.tx, spending(*both))
+    assert is_over(channel.tx, spending(*own), spending(stock.spends)), "somebody was first there"
+    assert not is_over(channel.tx, spending(*own), spending(stock.spends), depth=DEEP - 1)
+    assert is_over(spending(channel.spends), stock.tx, spending(*own_outpoints(stock)))
+
+
+def test_a_poison_that_has_nothing_for_us_is_not_waited_for(
+    replaced: tuple[ClientState, ClientAttempt, dict[PoisonKind, SignedPoison]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state, attempt, held = replaced
+    channel = held[PoisonKind.CHANNEL]
+    others = replace(held[PoisonKind.STOCK], client=STRANGER)
+    assert others.own_outpoint is None
+    monkeypatch.setattr(through, "held_poisons", lambda *_: (channel, others))
+    taken = buried(state.chain, 300, channel.tx)
+    assert not is_through(replace(state, chain=taken), attempt)
+    done = buried(taken, DEEP, spending(*own_outpoints(channel)))
+    assert is_through(replace(state, chain=done), attempt)
+
+
+def test_without_its_poisons_a_client_is_not_over_with_a_state_that_was_replaced(
+    replaced: tuple[ClientState, ClientAttempt, dict[PoisonKind, SignedPoison]],
+) -> None:
+    """A restored store lacks them until its LSP hands them over again: they are still its own."""
+    state, attempt, held = replaced
+    chain = state.chain
+    for one in held.values():
+        chain = buried(chain, 300, one.tx)
+    chain = buried(chain, DEEP, spending(*own_outpoints(*held.values())))
+    there = replace(state, chain=chain)
+    assert is_through(there, attempt)
+    assert not is_through(there, replace(attempt, leaf_states=()))
+
+
+def test_whoever_took_a_replaced_state_apart_has_no_more_to_do_six_blocks_later() -> None:
+    pump, done = sold()
+    bring_on_chain(pump, done, 0)
+    look_again(pump)
+    for client in pump.clients:
+        assert not is_through(client.state, pump.held(client))
+    pump.mine(3)
+    for client in pump.clients:
+        assert exiting.arriving_total_sat(client.state) == 0
+        assert not is_through(client.state, pump.held(client))
+    pump.mine(DEEP)
+    for client in pump.clients:
+        assert is_through(client.state, pump.held(client))
+        assert summary(client.state, pump.held(client), FRESH)["look_blocks"] is None

@@ -1,6 +1,7 @@
 """Blocks that a role has seen, put into a state's chain by hand: what follows of them is asked."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
@@ -19,13 +20,14 @@ def with_blocks(chain: KnownChain, *blocks: Sequence[Tx]) -> KnownChain:
 
 def buried(chain: KnownChain, depth: int, *txs: Tx) -> KnownChain:
     """Return a chain in which these are in one block, this deep: 1 at its tip, 0 in none."""
-    return with_blocks(chain, txs, *[()] * (depth - 1)) if depth else chain
+    return up_to(with_blocks(chain, txs), chain.height + depth) if depth else chain
 
 
 def up_to(chain: KnownChain, height: int) -> KnownChain:
     """Return a chain that has grown to a height, with nothing in its blocks."""
     assert height >= chain.height
-    return with_blocks(chain, *[()] * (height - chain.height))
+    tip = BlockRef(height=height, block_hash=Txid(bytes(32)))
+    return replace(chain, recent=(tip,), recorded_height=height)
 
 
 def spending(*outpoints: OutPoint, witness: tuple[bytes, ...] = (), sat: int = 1_000) -> Tx:

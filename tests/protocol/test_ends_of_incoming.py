@@ -57,7 +57,8 @@ class Scene:
 
     def landed(self, depth: int, *above: Tx) -> KnownChain:
         """Return a chain that has the commitment this deep, and these in the block after it."""
-        return with_blocks(self.factory.chain, (self.commitment,), above, *[()] * (depth - 2))
+        there = with_blocks(self.factory.chain, (self.commitment,), above)
+        return up_to(there, self.factory.chain.height + depth)
 
     @property
     def outputs(self) -> dict[int, OutPoint]:

@@ -337,11 +337,15 @@ def _commit_for(
 def on_abort(
     turn: Turn[Factory], advance: LspAdvance, client: int, message: m.AdvanceAbort
 ) -> None:
-    """End an advance, or a try of it, that a client refuses: that is no fault of it."""
+    """End an advance, or a try of it, that a client refuses: that is no fault of it.
+
+    Why is the client's own business: it may name what it owns. Its neighbours do not hear it.
+    """
     link = link_of(turn.state, client)
     if link is None or (advance.session is None and not advance.is_asking):
         return
-    reason = f"client {client} refused: {message.reason}"
+    told = f"client {client} refused"
+    reason = f"{told}: {message.reason}"
     if advance.is_committed and is_to_be_quiet(link):
         turn.remember(
             ar.AdvanceDeclined(
@@ -352,7 +356,7 @@ def on_abort(
             )
         )
     node_id = node_id_of(turn.state, client)
-    give_up(turn, advance, reason, gone={node_id}, culprits=(client,))
+    give_up(turn, advance, reason, gone={node_id}, culprits=(client,), told=told)
 
 
 def may_poison(turn: Turn[Factory], advance: LspAdvance) -> bool:

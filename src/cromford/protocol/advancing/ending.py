@@ -4,7 +4,7 @@ Before its first `AdvanceCommit` an advance is dropped. Afterwards only once eac
 in this connection, that it signed nothing: whoever may have signed goes on with it, or waits.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from cromford import effects as fx
 from cromford.protocol.advancing.making import own_intents
@@ -62,6 +62,7 @@ def give_up(
     culprits: tuple[int, ...] = (),
     is_fault: bool = False,
     is_late: bool = False,
+    told: str | None = None,
 ) -> None:
     """Drop an advance, or end this try of it where somebody may have signed.
 
@@ -73,9 +74,11 @@ def give_up(
         culprits: The clients that caused it.
         is_fault: Whether it was proven against them.
         is_late: Whether they let a deadline pass.
+        told: What its clients hear of it, where that is less than why.
     """
     if may_drop(turn.state, advance):
-        _drop(turn, advance, reason, gone, culprits, is_fault=is_fault, is_late=is_late)
+        _drop(turn, advance, reason, culprits, is_fault=is_fault, is_late=is_late)
+        _abort(turn, advance, reason if told is None else told, gone)
     else:
         _end_try(turn, advance, reason, gone, culprits, is_late=is_late)
 
@@ -92,19 +95,16 @@ def _drop(
     turn: Turn[Factory],
     advance: LspAdvance,
     reason: str,
-    gone: Collection[bytes],
     culprits: tuple[int, ...],
     *,
     is_fault: bool,
     is_late: bool,
 ) -> None:
-    reason = reason[: m.REASON_SIZE_MAX]
-    attempt_id = turn.state.attempt.attempt_id
     turn.remember(
         ar.AdvanceDropped(
-            attempt_id=attempt_id,
+            attempt_id=turn.state.attempt.attempt_id,
             advance_id=advance.advance_id,
-            reason=reason,
+            reason=reason[: m.REASON_SIZE_MAX],
             culprits=tuple(node_id_of(turn.state, client) for client in culprits),
             is_fault=is_fault,
             holdouts=culprits if is_late else (),
@@ -112,7 +112,6 @@ def _drop(
         )
     )
     _release(turn, advance)
-    _abort(turn, advance, advance.clients, reason, gone)
 
 
 def _end_try(
@@ -163,7 +162,6 @@ def _is_dual(link: Link) -> bool:
 def _abort(
     turn: Turn[Factory],
     advance: LspAdvance,
-    clients: Iterable[int],
     reason: str,
     gone: Collection[bytes],
 ) -> None:
@@ -174,7 +172,7 @@ def _abort(
         advance_id=advance.advance_id,
         reason=reason[: m.REASON_SIZE_MAX],
     )
-    for client in clients:
+    for client in advance.clients:
         node_id = node_id_of(turn.state, client)
         if node_id not in gone:
             turn.send(node_id, abort)

@@ -269,8 +269,9 @@ class _Parent:
         bumping, purse = self.bumping, self.bumping.purse
         if purse is None:
             return None
-        for n_coins in range(1, len(purse.coins) + 1):
-            draft = self._with_coins(purse, n_coins, fee_sat=0)
+        coins = purse.largest_first
+        for n_coins in range(1, len(coins) + 1):
+            draft = self._with_coins(coins[:n_coins], purse.change_script, fee_sat=0)
             if vsize_of(draft.weight) > TRUC_CHILD_VSIZE_MAX:
                 break
             held_sat = draft.fee_sat + draft.tx.outputs[0].amount_sat - P2TR_DUST_SAT
@@ -291,7 +292,8 @@ class _Parent:
                 continue
             rate = _rate(_both(self.own, FeeAndWeight(fee_sat, draft.weight)))
             if rate > best_rate:
-                best, best_rate = self._with_coins(purse, n_coins, fee_sat=fee_sat), rate
+                best_rate = rate
+                best = self._with_coins(coins[:n_coins], purse.change_script, fee_sat=fee_sat)
             if held_sat >= max(wanted_sat, least_sat):
                 break
         return best
@@ -346,13 +348,14 @@ class _Parent:
             paths=(own.key,),
         )
 
-    def _with_coins(self, purse: Purse, n_coins: int, *, fee_sat: int) -> ChildTx:
-        coins = purse.largest_first[:n_coins]
+    def _with_coins(
+        self, coins: Sequence[SpentCoin], change_script: bytes, *, fee_sat: int
+    ) -> ChildTx:
         amount_sat = self.anchor_txout.amount_sat + sum(coin.txout.amount_sat for coin in coins)
         return ChildTx(
             tx=_spending(
                 (self.anchor, *(coin.outpoint for coin in coins)),
-                TxOut(amount_sat=amount_sat - fee_sat, script_pubkey=purse.change_script),
+                TxOut(amount_sat=amount_sat - fee_sat, script_pubkey=change_script),
             ),
             prevouts=(self.anchor_txout, *(coin.txout for coin in coins)),
             paths=(None, *(coin.path for coin in coins)),

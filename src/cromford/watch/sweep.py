@@ -260,8 +260,9 @@ def with_coins(
     Returns:
         The transaction; None if all coins do not reach, or it would cost too much.
     """
-    for n_coins in range(1, len(purse.coins) + 1):
-        added = tuple(CoinInput(coin=coin) for coin in purse.largest_first[:n_coins])
+    coins = purse.largest_first
+    for n_coins in range(1, len(coins) + 1):
+        added = tuple(CoinInput(coin=coin) for coin in coins[:n_coins])
         held_sat = sum(one.prevout.amount_sat for one in added)
         draft = _with_added(spend, added, change_sat=held_sat, script=purse.change_script)
         paid_sat = fee_sat(draft.vsize)

@@ -113,6 +113,8 @@ def _may_resume(turn: Turn[Factory], advance: LspAdvance) -> bool:
     links = links_of(state, advance.clients)
     if not all(_is_here(turn, link) for link in links):
         return False
+    if any(link.peer_is_behind for link in links):
+        return False  # A restored store signs no state.
     if any(problem_with_stall(state, facts, client) for client in advance.clients):
         return False
     if not any(is_to_be_quiet(link) for link in links):

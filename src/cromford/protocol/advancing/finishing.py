@@ -10,7 +10,7 @@ from cromford.factory.leaf import Leaf
 from cromford.factory.poison import Poison, PoisonKind
 from cromford.factory.vertices import TreeNode
 from cromford.protocol.advancing.checking import next_leaf
-from cromford.protocol.advancing.landing import is_decided
+from cromford.protocol.advancing.landing import is_decided, is_gone
 from cromford.protocol.advancing.making import is_rebased, sold_sat
 from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.channels.next_signing import is_settled
@@ -23,6 +23,7 @@ from cromford.wire import messages as m
 from cromford.wire.seldom import LeafState
 
 VOID: Final = "the leaf's old state is on chain: nothing was bought"
+GONE: Final = "the leaf was closed or swept before it got its next state: nothing was bought"
 LEFT: Final = (
     "the channel ended on chain before it moved to the leaf's next state: nothing was paid"
 )
@@ -144,6 +145,8 @@ def end_if_done(turn: Turn[ClientState], attempt_id: bytes, advance: ClientAdvan
     reason = "" if is_rebased(link, leaf, advance.state_index) else VOID
     if link.next is not None and is_settled(link.next, turn.chain):
         reason = CUT_SHORT if _may_be_paid(link) else LEFT
+    elif link.next is not None and is_gone(link, link.next, turn.chain):
+        reason = GONE
     if advance.quote_id and not reason:
         purchase = turn.state.purchases.get(advance.quote_id)
         turn.remember(

@@ -9,17 +9,37 @@ from typing import Final
 
 from cromford import effects as fx
 from cromford.protocol.channels.next_signing import is_settled, is_void
+from cromford.protocol.journal.closes import SETTLED_DEPTH
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.next_funding import NextFunding
 from cromford.protocol.turn import AnyTurn
 
 SAYS_VOID: Final = "the leaf's old state is six blocks deep: begin again on it"
 
 
 def is_decided(turn: AnyTurn, link: Link) -> bool:
-    """Say whether the chain has decided between a channel's two fundings, six blocks deep."""
-    following = link.next
-    return is_void(link, turn.chain) or (
-        following is not None and is_settled(following, turn.chain)
+    """Say whether the chain has decided between a channel's two fundings, six blocks deep.
+
+    For one of them, or for neither.
+    """
+    following, chain = link.next, turn.chain
+    if following is None:
+        return False
+    return is_void(link, chain) or is_settled(following, chain) or is_gone(link, following, chain)
+
+
+def is_gone(link: Link, following: NextFunding, chain: KnownChain) -> bool:
+    """Say whether neither funding can confirm any more: something else spent what they hang from.
+
+    A close, or a sweep from the expiry on; six blocks deep.
+    """
+    own = {following.funding.outpoint.txid, *(step.txid for step in link.path)}
+    spenders = (chain.spends.get(step.outpoint) for step in link.path)
+    return any(
+        spender.txid not in own and chain.depth(spender.txid) >= SETTLED_DEPTH
+        for spender in spenders
+        if spender is not None
     )
 
 

@@ -24,6 +24,7 @@ from cromford.protocol.channels.marks import least_close_msat
 from cromford.protocol.closing.restored import can_close_though_ended, known_due_msat
 from cromford.protocol.closing.rules import (
     ADVANCE_OPEN,
+    is_off_chain,
     least_feerate_sat_per_kw,
     problem_on_chain,
     problem_with_channel,
@@ -35,7 +36,9 @@ from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.close_scopes import client_scope, is_intended
 from cromford.protocol.journal.closes import SignedClose
 from cromford.protocol.journal.closing import ClientClosing
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.next_funding import STATE_HELD
 from cromford.protocol.turn import Turn
 from cromford.watch.feerates import MOST_SAT_PER_KW
 from cromford.wire import messages as m
@@ -109,7 +112,8 @@ def check_closable(turn: Turn[ClientState], attempt_id: bytes, outpoint: OutPoin
         raise Refusal("channel", expected="ready on both sides", received="not ready")
     if attempt.is_exiting:
         raise Refusal("channel", expected="no exit under way", received="an exit")
-    if attempt_id in state.advances and link.takes_updates:
+    is_advancing = attempt_id in state.advances and link.takes_updates
+    if is_advancing and not _awaits_state(link, state.chain):
         raise Refusal("channel", expected="one that can be closed", received=ADVANCE_OPEN)
     scope = client_scope(attempt, outpoint)
     if scope is None:
@@ -124,6 +128,18 @@ def check_closable(turn: Turn[ClientState], attempt_id: bytes, outpoint: OutPoin
     if problem is not None:
         raise Refusal("channel", expected="one that can be closed", received=problem)
     return Closable(attempt=attempt, link=link, scope=scope)
+
+
+def _awaits_state(link: Link, chain: KnownChain) -> bool:
+    """Say whether we signed a next state that, for all we know, not everybody did.
+
+    Whose store was restored never will. Our balance is the same on both fundings, and a close is of
+    an output that both hang from.
+    """
+    following = link.next
+    if following is None or not following.is_dual or following.is_leaving:
+        return False
+    return following.stage < STATE_HELD and is_off_chain(link, chain)
 
 
 def check_still(turn: Turn[ClientState], closing: ClientClosing) -> Closable:

@@ -23,6 +23,7 @@ from cromford.protocol.channels.seats import is_own_seat
 from cromford.protocol.closing.restored import can_close_though_ended, most_due_msat
 from cromford.protocol.closing.rules import (
     NEVER_LATE,
+    is_off_chain,
     least_feerate_sat_per_kw,
     problem_on_chain,
     problem_with_channel,
@@ -215,17 +216,21 @@ def clients_advancing(state: Factory, clients: Iterable[int]) -> list[int]:
     """Return those of some clients whose leaf has an advance under way that can still end.
 
     Also where their own channels are through with it, while a neighbour's is not. Where no update
-    of that one can follow, it never will be.
+    of that one can follow, it never will be. A state that lacks the signature of a store that was
+    restored since never gets it; then a close may spend what is above the leaf's states.
     """
     return [client for client in clients if _is_advancing(state, client)]
 
 
 def _is_advancing(state: Factory, client: int) -> bool:
     advance = state.advances.get(state.attempt.leaf_name(client))
-    return advance is not None and any(
-        link.takes_updates and len(link.superseded) < advance.state_index
-        for link in (link_of(state, neighbour) for neighbour in advance.clients)
-    )
+    if advance is None:
+        return False
+    links = [link_of(state, neighbour) for neighbour in advance.clients]
+    lacks_restored = not advance.is_signed and any(link.peer_is_behind for link in links)
+    if lacks_restored and all(is_off_chain(link, state.chain) for link in links):
+        return False
+    return any(link.takes_updates and len(link.superseded) < advance.state_index for link in links)
 
 
 def check_all_are_here(state: Factory, facts: Facts, scope: CloseScope) -> None:

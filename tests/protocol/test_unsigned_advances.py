@@ -1,0 +1,184 @@
+"""Advances whose state will never be signed: a store of the leaf was restored in the middle.
+
+Somebody signed, so it is never dropped. What is above the leaf's states can still be closed, and
+with that the advance is over.
+"""
+
+from typing import Any, Final
+
+import pytest
+from tests.protocol.advance_moments import later, link_of, said, wishes, with_link
+from tests.protocol.advanced import kickoff_of
+from tests.protocol.advances import (
+    PRICE_MSAT,
+    advancing_factory,
+    both_links,
+    connect_again,
+    market,
+    remembered,
+    sell,
+)
+from tests.protocol.closes import (
+    ask_for_close,
+    check_all_is_paid,
+    check_nobody_is_stuck,
+    close,
+    finished,
+)
+from tests.protocol.pump import Pump
+from tests.protocol.restoring import backup_of, restore
+from tests.protocol.test_closing import rejected
+from tests.protocol.test_leaving import wallet_sat
+
+from cromford import effects as fx
+from cromford.changed import changed
+from cromford.channel.terms import MSAT_PER_SAT
+from cromford.protocol import events as ev
+from cromford.protocol.advancing.finishing import GONE
+from cromford.protocol.client import decide
+from cromford.protocol.closing.rules import ADVANCE_OPEN
+from cromford.protocol.journal import advance_records as ar
+from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.next_funding import STATE_HELD
+from cromford.wire import messages as m
+
+BUYER: Final = 1
+NEIGHBOUR: Final = 2
+SEATS: Final = (BUYER, NEIGHBOUR)
+OTHER: Final = {BUYER: NEIGHBOUR, NEIGHBOUR: BUYER}
+
+
+def half_signed(
+    signer: int, lost: type[m.Message] = m.AdvanceSign, *, restores: bool = True
+) -> Pump:
+    """Return a leaf of which one client signed the next state, and the other's word was lost.
+
+    Args:
+        signer: Who signed.
+        lost: What of the other's did not arrive.
+        restores: Whether the store of the other is put back to before the purchase.
+    """
+    pump = advancing_factory(2)
+    silent = pump.client_at(OTHER[signer])
+    backup = backup_of(silent)
+
+    def lose(by: Any, _to: Any, message: m.Message) -> tuple[m.Message, ...]:
+        return () if by is silent and isinstance(message, lost) else (message,)
+
+    with market(), pump.tampering(lose):
+        sell(pump, BUYER, price_msat=PRICE_MSAT)
+    assert remembered(pump.client_at(signer), ar.AdvanceSigned)
+    if restores:
+        # Something since the backup, or nothing is missing in it.
+        restore(pump, (silent, backup))
+        connect_again(pump)
+        pump.run()
+    assert pump.factory.advances
+    return pump
+
+
+def balances_msat(pump: Pump) -> dict[int, int]:
+    return {seat: both_links(pump, seat)[1].state.accepter_msat for seat in SEATS}
+
+
+@pytest.mark.parametrize("signer", SEATS)
+def test_a_leaf_whose_next_state_lacks_a_restored_stores_signature_is_closed_with_the_rest(
+    signer: int,
+) -> None:
+    pump = half_signed(signer)
+    due = balances_msat(pump)
+    close(pump)
+    (closed,) = finished(pump.lsp)
+    assert dict(zip(SEATS, closed.balances_msat, strict=True)) == due, "the price was never paid"
+    check_all_is_paid(pump)
+    check_nobody_is_stuck(pump)
+    pump.mine(1)
+    for seat, due_msat in due.items():
+        assert wallet_sat(pump.client_at(seat)) == due_msat // MSAT_PER_SAT
+    assert pump.client_at(signer).state.advances, "a reorganisation may bring all of it back"
+    pump.mine(5)
+    for client in pump.clients:
+        assert not client.state.advances
+        assert not client.state.purchases, "nobody waits for what cannot come any more"
+    assert not pump.factory.advances
+    reasons = [one.reason for one in remembered(pump.client_at(BUYER), ar.PurchaseEnded)]
+    assert reasons == ([GONE] if signer == BUYER else [])
+
+
+@pytest.mark.parametrize("signer", SEATS)
+def test_while_the_other_may_still_sign_no_close_comes_between(signer: int) -> None:
+    pump = half_signed(signer, restores=False)
+    reason = "an advance of the leaf is under way: client 1, client 2"
+    assert str(rejected(pump)) == reason
+
+
+def test_nobody_is_asked_again_for_what_a_restored_store_does_not_sign() -> None:
+    pump = half_signed(BUYER)
+    before = len(pump.sent(pump.lsp, m.AdvancePropose))
+    pump.mine(3)
+    for client in pump.clients:
+        pump.disconnect(client)
+    connect_again(pump)
+    pump.run()
+    assert len(pump.sent(pump.lsp, m.AdvancePropose)) == before
+
+
+def test_once_the_old_state_is_on_chain_a_channel_is_closed_when_that_is_settled() -> None:
+    """What could be closed before is a channel's output, which is only one of its two fundings."""
+    pump = half_signed(BUYER)
+    due = balances_msat(pump)
+    leaf = pump.attempt.leaf(BUYER)
+    pump.chain.broadcast(kickoff_of(pump))
+    pump.mine(leaf.state.delay_blocks)
+    pump.chain.broadcast(pump.attempt.signed_txs[leaf.state.name])
+    pump.mine(1)
+    assert leaf.state.tx.txid in pump.factory.chain.confirmed
+    for seat in SEATS:
+        refusal = rejected(pump, client=seat)
+        assert str(refusal) == f"an advance of the leaf is under way: client {seat}"
+    pump.mine(5)
+    connect_again(pump)
+    pump.run()
+    assert not pump.factory.advances
+    close(pump, client=BUYER)
+    pump.mine(1)
+    assert wallet_sat(pump.client_at(BUYER)) == due[BUYER] // MSAT_PER_SAT
+
+
+def begun(pump: Pump) -> m.CloseBegin:
+    """Return with what the LSP begins a close that then comes to nothing."""
+    ask_for_close(pump)
+    (begin,) = {one.close_id: one for one in pump.sent(pump.lsp, m.CloseBegin)}.values()
+    pump.wire.clear()
+    return begin
+
+
+def test_who_signed_a_next_state_agrees_to_a_close_while_nobody_has_it_and_the_old_is_nowhere() -> (
+    None
+):
+    """It cannot know what others signed; where something of it moved, it says no by itself."""
+    pump = half_signed(BUYER)
+    begin = begun(pump)
+    buyer = pump.client_at(BUYER)
+    signed, leaf = buyer.state, pump.attempt.leaf(BUYER)
+    following = link_of(signed).next
+    assert following is not None
+    kickoff, old = kickoff_of(pump), pump.attempt.signed_txs[leaf.state.name]
+    asked = ev.MessageReceived(node_id=pump.lsp.node_id, message=begin)
+
+    def refusal(state: ClientState) -> list[str]:
+        decision = decide(state, asked, buyer.facts)
+        ended = [one.reason for one in said(decision) if isinstance(one, m.CloseEnd)]
+        assert len(wishes(decision, fx.PrepareClose)) == (not ended)
+        return ended
+
+    def moved(**changes: Any) -> ClientState:
+        return with_link(signed, next=changed(following, **changes))
+
+    advancing = ["channel: expected one that can be closed, received " + ADVANCE_OPEN]
+    assert refusal(signed) == []
+    assert refusal(moved(is_leaving=True)) == advancing, "its word did not leave yet"
+    assert refusal(moved(is_dual=False)) == advancing, "it did not sign"
+    assert refusal(moved(stage=STATE_HELD)) == advancing
+    assert refusal(with_link(signed, next=None)) == advancing, "it is being moved"
+    assert refusal(later(signed, 1, kickoff, old)) == advancing

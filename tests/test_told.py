@@ -3,7 +3,8 @@
 import pytest
 
 from cromford import told
-from cromford.channel.errors import UpdateRefused
+from cromford.bitcoin.tx import Txid
+from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.protocol.faults import Refusal
 
 
@@ -29,3 +30,17 @@ def test_an_error_about_an_amount_tells_its_unit(kind: type[UpdateRefused | Refu
     error = kind("amount_msat", expected=2_000_000, received=1_999_999)
     assert str(error) == "amount_msat: expected 2,000 sat, received 1,999,999 msat"
     assert str(kind("id", expected=1_000, received=b"\x01")) == "id: expected 1000, received 01"
+
+
+@pytest.mark.parametrize("kind", [PeerViolation, Refusal])
+def test_a_transaction_id_is_told_as_people_read_it(
+    kind: type[PeerViolation | Refusal],
+) -> None:
+    """It is in their node and in every explorer: the bytes on the wire are the other way round."""
+    shown = "ab" + "00" * 31
+    txid = Txid.from_hex(shown)
+    assert str(kind("state_0 v1", expected=txid, received=None)).startswith(
+        f"state_0 v1: expected {shown}"
+    )
+    error = kind("funding_txid", expected=txid, received=bytes(txid))
+    assert str(error) == f"funding_txid: expected {shown}, received {shown}"

@@ -175,7 +175,7 @@ def test_a_state_that_contradicts_ours_or_is_not_signed_ends_the_channel(
     )
     expected, received = other.state.tx.txid, leaf.advanced(known.allocation).state.tx.txid
     for state, lie, why in (
-        (contradicted, {}, f"expected {expected.hex()}, received {received.hex()}"),
+        (contradicted, {}, f"expected {expected}, received {received}"),
         (forgetful, {"signature": bytes(64)}, "expected a valid signature"),
         (forgetful, {"stock_poison": bytes(64)}, "expected a valid signature"),
         (forgetful, {"channel_poison": bytes(64)}, "expected a valid signature"),

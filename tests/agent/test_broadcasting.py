@@ -125,6 +125,31 @@ def test_watching_it_goes_on_block_by_block_to_the_end(given: ExitPackage) -> No
     assert chain.height - height == 5
 
 
+@pytest.mark.parametrize(
+    ("n_steps", "n_depth", "status"), [(6, 2, "on_chain"), (2, 1, "nothing_found")]
+)
+def test_watching_ends_once_nothing_of_it_was_there_for_six_blocks(
+    n_steps: int, n_depth: int, status: str
+) -> None:
+    """Its owner took what it led to in time; or something else was first."""
+    chain = funded(ALICE)
+    last = ALICE.steps[n_steps - 1].tx.outpoint(0)
+    spent_heights: list[int] = []
+
+    async def sleep(_seconds: float) -> None:
+        chain.confirm()
+        if last in chain.unspent and chain.height - chain.unspent[last][0] + 1 == n_depth:
+            chain.unspent.clear()
+            chain.mempool.clear()
+            spent_heights.append(chain.height)
+
+    end = asyncio.run(
+        broadcast_to_the_end(chain, ALICE, poll_seconds=1, told=lambda _one: None, sleep=sleep)
+    )
+    assert end["status"] == status
+    assert [chain.height - height for height in spent_heights] == [5], "until then it may be undone"
+
+
 def test_watching_outlives_a_node_that_does_not_answer_and_one_that_refuses() -> None:
     chain = funded(ALICE)
     chain.silent_calls = set(range(1, 40, 3))

@@ -72,8 +72,9 @@ async def broadcast_to_the_end(
 ) -> BroadcastPackage:
     """Publish a package block by block, until its channel has been on chain for six blocks.
 
-    Whatever the node refuses is tried again at the next block, and one that does not answer is
-    waited for.
+    Or until nothing of it was there for as long: what it led to is spent, or something else was
+    first, as a close together is. Whatever the node refuses is tried again at the next block, and
+    one that does not answer is waited for.
 
     Args:
         chain: The node.
@@ -83,8 +84,8 @@ async def broadcast_to_the_end(
         sleep: Waits for a number of seconds.
 
     Returns:
-        What is true in the end. Its `status` is `nothing_found` if there was nothing to publish
-        from the beginning.
+        What is true in the end, or was while the channel was on chain. Its `status` is
+        `nothing_found` if there was nothing to publish from the beginning, or is nothing any more.
 
     Raises:
         InvalidPackage: As `broadcast_once`.
@@ -92,6 +93,8 @@ async def broadcast_to_the_end(
     """
     said: object = None
     seen = None
+    gone_height: int | None = None  # Since when nothing of it is there.
+    arrived: BroadcastPackage | None = None
     while True:
         try:
             tip = (await chain.status()).tip
@@ -108,9 +111,16 @@ async def broadcast_to_the_end(
         news = document["status"], document["next"]
         if news != said:
             told(document)
-        is_over = said is None and document["status"] == "nothing_found"
+        if document["status"] != "nothing_found":
+            gone_height = None
+            arrived = document if document["status"] == "on_chain" else None
+        elif gone_height is None:
+            gone_height = tip.height
+        is_over = said is None and gone_height is not None
         if is_over or document["is_settled"]:
             return document
+        if gone_height is not None and tip.height - gone_height + 1 >= SETTLED_DEPTH:
+            return document if arrived is None else arrived
         said = news
 
 

@@ -29,7 +29,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.closing.planning import usual_feerates
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.closes import is_frozen
-from cromford.watch.feerates import MOST_SAT_PER_KW, OwnFees
+from cromford.watch.feerates import BELIEVED_SAT_PER_KW, MOST_SAT_PER_KW, OwnFees
 from cromford.wire import messages as m
 
 pytestmark = pytest.mark.sampled_file(12)
@@ -174,13 +174,23 @@ def test_without_feerates_the_node_and_the_tree_are_asked() -> None:
     assert under_way(pump).feerates_sat_per_kw == (750, 2_250)  # 1.5 times the tree's 500
 
 
-def test_a_high_estimate_ends_at_what_core_takes_for_a_mistake() -> None:
+def test_an_estimate_that_nobody_should_believe_begins_no_close_but_one_with_a_named_feerate() -> (
+    None
+):
+    """The LSP's part would pay it, and a close hurries nobody: no day was ever so dear."""
     pump = closable_factory(1)
-    for estimate, usual in (
-        (1_000_000, (1_000_000, MOST_SAT_PER_KW)),
-        (MOST_SAT_PER_KW, (MOST_SAT_PER_KW,)),
-    ):
-        assert usual_feerates(pump.factory, OwnFees(estimates=((36, estimate),))) == usual
+    believed = OwnFees(estimates=((36, BELIEVED_SAT_PER_KW),))
+    most = (BELIEVED_SAT_PER_KW, 3 * BELIEVED_SAT_PER_KW)
+    assert usual_feerates(pump.factory, believed) == most
+    pump.lsp.fees = OwnFees(estimates=((36, BELIEVED_SAT_PER_KW + 1),))
+    refusal = rejected(pump)
+    assert (refusal.code, refusal.retryable) == ("bad_feerate", True)
+    assert str(refusal) == (
+        "feerate_sat_per_kw: expected an estimate of at most 250000 for 36 blocks, or one by name, "
+        "received 250001"
+    )
+    close(pump, feerates_sat_per_kw=(1_000,))
+    assert finished(pump.lsp)
 
 
 def test_a_dearer_option_that_nobody_asked_for_is_left_out_where_our_part_does_not_carry_it() -> (

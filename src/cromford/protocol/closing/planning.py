@@ -34,7 +34,7 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.close_scopes import channel_scope
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
-from cromford.watch.feerates import MOST_SAT_PER_KW, OwnFees
+from cromford.watch.feerates import BELIEVED_SAT_PER_KW, OwnFees
 
 USUAL_BLOCKS: Final = 36  # A close that nobody waits for: a quarter of a day.
 DEARER_FACTOR: Final = 3  # The option for a day when the first does not confirm.
@@ -101,11 +101,20 @@ def usual_feerates(state: Factory, fees: OwnFees) -> tuple[int, ...]:
 
     The larger of what every client asks for and our node's estimate for 36 blocks, and three times
     that.
+
+    Raises:
+        Rejected: If the estimate is more than anybody should believe: our part pays all of it, and
+            nothing hurries. Whoever knows better names a feerate.
     """
-    least = _least(state, fees)
-    first = min(max(least, fees.within(USUAL_BLOCKS)), MOST_SAT_PER_KW)
-    dearer = min(DEARER_FACTOR * first, MOST_SAT_PER_KW)
-    return (first, dearer) if dearer > first else (first,)
+    least, estimate = _least(state, fees), fees.within(USUAL_BLOCKS)
+    if estimate > BELIEVED_SAT_PER_KW:
+        expected = (
+            f"expected an estimate of at most {BELIEVED_SAT_PER_KW} for {USUAL_BLOCKS} blocks"
+        )
+        reason = f"feerate_sat_per_kw: {expected}, or one by name, received {estimate}"
+        raise Rejected("bad_feerate", reason, retryable=True)
+    first = max(least, estimate)
+    return first, DEARER_FACTOR * first
 
 
 def built_close(

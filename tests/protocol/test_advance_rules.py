@@ -94,7 +94,7 @@ OF_A_CLIENT: Final[dict[str, Disturb]] = {
     ),
     "its channel was closed": lambda one: changed(one, closed_seats=frozenset({NEIGHBOUR})),
     "its channel is being left": lambda one: changed(one, exits=frozenset({NEIGHBOUR})),
-    "its channel failed: it broke": lambda one: with_link(one, NEIGHBOUR, failure="it broke"),
+    "its channel failed": lambda one: with_link(one, NEIGHBOUR, failure="it broke"),
     "a store was restored from a backup": lambda one: with_link(one, NEIGHBOUR, mark=StoreMark()),
     "a store was restored from a backup, the client's": lambda one: with_link(
         one, NEIGHBOUR, peer_is_behind=True

@@ -18,6 +18,7 @@ from cromford.bitcoin.tx import Tx, Txid
 from cromford.factory.close import CloseScope
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
+from cromford.protocol.closing.rules import NOT_NOW
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal.close_scopes import lsp_scope
@@ -130,7 +131,9 @@ def ended(decision: Decision[LspState]) -> str | None:
         assert not told
         return None
     (record,) = found
-    assert {one.reason for one in told} <= {record.reason}
+    whose, _, _ = record.reason.partition(":")
+    short = {f"{whose.removesuffix(' refused')}: {NOT_NOW}"}
+    assert {one.reason for one in told} <= {record.reason} | short
     at = stages()
     cleared = fx.ClearDeadline(deadline=fx.CloseDeadline(close_id=at.close_id))
     assert cleared in decision.effects
@@ -370,10 +373,28 @@ def test_who_hears_of_an_end_is_everybody_but_whose_word_it_was() -> None:
     for stage in ("agreeing", "signing", "signed"):
         decision = lsp_role.decide(getattr(at, stage), at.heard(1, no))
         assert (ended(decision), faults(decision)) == ("client 1 refused: no", [])
-        told = [one.node_id for one in decision.effects if isinstance(one, fx.Send)]
-        assert told == [at.clients[1].node_id]
+        told = [(one.node_id, one.message) for one in decision.effects if isinstance(one, fx.Send)]
+        # Why is its own business: it may name what it owns.
+        short = m.CloseEnd(close_id=at.close_id, reason=f"client 1: {NOT_NOW}")
+        assert told == [(at.clients[1].node_id, short)]
         other = replace(no, close_id=OTHER)
         assert lsp_role.decide(getattr(at, stage), at.heard(1, other)).records == ()
+
+
+def test_what_a_client_owns_is_told_to_nobody_else_as_its_channel_leaves_its_word() -> None:
+    at = stages()
+    more = replace(at.words[1], balance_msat=at.words[1].balance_msat + 1)
+    decision = lsp_role.decide(at.agreeing, at.heard(1, more))
+    reason = ended(decision)
+    assert reason is not None
+    assert "balance_msat: expected" in reason
+    told = {
+        one.node_id: one.message.reason
+        for one in decision.effects
+        if isinstance(one, fx.Send) and isinstance(one.message, m.CloseEnd)
+    }
+    mine, theirs = (client.node_id for client in at.clients[:2])
+    assert told == {mine: reason, theirs: f"client 1: {NOT_NOW}"}
 
 
 def late_events(at: Stages) -> list[ev.Event]:

@@ -124,7 +124,7 @@ def _problem_with_client(state: Factory, facts: Facts, client: int) -> str | Non
     if link is None:
         return "its channel is not ready"
     if link.failure is not None:
-        return f"its channel failed: {link.failure}"
+        return "its channel failed"  # Not why: its neighbours hear of this, in refusals.
     if link.mark is not None or link.peer_is_behind:
         return "a store was restored from a backup"
     chain = state.chain

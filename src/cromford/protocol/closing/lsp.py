@@ -28,6 +28,7 @@ from cromford.protocol.closing.restored import NO_NUMBER, problem_with_word, wor
 from cromford.protocol.closing.rules import (
     ADVANCE_OPEN,
     NEVER_LATE,
+    NOT_NOW,
     problem_on_chain,
     problem_with_channel,
     problem_with_height,
@@ -223,7 +224,7 @@ def on_agree(turn: Turn[Factory], node_id: bytes, message: m.CloseAgree) -> None
         return
     problem = _problem_with_client(turn, closing, client, balance_msat)
     if problem is not None:
-        end(turn, problem)
+        end(turn, problem, whose=client)
         return
     turn.remember(
         cl.CloseAgreementReceived(
@@ -242,9 +243,7 @@ def _propose_if_all_agreed(turn: Turn[Factory]) -> None:
     closing = turn.state.closing
     if closing is None or closing.holdouts or not isinstance(closing.stage, Agreeing):
         return
-    problem = _problem(turn, closing)
-    if problem is not None:
-        end(turn, problem)
+    if _ends_for_a_problem(turn, closing):
         return
     scope = _scope(turn.state, closing)
     due = {client: word.balance_msat for client, word in closing.stage.agreed.items()}
@@ -317,9 +316,7 @@ def _sign_if_all_signed(turn: Turn[Factory]) -> None:
     closing, signing = _signing_now(turn.state)
     if closing.holdouts:
         return
-    problem = _problem(turn, closing)
-    if problem is not None:
-        end(turn, problem)
+    if _ends_for_a_problem(turn, closing):
         return
     scope = _scope(turn.state, closing)
     attempt_id = turn.state.attempt.attempt_id
@@ -361,9 +358,7 @@ def on_partial_signed(turn: Turn[Factory], event: ev.PartialSigned) -> None:
         or closing.holdouts
     ):
         return
-    problem = _problem(turn, closing)
-    if problem is not None:
-        end(turn, problem)
+    if _ends_for_a_problem(turn, closing):
         return
     scope = _scope(turn.state, closing)
     own = dict(event.partial_sigs)
@@ -408,7 +403,8 @@ def on_end(turn: Turn[Factory], node_id: bytes, message: m.CloseEnd) -> None:
     if closing is None or not has_say(turn.state, closing, client):
         return
     if closing.close_id == message.close_id:
-        end(turn, f"client {client} refused: {message.reason}", culprit=node_id)
+        reason = f"client {client} refused: {message.reason}"
+        end(turn, reason, culprit=node_id, whose=client)
 
 
 def on_disconnection(turn: Turn[Factory], node_id: bytes, *, is_ours: bool) -> None:
@@ -462,12 +458,15 @@ def end(
     culprit: bytes | None = None,
     culprits: tuple[bytes, ...] = (),
     is_fault: bool = False,
+    whose: int | None = None,
 ) -> None:
     """End the close under way, if one is, and tell the others; what was signed of it stays signed.
 
     Args:
         turn: The decision so far.
         reason: Why.
+        whose: The client whose own business that is, for it may name what it owns: its neighbours
+            hear whose channel it is.
         culprit: Whoever ended it, by node id: it need not be told.
         culprits: Those who caused it and are told, by node id.
         is_fault: Whether it was proven against them.
@@ -486,8 +485,10 @@ def end(
         )
     )
     seats = turn.state.attempt.seats
-    told = [client for client in closing.others if seats[client - 1].node_id != culprit]
-    _tell(turn, told, m.CloseEnd(close_id=closing.close_id, reason=reason))
+    for client in closing.others:
+        if seats[client - 1].node_id != culprit:
+            said = reason if whose in {None, client} else f"client {whose}: {NOT_NOW}"
+            _tell(turn, (client,), m.CloseEnd(close_id=closing.close_id, reason=said))
     turn.ask(*_cleared(closing))
 
 
@@ -496,12 +497,18 @@ def _fault(turn: Turn[Factory], client: int, what: str) -> None:
     end(turn, f"client {client}: {what}", culprits=(node_id,), is_fault=True)
 
 
-def _problem(turn: Turn[Factory], closing: Closing) -> str | None:
-    """Return why a close cannot go on: of the chain, or of a channel that left its word."""
+def _ends_for_a_problem(turn: Turn[Factory], closing: Closing) -> bool:
+    """End a close that cannot go on, for the chain or a channel that left its word; say if so."""
     problem = _problem_on_chain(turn, closing)
+    if problem is not None:
+        end(turn, problem)
+        return True
     for client, word in closing.stage.agreed.items():
-        problem = problem or _problem_with_client(turn, closing, client, word.balance_msat)
-    return problem
+        problem = _problem_with_client(turn, closing, client, word.balance_msat)
+        if problem is not None:
+            end(turn, problem, whose=client)
+            return True
+    return False
 
 
 def _problem_on_chain(turn: Turn[Factory], closing: Closing) -> str | None:

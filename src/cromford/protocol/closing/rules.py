@@ -23,6 +23,7 @@ LATEST_BLOCKS: Final = 144
 TREE_FACTOR: Final = (3, 2)
 MEMPOOL_FACTOR: Final = 2
 ADVANCE_OPEN: Final = "an advance of its leaf is under way"
+NOT_NOW: Final = "its channel cannot be closed now"
 NEVER_LATE: Final = 0  # A height for a client that moved out: it leaves by no exit.
 
 

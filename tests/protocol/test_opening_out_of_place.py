@@ -138,6 +138,17 @@ def test_who_has_no_seat_in_a_ceremony_ends_none(said: Callable[..., ev.Event]) 
     assert ended.is_fault is (said is no_message)
 
 
+def test_what_a_client_refuses_with_is_for_the_operator_and_no_other_client_hears_it() -> None:
+    """Whoever joins could tell all users of the LSP, in its name, whatever it likes."""
+    pump = signing()
+    number = pump.attempt.client_of(pump.clients[0].node_id)
+    decision = lsp_role.decide(pump.lsp.state, refused(pump))
+    (ended,) = [one for one in decision.records if isinstance(one, op.AttemptAborted)]
+    assert ended.reason == f"client {number} refused: after all"
+    told = {one.message for one in decision.effects if isinstance(one, fx.Send)}
+    assert told == {m.Abort(attempt_id=ended.attempt_id, reason=f"client {number} refused")}
+
+
 def two_of_each(message: m.SignBelow) -> tuple[m.SignBelow, ...]:
     return (replace(message, candidates=message.candidates * 2),)
 

@@ -385,12 +385,16 @@ def on_watched(turn: Turn[Factory]) -> None:
 
 
 def on_abort(turn: Turn[Factory], node_id: bytes, message: m.Abort) -> None:
-    """Go on without a client that refuses. That is no fault: the terms may be ours to change."""
+    """Go on without a client that refuses. That is no fault: the terms may be ours to change.
+
+    Nobody else hears its words: whoever joins could tell all users of the LSP whatever it likes.
+    """
     attempt = turn.state.attempt
     client = attempt.client_of(node_id) if attempt.is_open else None
     if client is not None:
-        reason = f"client {client} refused: {message.reason}"
-        abort(turn, reason=reason, outcome=Outcome.REFUSED, culprits=(node_id,))
+        told = f"client {client} refused"
+        why = f"{told}: {message.reason}"
+        abort(turn, reason=why, told=told, outcome=Outcome.REFUSED, culprits=(node_id,))
 
 
 def on_malformed(turn: Turn[Factory], node_id: bytes, reason: str) -> None:
@@ -409,11 +413,9 @@ def on_disconnection(turn: Turn[Factory], node_id: bytes, *, is_ours: bool) -> N
     client = attempt.client_of(node_id) if attempt.is_open else None
     said = attempt.said_root
     if client is not None and (said is None or client not in said.done):
-        reason = (
-            f"the LSP hung up on client {client}" if is_ours else f"client {client} disconnected"
-        )
+        why = f"the LSP hung up on client {client}" if is_ours else f"client {client} disconnected"
         culprits = () if is_ours else (node_id,)
-        abort(turn, reason=reason, outcome=Outcome.DISCONNECTED, culprits=culprits)
+        abort(turn, reason=why, outcome=Outcome.DISCONNECTED, culprits=culprits)
 
 
 def on_resume(turn: Turn[Factory], node_id: bytes, message: m.Resume) -> None:
@@ -542,8 +544,9 @@ def abort(
     culprits: tuple[bytes, ...] = (),
     is_fault: bool = False,
     tries_again: bool = True,
+    told: str | None = None,
 ) -> None:
-    """End an attempt: tell everybody, forget the nonces; the house frees the coins.
+    """End an attempt: tell everybody why, or `told`; forget the nonces; the house frees the coins.
 
     Raises:
         AssertionError: If the funding transaction was signed; then nothing can be taken back.
@@ -563,10 +566,11 @@ def abort(
             outcome=outcome,
         )
     )
-    message = m.Abort(attempt_id=attempt.attempt_id, reason=reason)
+    message = m.Abort(attempt_id=attempt.attempt_id, reason=reason if told is None else told)
     for seat in attempt.seats:
         turn.send(seat.node_id, message)
-    turn.ask(_cleared(attempt), fx.DropPools(pool_ids=attempt.pool_ids))
+    cleared = fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=attempt.attempt_id))
+    turn.ask(cleared, fx.DropPools(pool_ids=attempt.pool_ids))
 
 
 def _fault(turn: Turn[Factory], attempt: LspAttempt, client: int, what: str) -> None:
@@ -592,7 +596,3 @@ def _seat(
 def _deadline(state: Factory) -> fx.SetDeadline:
     deadline = fx.AttemptDeadline(attempt_id=state.attempt.attempt_id)
     return fx.SetDeadline(deadline=deadline, seconds=state.config.policy.deadline_seconds)
-
-
-def _cleared(attempt: LspAttempt) -> fx.ClearDeadline:
-    return fx.ClearDeadline(deadline=fx.AttemptDeadline(attempt_id=attempt.attempt_id))

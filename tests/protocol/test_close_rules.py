@@ -14,7 +14,7 @@ from cromford.bitcoin.tx import Txid
 from cromford.protocol.closing.rules import ADVANCE_OPEN, problem_with_channel
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.next_funding import STATE_HELD, NextFunding
+from cromford.protocol.journal.next_funding import POISONS_HELD, NextFunding
 
 SEAT: Final = 2
 
@@ -31,7 +31,7 @@ def owing_a_revocation(link: Link) -> Link:
 
 def on_the_way_to_another_funding(link: Link) -> Link:
     following = NextFunding(
-        advance_id=b"\x01" * 32, funding=link.present, price_msat=0, stage=STATE_HELD
+        advance_id=b"\x01" * 32, funding=link.present, price_msat=0, stage=POISONS_HELD
     )
     return replace(link, next=following)
 

@@ -11,6 +11,7 @@ from tests.protocol.advance_moments import later, link_of, said, wishes, with_li
 from tests.protocol.advanced import kickoff_of
 from tests.protocol.advances import (
     PRICE_MSAT,
+    SOLD_SAT,
     advancing_factory,
     both_links,
     connect_again,
@@ -25,21 +26,23 @@ from tests.protocol.closes import (
     close,
     finished,
 )
-from tests.protocol.pump import Pump
+from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.restoring import backup_of, restore
+from tests.protocol.stalling import recover, stall
 from tests.protocol.test_closing import rejected
 from tests.protocol.test_leaving import wallet_sat
 
 from cromford import effects as fx
 from cromford.changed import changed
 from cromford.channel.terms import MSAT_PER_SAT
+from cromford.factory.allocation import Purchase
 from cromford.protocol import events as ev
 from cromford.protocol.advancing.finishing import GONE
 from cromford.protocol.client import decide
 from cromford.protocol.closing.rules import ADVANCE_OPEN
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.client_state import ClientState
-from cromford.protocol.journal.next_funding import STATE_HELD
+from cromford.protocol.journal.next_funding import POISONS_HELD
 from cromford.wire import messages as m
 
 BUYER: Final = 1
@@ -103,6 +106,44 @@ def test_a_leaf_whose_next_state_lacks_a_restored_stores_signature_is_closed_wit
     assert not pump.factory.advances
     reasons = [one.reason for one in remembered(pump.client_at(BUYER), ar.PurchaseEnded)]
     assert reasons == ([GONE] if signer == BUYER else [])
+
+
+def test_a_signed_state_without_the_poisons_that_a_restored_store_never_signs_is_closed_over() -> (
+    None
+):
+    """Nobody is moved onto it without them, though everybody holds it."""
+    pump = advancing_factory(2)
+    buyer, neighbour = pump.client_at(BUYER), pump.client_at(NEIGHBOUR)
+    backup = backup_of(neighbour)
+    held: list[tuple[PumpNode, m.Message]] = []
+
+    def hold(by: PumpNode, _to: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        if not isinstance(message, m.AdvanceSign):
+            return (message,)
+        held.append((by, message))
+        return ()
+
+    with market(), pump.tampering(hold):
+        sell(pump, BUYER, price_msat=PRICE_MSAT)
+    stall(pump, pump.lsp)
+    for client, message in held:
+        pump.tell(pump.lsp, client, message)
+    pump.run()
+    assert remembered(buyer, ar.StateSigned)
+    assert not remembered(buyer, ar.PoisonHeld)
+    restore(pump, (neighbour, backup))
+    recover(pump, pump.lsp)
+    pump.mine(1)
+    connect_again(pump)
+    pump.run()
+    assert pump.factory.advances
+    due = balances_msat(pump)
+    close(pump)
+    (closed,) = finished(pump.lsp)
+    assert dict(zip(SEATS, closed.balances_msat, strict=True)) == due
+    pump.mine(6)
+    assert not any(client.state.advances or client.state.purchases for client in pump.clients)
+    assert not pump.factory.advances
 
 
 @pytest.mark.parametrize("signer", SEATS)
@@ -179,6 +220,9 @@ def test_who_signed_a_next_state_agrees_to_a_close_while_nobody_has_it_and_the_o
     assert refusal(signed) == []
     assert refusal(moved(is_leaving=True)) == advancing, "its word did not leave yet"
     assert refusal(moved(is_dual=False)) == advancing, "it did not sign"
-    assert refusal(moved(stage=STATE_HELD)) == advancing
+    assert refusal(moved(stage=POISONS_HELD)) == advancing
     assert refusal(with_link(signed, next=None)) == advancing, "it is being moved"
     assert refusal(later(signed, 1, kickoff, old)) == advancing
+    new = leaf.sold(Purchase(buyer=BUYER, amount_sat=SOLD_SAT)).state.tx
+    assert following.funding.outpoint.txid == new.txid
+    assert refusal(later(signed, 1, kickoff, new)) == advancing

@@ -38,7 +38,7 @@ from cromford.protocol.journal.closes import SignedClose
 from cromford.protocol.journal.closing import ClientClosing
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.next_funding import STATE_HELD
+from cromford.protocol.journal.next_funding import POISONS_HELD
 from cromford.protocol.turn import Turn
 from cromford.watch.feerates import MOST_SAT_PER_KW
 from cromford.wire import messages as m
@@ -113,7 +113,7 @@ def check_closable(turn: Turn[ClientState], attempt_id: bytes, outpoint: OutPoin
     if attempt.is_exiting:
         raise Refusal("channel", expected="no exit under way", received="an exit")
     is_advancing = attempt_id in state.advances and link.takes_updates
-    if is_advancing and not _awaits_state(link, state.chain):
+    if is_advancing and not _waits_to_move(link, state.chain):
         raise Refusal("channel", expected="one that can be closed", received=ADVANCE_OPEN)
     scope = client_scope(attempt, outpoint)
     if scope is None:
@@ -130,16 +130,16 @@ def check_closable(turn: Turn[ClientState], attempt_id: bytes, outpoint: OutPoin
     return Closable(attempt=attempt, link=link, scope=scope)
 
 
-def _awaits_state(link: Link, chain: KnownChain) -> bool:
-    """Say whether we signed a next state that, for all we know, not everybody did.
+def _waits_to_move(link: Link, chain: KnownChain) -> bool:
+    """Say whether we signed a next state, and are not to be moved onto it yet, or never.
 
-    Whose store was restored never will. Our balance is the same on both fundings, and a close is of
-    an output that both hang from.
+    For that the poisons of the old one are needed, which no restored store signs. Our balance is
+    the same on both fundings, and a close is of an output that both hang from.
     """
     following = link.next
     if following is None or not following.is_dual or following.is_leaving:
         return False
-    return following.stage < STATE_HELD and is_off_chain(link, chain)
+    return following.stage < POISONS_HELD and is_off_chain(link, chain)
 
 
 def check_still(turn: Turn[ClientState], closing: ClientClosing) -> Closable:

@@ -225,8 +225,8 @@ def clients_advancing(state: Factory, clients: Iterable[int]) -> list[int]:
     """Return those of some clients whose leaf has an advance under way that can still end.
 
     Also where their own channels are through with it, while a neighbour's is not. Where no update
-    of that one can follow, it never will be. A state that lacks the signature of a store that was
-    restored since never gets it; then a close may spend what is above the leaf's states.
+    of that one can follow, it never will be. A restored store signs
+    neither a state nor its predecessor's poisons; then a close may spend what is above all states.
     """
     return [client for client in clients if _is_advancing(state, client)]
 
@@ -236,7 +236,7 @@ def _is_advancing(state: Factory, client: int) -> bool:
     if advance is None:
         return False
     links = [link_of(state, neighbour) for neighbour in advance.clients]
-    lacks_restored = not advance.is_signed and any(link.peer_is_behind for link in links)
+    lacks_restored = not advance.has_poisons and any(link.peer_is_behind for link in links)
     if lacks_restored and all(is_off_chain(link, state.chain) for link in links):
         return False
     return any(link.takes_updates and len(link.superseded) < advance.state_index for link in links)

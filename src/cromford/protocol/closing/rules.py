@@ -12,7 +12,7 @@ from cromford.protocol.closing.restored import (
 from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.next_funding import STATE_HELD
+from cromford.protocol.journal.next_funding import POISONS_HELD
 from cromford.watch.feerates import MOST_SAT_PER_KW, OwnFees
 from cromford.watch.remaining import is_cut_off
 from cromford.wire.messages import N_CLOSE_OPTIONS_MAX
@@ -87,9 +87,9 @@ def problem_with_channel(link: Link, chain: KnownChain, *, height: int) -> str |
     """Return why a close may not end a channel as it is; None if it may.
 
     It is neither over nor about to be, not frozen by another close, in time, without an HTLC, not
-    on its way onto a funding of a state that all signed, and nothing of it is on its way. That a
-    store was restored ends updates, and not this. Of an HTLC a restored client cannot know that it
-    is still there: it is for the LSP to say.
+    about to move onto another funding, and nothing of it is on its way. That a store was restored
+    ends updates, and not this. Of an HTLC a restored client cannot know that it is still there: it
+    is for the LSP to say.
 
     Args:
         link: The channel.
@@ -106,7 +106,7 @@ def problem_with_channel(link: Link, chain: KnownChain, *, height: int) -> str |
     late = problem_with_height(link, chain, height=height)
     if late is not None:
         return late
-    if link.takes_updates and link.next is not None and link.next.stage >= STATE_HELD:
+    if link.takes_updates and link.next is not None and link.next.stage >= POISONS_HELD:
         return ADVANCE_OPEN  # Where no update can follow, it will never be moved.
     if link.is_balance_unknown:
         if link.me is Party.ACCEPTER:
@@ -121,8 +121,9 @@ def problem_with_channel(link: Link, chain: KnownChain, *, height: int) -> str |
 
 
 def is_off_chain(link: Link, chain: KnownChain) -> bool:
-    """Say whether no block has a channel's output: a close is of one that it hangs from."""
-    return chain.depth(link.present.outpoint.txid) == 0
+    """Say whether no block has a channel's output: what is closed is above both its fundings."""
+    following = () if link.next is None else (link.next.funding,)
+    return all(chain.depth(one.outpoint.txid) == 0 for one in (link.present, *following))
 
 
 def due_msat(link: Link) -> int:

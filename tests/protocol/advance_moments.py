@@ -5,11 +5,13 @@ for its decision alone.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
 import pytest
+from immutables import Map
 from tests.protocol.markets import Market
 from tests.protocol.paying_clients import make_invoice, newest_link
 from tests.protocol.pump import PumpNode
@@ -22,6 +24,7 @@ from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
+from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.factory import Factory, apply_to_factory
 from cromford.protocol.journal.known_chain import KnownChain
@@ -179,3 +182,55 @@ def blocks(chain: KnownChain, n_blocks: int, *txs: Tx) -> KnownChain:
 def later(state: ClientState, n_blocks: int, *txs: Tx) -> ClientState:
     """Return a client that saw so many blocks more, the first with some transactions."""
     return changed(state, chain=blocks(state.chain, n_blocks, *txs))
+
+
+# An LSP's
+
+
+def channel_of(factory: Factory, client: int) -> Link:
+    """Return the channel with a client."""
+    return factory.book.links[factory.attempt.setting(client).channel_id]
+
+
+def with_channel(factory: Factory, client: int, /, **changes: Any) -> Factory:
+    """Return a factory in which the channel with a client is otherwise."""
+    link = changed(channel_of(factory, client), **changes)
+    links = factory.book.links.set(link.channel_id, link)
+    return changed(factory, book=changed(factory.book, links=links))
+
+
+def without_channel(factory: Factory, client: int) -> Factory:
+    """Return a factory in which a client's channel is not there yet."""
+    links = factory.book.links.delete(factory.attempt.setting(client).channel_id)
+    return changed(factory, book=changed(factory.book, links=links))
+
+
+def with_next(factory: Factory, client: int, /, **changes: Any) -> Factory:
+    """Return a factory in which the next funding of a client's channel is otherwise."""
+    following = channel_of(factory, client).next
+    assert following is not None
+    return with_channel(factory, client, next=changed(following, **changes))
+
+
+def advance_of(factory: Factory) -> LspAdvance:
+    """Return the only advance under way."""
+    (advance,) = factory.advances.values()
+    return advance
+
+
+def with_advance(factory: Factory, /, **changes: Any) -> Factory:
+    """Return a factory whose only advance is otherwise."""
+    ((name, advance),) = factory.advances.items()
+    return changed(factory, advances=Map({name: replace(advance, **changes)}))
+
+
+def factory_later(factory: Factory, n_blocks: int, *txs: Tx) -> Factory:
+    """Return a factory that saw some blocks more, the first with some transactions."""
+    return changed(factory, chain=blocks(factory.chain, n_blocks, *txs))
+
+
+def here(factory: Factory, *away: int, **facts: Any) -> Facts:
+    """Return what is true while all its clients but some are connected."""
+    gone = {factory.attempt.seats[client - 1].node_id for client in away}
+    directory: Any = SimpleNamespace(is_connected=lambda node_id: node_id not in gone)
+    return replace(FRESH, directory=directory, **facts)

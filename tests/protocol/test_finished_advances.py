@@ -19,6 +19,7 @@ from tests.protocol.advance_moments import (
     wishes,
     with_link,
 )
+from tests.protocol.houses import spend_of
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
@@ -369,6 +370,11 @@ def test_the_chain_decides_between_two_states_and_of_one_there_is_nothing_to_dec
     grown = later(over, SETTLED_DEPTH, tx_of(signed, 1))
     assert not is_decided(grown)
     assert not has_landed(grown)
+    for step in link_of(signed).path:
+        elsewhere = spend_of(step.outpoint)
+        assert is_decided(later(signed, SETTLED_DEPTH, elsewhere)), "for neither"
+        assert not is_decided(later(signed, SETTLED_DEPTH - 1, elsewhere))
+        assert not is_decided(later(over, SETTLED_DEPTH, elsewhere))
 
 
 def test_that_the_old_state_is_six_deep_is_said_once_in_a_connection(signed: ClientState) -> None:

@@ -5,32 +5,34 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
-from immutables import Map
 from tests.protocol.advance_moments import (
     AMOUNT_SAT,
     BUYER,
     NEIGHBOUR,
     Moments,
-    blocks,
+    advance_of,
+    channel_of,
+    factory_later,
     of_lsp,
     purchase,
     records,
     wishes,
+    with_advance,
+    with_channel,
+    with_next,
+    without_channel,
 )
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import Tx
 from cromford.changed import changed
 from cromford.protocol.advancing import rebasing, sessions
 from cromford.protocol.advancing.landing import SAYS_VOID
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import channel_records as cr
-from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.closes import SETTLED_DEPTH
 from cromford.protocol.journal.encoding import decoded
 from cromford.protocol.journal.factory import Factory
-from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
 
@@ -40,36 +42,6 @@ OTHER: Final = b"\x07" * 32
 @pytest.fixture(scope="module")
 def moments() -> Moments:
     return purchase()
-
-
-def link_of(factory: Factory, client: int) -> Link:
-    return factory.book.links[factory.attempt.setting(client).channel_id]
-
-
-def with_link(factory: Factory, client: int, /, **changes: Any) -> Factory:
-    link = changed(link_of(factory, client), **changes)
-    links = factory.book.links.set(link.channel_id, link)
-    return changed(factory, book=changed(factory.book, links=links))
-
-
-def with_next(factory: Factory, client: int, /, **changes: Any) -> Factory:
-    following = link_of(factory, client).next
-    assert following is not None
-    return with_link(factory, client, next=changed(following, **changes))
-
-
-def advance_of(factory: Factory) -> LspAdvance:
-    (advance,) = factory.advances.values()
-    return advance
-
-
-def with_advance(factory: Factory, /, **changes: Any) -> Factory:
-    ((name, advance),) = factory.advances.items()
-    return changed(factory, advances=Map({name: replace(advance, **changes)}))
-
-
-def later(factory: Factory, n_blocks: int, *txs: Tx) -> Factory:
-    return changed(factory, chain=blocks(factory.chain, n_blocks, *txs))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +69,7 @@ def rebased(factory: Factory, facts: Facts = FRESH) -> list[int]:
         client
         for record in records(decision, cr.UpdateProposed)
         for client in (BUYER, NEIGHBOUR)
-        if record.channel_id == link_of(factory, client).channel_id
+        if record.channel_id == channel_of(factory, client).channel_id
     ]
 
 
@@ -108,33 +80,33 @@ def test_a_rebase_is_offered_with_what_the_channel_will_hold_and_pays(
     first, second = records(decision, cr.UpdateProposed)
     quote, advance_id = moments.quote, advance_of(held).advance_id
     assert decoded(first.message, m.UpdateRebase) == m.UpdateRebase(
-        channel_id=link_of(held, BUYER).channel_id,
+        channel_id=channel_of(held, BUYER).channel_id,
         advance_id=advance_id,
         capacity_sat=quote.capacity_sat,
         price_msat=quote.price_msat,
     )
     assert decoded(second.message, m.UpdateRebase) == m.UpdateRebase(
-        channel_id=link_of(held, NEIGHBOUR).channel_id,
+        channel_id=channel_of(held, NEIGHBOUR).channel_id,
         advance_id=advance_id,
-        capacity_sat=link_of(held, NEIGHBOUR).state.capacity_sat,
+        capacity_sat=channel_of(held, NEIGHBOUR).state.capacity_sat,
         price_msat=0,
     )
 
 
 def landed(factory: Factory, state_index: int, *, depth: int = 1) -> Factory:
     leaf = sessions.leaf_of(factory, advance_of(factory))
-    return later(factory, depth, leaf.states[state_index].tx)
+    return factory_later(factory, depth, leaf.states[state_index].tx)
 
 
 NOT_YET: Final[dict[str, Callable[[Factory], Factory]]] = {
-    "it is over": lambda one: with_link(one, BUYER, next=None),
+    "it is over": lambda one: with_channel(one, BUYER, next=None),
     "it holds no poisons": lambda one: with_next(one, BUYER, may_rebase=False),
     "it did not sign": lambda one: with_next(one, BUYER, is_dual=False),
-    "it failed": lambda one: with_link(one, BUYER, failure="it broke"),
-    "it is away": lambda one: with_link(
-        one, BUYER, state=changed(link_of(one, BUYER).state, is_connected=False)
+    "it failed": lambda one: with_channel(one, BUYER, failure="it broke"),
+    "it is away": lambda one: with_channel(
+        one, BUYER, state=changed(channel_of(one, BUYER).state, is_connected=False)
     ),
-    "it is quiet": lambda one: with_link(one, BUYER, quiet_for=OTHER),
+    "it is quiet": lambda one: with_channel(one, BUYER, quiet_for=OTHER),
     "it cannot pay": lambda one: with_next(one, BUYER, price_msat=1 << 40),
 }
 
@@ -153,13 +125,10 @@ def test_a_rebase_is_offered_once_and_not_while_risk_is_none_or_the_old_state_is
     under_way = next(
         one.factory
         for one in moments.all
-        if one.factory.advances and link_of(one.factory, BUYER).state.rebase is not None
+        if one.factory.advances and channel_of(one.factory, BUYER).state.rebase is not None
     )
-    again = with_link(
-        held,
-        BUYER,
-        state=changed(link_of(held, BUYER).state, rebase=link_of(under_way, BUYER).state.rebase),
-    )
+    offered = channel_of(under_way, BUYER).state.rebase
+    again = with_channel(held, BUYER, state=changed(channel_of(held, BUYER).state, rebase=offered))
     assert rebased(again) == [NEIGHBOUR]
     assert rebased(held, replace(FRESH, stale="no block for hours")) == []
     assert rebased(landed(held, 0)) == []
@@ -188,7 +157,7 @@ def test_a_sale_is_in_the_ledger_once_the_channel_has_grown_and_over_once_all_ha
     named = {"attempt_id": quote.attempt_id, "advance_id": advance.advance_id}
     sold = ar.LiquiditySold(
         **named,
-        channel_id=link_of(grown, BUYER).channel_id,
+        channel_id=channel_of(grown, BUYER).channel_id,
         client=BUYER,
         height=grown.chain.height,
         amount_sat=AMOUNT_SAT,
@@ -200,13 +169,12 @@ def test_a_sale_is_in_the_ledger_once_the_channel_has_grown_and_over_once_all_ha
     (cleared,) = wishes(decision, fx.ClearDeadline)
     assert cleared.deadline == fx.AdvanceDeadline(advance_id=advance.advance_id)
     assert kinds(ended(with_advance(grown, is_sold=True))) == [ar.AdvanceEnded]
-    waits = with_link(grown, NEIGHBOUR, next=link_of(held, NEIGHBOUR).next)
+    waits = with_channel(grown, NEIGHBOUR, next=channel_of(held, NEIGHBOUR).next)
     assert kinds(ended(waits)) == [ar.LiquiditySold], "the neighbour is not rebased"
     assert ended(with_advance(waits, is_sold=True)).is_nothing
     assert ended(held).is_nothing
     assert ended(with_advance(grown, is_committed=False)).is_nothing
-    others = grown.book.links.delete(link_of(grown, BUYER).channel_id)
-    without = changed(grown, book=changed(grown.book, links=others))
+    without = without_channel(grown, BUYER)
     assert kinds(ended(without)) == [ar.AdvanceEnded], "its channel is gone: nobody owes it"
 
 
@@ -215,7 +183,7 @@ def test_a_channel_that_failed_is_done_with_what_its_client_holds_or_the_chain_h
 ) -> None:
     both = held
     for client in (BUYER, NEIGHBOUR):
-        both = with_link(both, client, failure="it broke")
+        both = with_channel(both, client, failure="it broke")
     both = with_advance(both, acknowledged=frozenset())
     assert ended(both).is_nothing, "it gets what it lacks"
     assert ended(with_advance(both, acknowledged=frozenset({BUYER}))).is_nothing
@@ -250,8 +218,8 @@ def test_where_the_old_state_is_six_deep_who_signed_nothing_goes_on_and_others_s
     state = committed
     for client in (BUYER, NEIGHBOUR):
         state = with_next(state, client, is_dual=False, peer_stage=0)
-    names = [link_of(state, client).channel_id for client in (BUYER, NEIGHBOUR)]
-    nodes = [link_of(state, client).node_id for client in (BUYER, NEIGHBOUR)]
+    names = [channel_of(state, client).channel_id for client in (BUYER, NEIGHBOUR)]
+    nodes = [channel_of(state, client).node_id for client in (BUYER, NEIGHBOUR)]
     deep = landed(state, 0, depth=SETTLED_DEPTH)
     assert due(deep) == (names, [])
     assert due(landed(state, 0, depth=SETTLED_DEPTH - 1)) == ([], [])
@@ -259,4 +227,4 @@ def test_where_the_old_state_is_six_deep_who_signed_nothing_goes_on_and_others_s
     assert due(with_next(deep, BUYER, is_dual=True)) == (names[1:], nodes[:1])
     assert due(with_next(deep, BUYER, peer_stage=1)) == (names[1:], nodes[:1])
     assert due(with_next(deep, BUYER, peer_stage=-1)) == (names[1:], nodes[:1])
-    assert due(with_link(deep, BUYER, next=None)) == (names[1:], [])
+    assert due(with_channel(deep, BUYER, next=None)) == (names[1:], [])

@@ -12,30 +12,34 @@ from tests.protocol.advance_moments import (
     BUYER,
     NEIGHBOUR,
     Moments,
-    blocks,
+    advance_of,
+    channel_of,
+    factory_later,
     of_lsp,
     purchase,
     records,
     said,
+    wishes,
+    with_channel,
+    without_channel,
 )
 
+from cromford import effects as fx
 from cromford import told
-from cromford.bitcoin.tx import Tx
 from cromford.changed import changed
 from cromford.channel.rebase import payable_msat
 from cromford.protocol import policy
-from cromford.protocol.advancing import selling, sessions
-from cromford.protocol.advancing.sales import NotSold
+from cromford.protocol.advancing import lsp, selling, sessions
+from cromford.protocol.advancing.sales import NotSold, Sale
 from cromford.protocol.advancing.selling import QUOTE_BLOCKS, QUOTES_PER_BLOCK
 from cromford.protocol.channels.close_rules import owed_msat
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import advance_records as ar
-from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.quotes import OfferedQuote, Quoted
 from cromford.protocol.policy import SalePrice
-from cromford.protocol.turn import Decision
+from cromford.protocol.turn import Decision, Turn
 from cromford.wire import messages as m
 
 OTHER: Final = b"\x07" * 32
@@ -51,36 +55,6 @@ def moments() -> Moments:
 def quiet(moments: Moments) -> Factory:
     """Return a factory before anything is bought."""
     return moments.at(m.Buy).factory
-
-
-def link_of(factory: Factory, client: int) -> Link:
-    return factory.book.links[factory.attempt.setting(client).channel_id]
-
-
-def with_link(factory: Factory, client: int, /, **changes: Any) -> Factory:
-    link = changed(link_of(factory, client), **changes)
-    links = factory.book.links.set(link.channel_id, link)
-    return changed(factory, book=changed(factory.book, links=links))
-
-
-def with_next(factory: Factory, client: int, /, **changes: Any) -> Factory:
-    following = link_of(factory, client).next
-    assert following is not None
-    return with_link(factory, client, next=changed(following, **changes))
-
-
-def advance_of(factory: Factory) -> LspAdvance:
-    (advance,) = factory.advances.values()
-    return advance
-
-
-def with_advance(factory: Factory, /, **changes: Any) -> Factory:
-    ((name, advance),) = factory.advances.items()
-    return changed(factory, advances=Map({name: replace(advance, **changes)}))
-
-
-def later(factory: Factory, n_blocks: int, *txs: Tx) -> Factory:
-    return changed(factory, chain=blocks(factory.chain, n_blocks, *txs))
 
 
 # The market
@@ -168,13 +142,10 @@ def test_every_question_counts_the_refused_too_and_the_33rd_is_not_answered(
 def test_of_a_neighbour_that_is_in_the_way_no_more_is_said(
     moments: Moments, quiet: Factory
 ) -> None:
-    blocked = with_link(quiet, NEIGHBOUR, failure="its own business: a secret")
+    blocked = with_channel(quiet, NEIGHBOUR, failure="its own business: a secret")
     answer = refusal(hear(blocked, asked(moments)))
     assert (answer.code, answer.reason) == ("leaf_blocked", "client 2 is in the way")
-    unready = changed(
-        quiet,
-        book=changed(quiet.book, links=quiet.book.links.delete(link_of(quiet, BUYER).channel_id)),
-    )
+    unready = without_channel(quiet, BUYER)
     with pytest.raises(NotSold, match="leaf_blocked: client 1: its channel is not ready"):
         selling.channel_of(unready, BUYER)
 
@@ -203,7 +174,7 @@ def test_what_makes_a_channel_a_large_one_is_not_quoted_before_its_funding_is_de
     assert shallow.code == "not_funded"
     assert shallow.reason.endswith(f"expected 6, received {depth} confirmations")
     assert isinstance(said(hear(quiet, asked(moments, amount_sat=AMOUNT_SAT - 1)))[0], m.Quote)
-    deep = later(quiet, 6 - depth)
+    deep = factory_later(quiet, 6 - depth)
     assert isinstance(said(hear(deep, asked(moments)))[0], m.Quote)
 
 
@@ -211,7 +182,7 @@ def test_a_quote_is_given_for_a_few_blocks_and_not_beyond_the_last_height(
     moments: Moments, quiet: Factory
 ) -> None:
     last = selling.last_height(quiet, BUYER)
-    far = later(quiet, last - 2 - quiet.chain.height)
+    far = factory_later(quiet, last - 2 - quiet.chain.height)
     for factory, until in ((quiet, quiet.chain.height + QUOTE_BLOCKS), (far, last)):
         decision = hear(factory, asked(moments))
         (quote,) = said(decision)
@@ -231,7 +202,7 @@ def test_a_quote_is_given_for_a_few_blocks_and_not_beyond_the_last_height(
 def test_a_price_is_paid_by_the_balance_or_by_the_payment_that_waits(
     moments: Moments, quiet: Factory
 ) -> None:
-    most = payable_msat(link_of(quiet, BUYER).state)
+    most = payable_msat(channel_of(quiet, BUYER).state)
     node_id = quiet.attempt.seats[BUYER - 1].node_id
 
     def answer(price_msat: int, waiting_msat: int = 0, payment_hash: bytes = b"") -> m.Message:
@@ -261,7 +232,7 @@ def test_what_is_missing_is_counted_from_nothing_where_the_balance_is_below_it(
     """A client's fees may be above what it has: it is not asked for those here."""
     monkeypatch.setattr(selling, "payable_msat", lambda _: have_msat)
     monkeypatch.setattr(selling, "can_pay", lambda _, price: have_msat >= price)
-    link, has = link_of(quiet, BUYER), max(0, have_msat)
+    link, has = channel_of(quiet, BUYER), max(0, have_msat)
     with pytest.raises(NotSold) as caught:
         selling.check_can_pay(link, 10)
     assert caught.value.missing_msat == 10 - has
@@ -307,15 +278,35 @@ def test_what_is_sold_is_what_was_quoted(moments: Moments, quiet: Factory) -> No
     late = sold_by(until_height=quiet.chain.height - 1)
     assert late.code == "quote_expired"
     assert late.next_factory == 0
-    dear = sold_by(price_msat=payable_msat(link_of(quiet, BUYER).state) + 1)
+    dear = sold_by(price_msat=payable_msat(channel_of(quiet, BUYER).state) + 1)
     assert (dear.code, dear.missing_msat) == ("insufficient_balance", 1)
+
+
+def test_nothing_half_done_stays_of_a_sale_that_is_refused(
+    moments: Moments, quiet: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is found that it cannot be."""
+    begin = lsp.begin
+
+    def begin_in_vain(turn: Turn[Factory], sale: Sale) -> None:
+        begin(turn, sale)
+        raise NotSold("amount", "at the last moment")
+
+    buy = moments.message(m.Buy)
+    assert hear(quiet, buy).state.advances
+    monkeypatch.setattr(lsp, "begin", begin_in_vain)
+    refused = hear(quiet, buy)
+    assert refusal(refused).reason == "at the last moment"
+    assert not refused.records
+    assert not wishes(refused, fx.SetDeadline)
+    assert refused.state == quiet
 
 
 def test_what_is_bought_out_of_a_payment_needs_the_payment_when_it_is_sold(
     moments: Moments, quiet: Factory
 ) -> None:
     """It may have been given back since; and the balance need not carry the price."""
-    price_msat = payable_msat(link_of(quiet, BUYER).state) + 1
+    price_msat = payable_msat(channel_of(quiet, BUYER).state) + 1
     given = replace(quiet.quoted.newest[BUYER], payment_hash=OTHER, price_msat=price_msat)
     newest = quiet.quoted.newest.set(BUYER, given)
     state = changed(quiet, quoted=replace(quiet.quoted, newest=newest))
@@ -329,12 +320,12 @@ def test_what_is_bought_out_of_a_payment_needs_the_payment_when_it_is_sold(
 def test_a_neighbour_has_to_stay_covered_and_the_buyer_decides_for_itself(
     moments: Moments, quiet: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = with_link(
+    state = with_channel(
         quiet,
         NEIGHBOUR,
-        state=changed(link_of(quiet, NEIGHBOUR).state, accepter_msat=5_000_000),
+        state=changed(channel_of(quiet, NEIGHBOUR).state, accepter_msat=5_000_000),
     )
-    owed = owed_msat(link_of(state, NEIGHBOUR).state)
+    owed = owed_msat(channel_of(state, NEIGHBOUR).state)
     assert owed == 5_000_000
 
     def code(covered_sat: int) -> str:
@@ -354,10 +345,10 @@ def test_whoever_asks_by_purchases_what_its_neighbour_has_is_answered_twice_in_a
 ) -> None:
     """Each refusal says that the neighbour has more than so much, and costs nobody a deadline."""
     monkeypatch.setattr(selling, "covered_after", lambda *_: 0)
-    state = with_link(
+    state = with_channel(
         changed(quiet, quoted=Quoted()),
         NEIGHBOUR,
-        state=changed(link_of(quiet, NEIGHBOUR).state, accepter_msat=1),
+        state=changed(channel_of(quiet, NEIGHBOUR).state, accepter_msat=1),
     )
     n_answers = 0
     while n_answers < QUOTES_PER_BLOCK:
@@ -372,7 +363,7 @@ def test_whoever_asks_by_purchases_what_its_neighbour_has_is_answered_twice_in_a
         assert not any(one.is_kept for one in buying.entries), "and no record"
         state, n_answers = buying.state, n_answers + 1
     assert n_answers == 2
-    assert isinstance(said(hear(later(state, 1), asked(moments)))[0], m.Quote)
+    assert isinstance(said(hear(factory_later(state, 1), asked(moments)))[0], m.Quote)
 
 
 # Whose signatures are taken

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
+from immutables import Map
 from tests.protocol.advance_moments import (
     BUYER,
     NEIGHBOUR,
@@ -224,14 +225,15 @@ def test_after_a_start_what_was_committed_waits_for_its_clients_and_else_it_is_o
 # Time
 
 
+def passed(factory: Factory, advance_id: bytes | None = None) -> Decision[Factory]:
+    name = advance_of(factory).advance_id if advance_id is None else advance_id
+    deadline = fx.AdvanceDeadline(advance_id=name)
+    return of_lsp(factory, lambda turn: advancing.on_deadline(turn, deadline))
+
+
 def test_whoever_is_waited_for_in_vain_is_named_and_so_is_what_for(
     asked: Factory, committed: Factory, poisoned: Factory
 ) -> None:
-    def passed(factory: Factory, advance_id: bytes | None = None) -> Decision[Factory]:
-        name = advance_of(factory).advance_id if advance_id is None else advance_id
-        deadline = fx.AdvanceDeadline(advance_id=name)
-        return of_lsp(factory, lambda turn: advancing.on_deadline(turn, deadline))
-
     about_to = with_advance(asked, session=None, is_asking=True)
     state = channel_of(asked, NEIGHBOUR).state
     moving = changed(state, peer_signed=state.peer_signed + 1)
@@ -250,6 +252,46 @@ def test_whoever_is_waited_for_in_vain_is_named_and_so_is_what_for(
     assert ended.holdouts == BOTH
     assert passed(poisoned).is_nothing
     assert passed(asked, OTHER).is_nothing
+
+
+def test_in_another_try_only_who_is_not_bound_is_waited_for_to_be_quiet(
+    moments: Moments,
+) -> None:
+    """The channel of whoever is bound goes on: that an update is on its way there is no delay."""
+    half = moments.at(m.AdvanceSign, moments.market.pump.client_at(NEIGHBOUR)).factory
+    again = with_advance(half, session=None, is_asking=True)
+    for client in BOTH:
+        state = channel_of(again, client).state
+        moving = changed(state, peer_signed=state.peer_signed + 1)
+        again = with_channel(again, client, state=moving)
+    (ended,) = passed(again).records
+    assert isinstance(ended, ar.AdvanceSessionEnded)
+    assert ended.holdouts == (NEIGHBOUR,)
+    assert [one.node_id for one in wishes(passed(again), fx.Disconnect)] == [
+        node_id_of(again, NEIGHBOUR)
+    ]
+
+
+def test_whoever_is_asked_for_poisons_alone_is_not_waited_for_for_ever_either(
+    moments: Moments, committed: Factory, poisoned: Factory
+) -> None:
+    session = advance_of(committed).session
+    assert session is not None
+    asked_again = replace(session, is_committed=False, agreed=Map(), signed=Map())
+    lacking = with_advance(poisoned, has_poisons=False, session=asked_again)
+    (ended,) = passed(lacking).records
+    assert isinstance(ended, ar.AdvanceSessionEnded)
+    assert ended.holdouts == BOTH
+    assert len(wishes(passed(lacking), fx.Disconnect)) == 2
+    about_to = with_advance(poisoned, has_poisons=False, is_asking=True)
+    assert records(passed(about_to), ar.AdvanceSessionEnded)
+    assert passed(with_advance(poisoned, has_poisons=False)).is_nothing, "nobody is asked"
+    sign = moments.message(m.AdvanceSign)
+    answered = replace(session, signed=Map(dict.fromkeys(BOTH, sign)))
+    all_of_it = with_advance(poisoned, has_poisons=False, session=answered)
+    assert passed(all_of_it).is_nothing, "all have answered"
+    unsigned = passed(with_advance(all_of_it, is_signed=False))
+    assert records(unsigned, ar.AdvanceSessionEnded), "it was not signed with that: it is again"
 
 
 # Blocks

@@ -192,3 +192,30 @@ def test_a_client_that_signed_waits_for_another_try_for_as_long_as_it_takes() ->
     waiting = {node.name for node, _ in pump.deadlines_of(fx.AdvanceDeadline)}
     assert waiting == {pump.lsp.name, neighbour.name}
     assert len(remembered(buyer, ar.AdvanceSent)) == 1
+
+
+def test_a_client_that_is_silent_about_poisons_is_hung_up_on_and_they_come_when_it_is_back() -> (
+    None
+):
+    """They were not signed while the LSP did not see the chain, and somebody went meanwhile."""
+    pump = advancing_factory(2)
+    quote = quote_for(pump, BUYER)
+    buyer, neighbour = pump.client_at(BUYER), pump.client_at(NEIGHBOUR)
+    pump.lsp_says(buyer, quote)
+    pump.run_to(m.AdvanceSign)
+    pump.lsp.facts_at = lambda _own_height: replace(FRESH, stale="no block for hours")
+    pump.run()
+    assert remembered(pump.lsp, ar.StateSigned)
+    pump.disconnect(neighbour)
+    pump.run()
+    see(pump)
+    with pump.tampering(losing(m.AdvanceAgree, of=lambda node: node is neighbour)):
+        come_back(pump, neighbour)
+        let_deadline_pass(pump)
+    assert not remembered(pump.lsp, ar.PoisonHeld)
+    assert remembered(pump.lsp, ar.AdvanceSessionEnded)[-1].holdouts == (NEIGHBOUR,)
+    assert neighbour.name not in pump.links, "it may begin anew"
+    assert buyer.name in pump.links
+    come_back(pump, neighbour)
+    check_sold(pump, BUYER, quote)
+    check_nothing_is_left(pump)

@@ -16,6 +16,7 @@ from cromford.protocol.advancing.making import is_quiet_at_our_side
 from cromford.protocol.advancing.rules import links_of
 from cromford.protocol.advancing.telling import tell_states
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.advance_fold import is_to_be_quiet
 from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.turn import Turn
@@ -122,8 +123,10 @@ def on_disconnection(turn: Turn[Factory], node_id: bytes) -> None:
 def on_deadline(turn: Turn[Factory], deadline: fx.AdvanceDeadline) -> None:
     """End, or begin again, what was not finished in time, naming the holdouts."""
     advance = advance_named(turn.state, deadline.advance_id)
-    if advance is None or advance.is_signed:
+    if advance is None:
         return
+    if advance.is_signed and not (advance.is_asking or advance.holdouts):
+        return  # It comes late: nobody is asked for poisons, or all have answered.
     if advance.is_asking:
         holdouts = _not_quiet(turn, advance)
         reason = f"deadline: clients {list(holdouts)} did not come to be quiet in time"
@@ -134,7 +137,8 @@ def on_deadline(turn: Turn[Factory], deadline: fx.AdvanceDeadline) -> None:
 
 
 def _not_quiet(turn: Turn[Factory], advance: LspAdvance) -> tuple[int, ...]:
-    links = links_of(turn.state, advance.clients)
+    """Return whose channels an advance waits for; of whoever is bound it waits for none."""
+    links = [link for link in links_of(turn.state, advance.clients) if is_to_be_quiet(link)]
     return tuple(link.client for link in links if not is_quiet_at_our_side(link))
 
 

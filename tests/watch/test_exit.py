@@ -1,6 +1,6 @@
 """Leaving alone: from any half-published state, never too early, always in the end."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +19,7 @@ from cromford.watch.exit import (
     WaitForFunding,
     WaitForHeight,
     next_exit_action,
+    swept_by,
 )
 
 DISABLE_FLAG = 1 << 31  # BIP 68
@@ -235,3 +236,16 @@ def test_the_kernel_accepts_every_transaction_that_is_published(
         chain.confirm(tx)
     assert coins[action.outpoint].amount_sat == branch.terms.capacity_sat[client - 1]
     assert coins[action.outpoint] == branch.channel.txout
+
+
+@pytest.mark.parametrize(("n_clients", "client"), [(1, 1), (5, 3)])
+def test_a_path_is_swept_by_whatever_spent_what_it_would_have(n_clients: int, client: int) -> None:
+    nodes = tuple(signed_branches(n_clients)[client - 1].branch.nodes)
+    own = {node.tx.inputs[0].outpoint: node.tx for node in nodes}
+    assert swept_by(nodes, {}) is None
+    assert swept_by(nodes, own) is None
+    for node in nodes:
+        other = replace(node.tx, nlocktime=node.tx.nlocktime + 1)
+        outpoint = node.tx.inputs[0].outpoint
+        assert swept_by(nodes, {outpoint: other}) == other
+        assert swept_by(nodes, own | {outpoint: other}) == other

@@ -4,11 +4,19 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
+from tests.factory.test_leaf import buy, one_leaf
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.watch.channel_exit import LeftBehind
 from cromford.watch.feerates import OwnFees
-from cromford.watch.poisons import PayoutTx, SignedPoison, arriving_sat, left_behind, sweep_of
+from cromford.watch.poisons import (
+    PayoutTx,
+    SignedPoison,
+    arriving_sat,
+    left_behind,
+    signed_poisons,
+    sweep_of,
+)
 
 SCRIPT: Final = b"\x51\x20" + b"\x01" * 32
 WALLET: Final = b"\x51\x20" + b"\x02" * 32
@@ -91,3 +99,8 @@ def test_only_what_is_in_a_block_and_unspent_is_taken() -> None:
     assert arriving_sat([one], {one.spends: one.tx}) == 9_000
     assert arriving_sat([one], {one.spends: one.tx, own: spending(own)}) == 0
     assert arriving_sat([one], {one.spends: spending(one.spends)}) == 0
+
+
+def test_a_client_holds_the_poisons_that_it_has_signatures_of_and_no_other() -> None:
+    leaf = buy(one_leaf([101_000, 102_000], 101_500), 1, 50_000)
+    assert signed_poisons(leaf, 0, 1, channel=None, stock=None) == ()

@@ -5,11 +5,12 @@ from functools import cache
 from typing import Final
 
 import pytest
-from tests.watch.test_joint_sweep import DEAR, remembered
+from tests.watch.test_joint_sweep import CHEAP, DEAR, remembered
 from tests.watch.test_lsp_sweep import EXPIRY, Shown, small_tree
 
+from cromford.bitcoin.fees import fee_sat_of
 from cromford.bitcoin.tx import OutPoint, Txid
-from cromford.watch.feerates import SWEEP_BLOCKS
+from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.watch.joint_sweep import (
     JointSweep,
     SignedJoint,
@@ -101,6 +102,86 @@ def test_what_is_signed_again_waits_since_it_was_first_taken_together() -> None:
     assert (places(again.members), again.since_height) == ([0, 1], EXPIRY - 10)
     refused = replace(remembered(again), is_parted=True)
     assert plan(old, refused, spent_by={0: old.txid, 1: old.txid}).joint == ()
+
+
+def test_of_what_waits_nothing_is_signed_again_while_a_part_of_it_is_not_due() -> None:
+    """Else the inputs that are missing would be anybody's again."""
+    old = replace(remembered(together()), txid=Txid(b"\x66" * 32), fee_sat=100)
+    spenders = {one.output.outpoint: old.txid for one in due()[:2]}
+    for n_due in (1, 2):
+        found = plan_sweeps(
+            due()[:n_due], spenders=spenders, known={old.txid: old}, height=EXPIRY, fees=DEAR
+        )
+        assert len(found.joint) == n_due - 1
+        assert found.alone == ()
+
+
+def test_the_first_ones_script_is_paid_for_all() -> None:
+    first, second, _ = due()
+    script = b"\x51\x20" + b"\x09" * 32
+    output = replace(second.tx.outputs[0], script_pubkey=script)
+    other = replace(second, tx=replace(second.tx, outputs=(output,)))
+    for members, paid in (
+        ((first, other), first.tx.outputs[0].script_pubkey),
+        ((other, first), script),
+    ):
+        (payout,) = joint_sweep(members, fees=DEAR, since_height=EXPIRY).tx.outputs
+        assert payout.script_pubkey == paid
+
+
+def without_rival(sweep: SweepTx) -> SweepTx:
+    return replace(sweep, output=replace(sweep.output, rival=None))
+
+
+def paying(sweep: SweepTx, fee_sat: int) -> SweepTx:
+    """Return a sweep that pays this where it goes alone."""
+    output = replace(sweep.tx.outputs[0], amount_sat=sweep.prevout.amount_sat - fee_sat)
+    return replace(sweep, tx=replace(sweep.tx, outputs=(output,)))
+
+
+def planned(*sweeps: SweepTx, fees: OwnFees = DEAR) -> SweepPlan:
+    return plan_sweeps(sweeps, spenders={}, known={}, height=EXPIRY, fees=fees)
+
+
+def test_outputs_that_no_transaction_of_a_tree_spends_pay_the_days_rate_together() -> None:
+    stocks = [without_rival(sweep) for sweep in due()]
+    (joint,) = planned(*stocks).joint
+    assert joint.fee_sat == fee_sat_of(vsize=joint.vsize, feerate_sat_per_kw=10_000)
+
+
+def test_together_goes_what_costs_no_more_than_alone_to_the_satoshi() -> None:
+    pair = [without_rival(sweep) for sweep in due()[:2]]
+    joint_sat = joint_sweep(pair, fees=DEAR, since_height=EXPIRY).fee_sat
+    for saved_sat, n_joint in ((0, 1), (1, 1), (-1, 0)):
+        sweeps = paying(pair[0], 500), paying(pair[1], joint_sat + saved_sat - 500)
+        found = planned(*sweeps)
+        assert (len(found.joint), len(found.alone)) == (n_joint, 2 * (1 - n_joint))
+
+
+def test_who_has_a_dear_rival_goes_alone_before_who_has_none() -> None:
+    """On a cheap day the tree's 500 sat per 1,000 weight units are dear."""
+    first, second, third = due()
+    stocks = [paying(without_rival(sweep), 100) for sweep in (first, second)]
+    dear = paying(third, 300)
+    for order in ((*stocks, dear), (dear, *stocks), (stocks[0], dear, stocks[1])):
+        found = planned(*order, fees=CHEAP)
+        assert found.alone == (dear,)
+        (joint,) = found.joint
+        assert list(joint.members) == stocks
+
+
+def test_the_largest_takes_a_place_as_long_as_dust_is_left() -> None:
+    """330 sat are the least that an output of taproot may hold."""
+    known = remembered(together())
+    waiting = {0: known.txid, 1: known.txid}
+    (first, _) = plan(known, spent_by=waiting, height=EXPIRY + SWEEP_BLOCKS).alone
+    relay_sat = first.fee_sat - known.fee_sat
+    most_sat = first.prevout.amount_sat - 330 - relay_sat
+    for fee_sat, n_alone in ((most_sat, 2), (most_sat + 1, 1)):
+        poor = replace(known, fee_sat=fee_sat, weight=10**6)
+        found = plan(poor, spent_by=waiting, height=EXPIRY + SWEEP_BLOCKS)
+        assert len(found.alone) == n_alone
+        assert all(one.tx.outputs[0].amount_sat >= 330 for one in found.alone)
 
 
 @pytest.mark.parametrize(

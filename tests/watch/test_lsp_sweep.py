@@ -444,6 +444,29 @@ def test_what_is_not_worth_its_fee_is_listed_and_taken_when_fees_fall() -> None:
     assert not_worth_its_fee(shown.factory) == ()
 
 
+def test_a_sweep_that_leaves_an_output_just_large_enough_is_made() -> None:
+    shown = Shown(small_tree("dw"), height=EXPIRY - 1)
+    shown.confirm("kickoff_root", "state_root", "kickoff_0", "state_0")
+    stock = shown.sweep("lstock_sweep state_0:2")
+    most_sat = stock.prevout.amount_sat - 330
+    paid = {
+        fee_sat_of(vsize=stock.vsize, feerate_sat_per_kw=rate): rate
+        for rate in range(18_000, 20_000)
+    }
+    shown.fees = OwnFees(estimates=((144, paid[most_sat]),))
+    assert shown.sweep("lstock_sweep state_0:2").tx.outputs[0].amount_sat == 330
+    shown.fees = OwnFees(estimates=((144, paid[most_sat + 1]),))
+    assert shown.actions() == []
+
+
+def test_what_expires_is_awaited_from_the_block_on_that_allows_it_in_the_next() -> None:
+    shown = Shown(small_tree("dw"), height=EXPIRY - 1)
+    assert (shown.factory.is_expired, awaited(shown.factory)) == (False, ())
+    shown.height = EXPIRY
+    assert shown.factory.is_expired
+    assert [output.name for output in awaited(shown.factory)] == ["funding"]
+
+
 def test_states_are_published_once_their_kickoff_is_deep_enough_and_only_then() -> None:
     shown = Shown(small_tree("dw")).confirm("kickoff_root", height=EXPIRY)
     assert shown.actions() == []

@@ -1,5 +1,7 @@
 """What a client is protected for: to the satoshi, and as real transactions have it."""
 
+from dataclasses import replace
+
 import pytest
 from tests.channel.specimen import payment_hash
 from tests.factory.test_leaf import buy, one_leaf
@@ -13,9 +15,11 @@ from cromford.channel.htlc_tx import htlc_txs
 from cromford.channel.terms import ChannelTerms, Party
 from cromford.factory.leaf import Leaf
 from cromford.watch.coverage import (
+    NOTHING_PENDING,
     Fullest,
     coverage_sat,
     covered_by_state_sat,
+    fullest_in,
     fullest_of,
     penalty_costs_sat,
     penalty_fee_sat,
@@ -113,6 +117,21 @@ def test_what_the_cheaters_own_htlc_transactions_burn_is_not_counted() -> None:
     ]
     assert sorted(set(costs_sat)) == [588, 618]
     assert sum(costs_sat) == 14_472
+
+
+def test_how_full_a_commitment_is_by_which_of_its_htlcs_have_an_output() -> None:
+    """Who offered one takes it back by the smaller transaction: 30 sat less are enough for it."""
+    assert fullest_in(revoked_commitment(0).content, TERMS) == NOTHING_PENDING == EMPTY
+    content = revoked_commitment(5, trimmed=2).content
+    assert fullest_in(content, TERMS) == Fullest(n_htlc_outputs=5, trimmed_sat=1_800)
+    between = tuple(
+        replace(htlc, amount_msat=950_500) for htlc in revoked_commitment(3).content.htlcs
+    )
+    assert [htlc.offered_by for htlc in between] == [Party.OPENER, Party.ACCEPTER, Party.OPENER]
+    content = replace(revoked_commitment(3).content, htlcs=between)
+    assert fullest_in(content, TERMS) == Fullest(n_htlc_outputs=2, trimmed_sat=951)
+    content = replace(content, holder=Party.ACCEPTER)
+    assert fullest_in(content, TERMS) == Fullest(n_htlc_outputs=1, trimmed_sat=1_901)
 
 
 def test_the_fullest_that_terms_allow() -> None:

@@ -37,6 +37,21 @@ def test_each_transaction_of_the_tree_is_there_with_its_size_and_its_fee(
     assert len(told) == len(tree) + 4
 
 
+def test_a_channels_transactions_are_there_empty_and_full_each_with_its_size_and_its_fee() -> None:
+    """BOLT 3's weights, and 12 HTLCs each way; an HTLC transaction's anchor is no fee of it."""
+    channel = replace(channel_at(500), max_accepted_htlcs=12)
+    told = {
+        one.name: (one.vsize, one.fee_sat) for one in fixed_fees(plan_of(terms_at(500)), channel)
+    }
+    fees = {name: one for name, one in told.items() if name.startswith(("commitment", "htlc"))}
+    assert fees == {
+        "commitment with 0 HTLCs": (167, 334),
+        "commitment with 24 HTLCs": (1_199, 2_398),
+        "htlc_timeout": (174, 348),
+        "htlc_success": (189, 378),
+    }
+
+
 def channel_at(feerate: int) -> ChannelTerms:
     return channel_terms_of(terms_at(feerate))
 

@@ -4,7 +4,7 @@ What a house would know of others is what a test says; all else is what happened
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from cromford import effects as fx
@@ -103,18 +103,8 @@ class Known:
 def in_factory(factory: Factory, facts: Facts = FRESH, known: Known | None = None) -> Turn[Factory]:
     """Return a decision of a factory of the LSP's."""
     told: Any = known or Known()
-    return Turn(
-        factory,
-        apply_to_factory,
-        Facts(
-            stale=facts.stale,
-            unmarkable=facts.unmarkable,
-            header_height=facts.header_height,
-            fees=facts.fees,
-            directory=told,
-        ),
-        stream=factory.stream,
-    )
+    facts = replace(facts, directory=told)
+    return Turn(factory, apply_to_factory, facts, stream=factory.stream)
 
 
 def in_client(state: ClientState, facts: Facts = FRESH) -> Turn[ClientState]:

@@ -410,7 +410,7 @@ def learn_from_block(turn: Turn[Factory]) -> None:
     under_way = {one.advance_id for one in turn.state.advances.values()}
     if turn.state.begun is not None and under_way:
         for link in turn.book.ordered_links:
-            learn_state(turn, link, under_way)
+            learn_state(turn, turn.link(link.channel_id), under_way)  # Once for all of its leaf.
 
 
 def on_block(turn: Turn[Factory]) -> None:

@@ -418,8 +418,8 @@ def on_block(turn: Turn[Factory]) -> None:
     attempt = turn.state.landed.attempt
     if attempt.funded is not None and attempt.funding_outpoint in turn.chain.spends:
         tell_published(turn, attempt.attempt_id, attempt.tree_on(turn.chain).nodes)
+        recall_as_lsp(turn)  # Before what was swept is told: a close takes nothing.
         tell_swept(turn)
-        recall_as_lsp(turn)
         tell_closed(turn, turn.book.ordered_links, payout_script=attempt.payout_script)
     for link in turn.book.ordered_links:
         state, client = turn.state, link.client

@@ -21,6 +21,7 @@ from tests.protocol.unanswered import FIRST_MSAT, WORTH_MSAT
 from tests.simulation.sim_node import durable
 
 from cromford import effects as fx
+from cromford.bitcoin.fees import ANCHOR_DUST_SAT
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.channel.content import CommitmentContent
 from cromford.channel.stage import Edition
@@ -80,6 +81,21 @@ def test_a_breach_is_remembered_once_and_for_the_transaction_that_confirmed() ->
     pump.restart(pump.lsp)
     pump.mine(8)
     assert remembered(pump.lsp, cr.BreachFound) == [found]
+
+
+def test_a_breach_is_punished_as_soon_as_it_is_recalled_and_not_a_block_later() -> None:
+    """Each block that passes is one less before the cheater may take what it claims."""
+    pump = live_factory(2, policy=QUICK)
+    breached(pump)
+    spender = pump.lsp.state.chain.spends[newest_link(pump.clients[0]).present.outpoint]
+    names = [one.spend.name for one in pump.wishes(pump.lsp, fx.SignTakingTx)]
+    assert sorted(names) == ["penalty", "sweep"]
+    taken = {
+        one
+        for one, txout in zip(spender.outpoints, spender.outputs, strict=True)
+        if txout.amount_sat > ANCHOR_DUST_SAT
+    }
+    assert set(pump.chain.spenders(spender.outpoints)) == taken, "all of it waits for a block"
 
 
 def test_what_is_recalled_of_a_block_that_is_gone_changes_nothing() -> None:

@@ -31,7 +31,7 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.channel.stage import HtlcStage
 from cromford.protocol.channels.htlc_rules import give_up_height, publish_height
-from cromford.protocol.exiting.closes import close_anchors
+from cromford.protocol.exiting.closes import SPENT_UNKNOWN, close_anchors
 from cromford.protocol.exiting.lsp import learn_from_block, on_block, on_headers
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import channel_records as cr
@@ -122,7 +122,8 @@ def test_what_the_newest_block_has_of_the_tree_is_told_once_whoever_published_it
 
 
 def test_what_is_swept_above_its_channels_is_told_once_and_ends_them_without_a_word() -> None:
-    there = swept(forwarding(WORTH_MSAT))
+    factory = forwarding(WORTH_MSAT)
+    there = swept(at(factory, factory.attempt.terms.expiry_height))
     turn = block(there)
     (told_sweep,) = remembered(turn, xr.OutputsSwept)
     assert told_sweep.amount_sat == there.attempt.blueprint.tree.root_node.input_amount_sat
@@ -133,6 +134,14 @@ def test_what_is_swept_above_its_channels_is_told_once_and_ends_them_without_a_w
     turn = block(later)
     assert remembered(turn, xr.OutputsSwept) == []
     assert decided(turn) == [lost(later, BOB)]
+
+
+def test_what_was_spent_before_the_expiry_by_nothing_it_knows_is_called_by_its_name() -> None:
+    """That takes the LSP's own key: somebody else has it, or it has an older journal."""
+    expiry = paid().attempt.terms.expiry_height
+    for height, why in ((0, SPENT_UNKNOWN), (expiry, SPENT_UNKNOWN), (expiry + 1, SWEPT)):
+        before = at(paid(), height - 1) if height else paid()
+        assert ended(block(swept(before))) == {ALICE: why, BOB: why}
 
 
 # Of closes

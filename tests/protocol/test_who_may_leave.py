@@ -25,6 +25,7 @@ from tests.protocol.seen_blocks import buried, spending, up_to
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
+from cromford.protocol.exiting.closes import SPENT_UNKNOWN
 from cromford.protocol.exiting.lsp import exit_effects, owed, take
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
@@ -87,11 +88,13 @@ def test_nobody_leaves_what_was_closed() -> None:
     assert refusal(closed())[0] == "factory_closed"
 
 
-def test_nobody_leaves_what_was_swept_above_it() -> None:
-    factory = paid()
-    swept = seeing(factory, spending(factory.attempt.funding_outpoint))
-    code, why = refusal(swept)
-    assert (code, "was swept above this channel" in why) == ("factory_swept", True)
+def test_nobody_leaves_what_was_swept_above_it_and_hears_if_that_was_before_the_expiry() -> None:
+    """Then somebody else has the LSP's key."""
+    swept = spending(paid().attempt.funding_outpoint)
+    code, why = refusal(seeing(expired(paid()), swept))
+    assert (code, "expired, and was swept above this channel" in why) == ("factory_swept", True)
+    code, why = refusal(seeing(paid(), swept))
+    assert (code, SPENT_UNKNOWN in why) == ("factory_swept", True)
 
 
 def test_nobody_leaves_from_the_expiry_on_unless_it_is_under_way() -> None:

@@ -169,7 +169,7 @@ def test_where_its_funding_went_elsewhere_nobody_leaves() -> None:
     assert reasons(spent) == []
     assert reasons(block(spent.state)) == []
     (failed, *_) = (one for one in spent.records if isinstance(one, cr.ChannelFailed))
-    assert "was swept above this channel" in failed.reason
+    assert "before its expiry it was spent" in failed.reason
     assert link.channel_id in {
         one.channel_id for one in spent.records if isinstance(one, cr.ChannelFailed)
     }

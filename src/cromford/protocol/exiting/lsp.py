@@ -28,6 +28,7 @@ from cromford.protocol.exiting.channel import (
     watched_outpoints,
 )
 from cromford.protocol.exiting.closes import (
+    SPENT_UNKNOWN,
     arriving_of_closes_sat,
     beside_closes,
     close_anchors,
@@ -187,7 +188,7 @@ def on_exit_requested(turn: Turn[Factory], event: ev.ExitRequested) -> None:
     if was_closed(turn.state.landed, client):
         raise Rejected("factory_closed", CLOSED_TOGETHER)
     if is_swept(turn.state.landed, client):
-        raise Rejected("factory_swept", SWEPT)
+        raise Rejected("factory_swept", _why_swept(turn.state.landed, client))
     if is_to_be_swept(turn.state.landed, client):
         raise Rejected("factory_swept", "the factory expired: what is left of it is swept")
     if event.publishes_stale:
@@ -433,7 +434,7 @@ def on_block(turn: Turn[Factory]) -> None:
             on_chain(turn, link)
             turn.remember(*_resolved(state, link))
         elif is_swept(state, client):
-            end_updates(turn, link, SWEPT, tells_peer=False)
+            end_updates(turn, link, _why_swept(state, client), tells_peer=False)
             turn.remember(*lost_by_sweep(turn.state, turn.link(link.channel_id)))
         elif client not in state.exits:
             reason = _reason_to_exit(turn, link)
@@ -487,6 +488,14 @@ def is_swept(state: Factory, client: int) -> bool:
         return False
     nodes = state.attempt.branch_on(client, state.chain).nodes
     return swept_by(nodes, state.chain.spends) is not None
+
+
+def _why_swept(state: Factory, client: int) -> str:
+    """Return why there is no way to a channel. Until the expiry that takes a signature of ours."""
+    sweep = swept_by(state.attempt.branch_on(client, state.chain).nodes, state.chain.spends)
+    expiry_height = state.attempt.terms.expiry_height
+    is_early = sweep is not None and state.chain.confirmed[sweep.txid] <= expiry_height
+    return SPENT_UNKNOWN if is_early else SWEPT
 
 
 def was_closed(state: Factory, client: int) -> bool:

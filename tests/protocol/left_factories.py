@@ -8,7 +8,7 @@ from typing import Any, Final
 from tests.protocol.decisions import Known
 from tests.protocol.paying_clients import begin_payment, live_factory, pay
 from tests.protocol.pump import Pump
-from tests.protocol.seen_blocks import with_blocks
+from tests.protocol.seen_blocks import spending, up_to, with_blocks
 from tests.protocol.test_leaving import QUICK, mute
 from tests.protocol.unanswered import FIRST_MSAT, WORTH_MSAT
 
@@ -118,6 +118,21 @@ def seeing(factory: Factory, *txs: Tx) -> Factory:
 
 def on(factory: Factory, chain: KnownChain) -> Factory:
     return replace(factory, chain=chain)
+
+
+def without_funding(factory: Factory) -> Factory:
+    """Return a factory whose funding a reorganisation took off the chain."""
+    confirmed = factory.chain.confirmed.delete(factory.attempt.funding_tx.txid)
+    return on(factory, replace(factory.chain, confirmed=confirmed))
+
+
+def overtaken(factory: Factory) -> Factory:
+    """Return a factory a coin of whose funding something else spent, six blocks ago."""
+    there = without_funding(factory)
+    coin = factory.attempt.funding_tx.inputs[0].outpoint
+    spends = {one: tx for one, tx in there.chain.spends.items() if one != coin}
+    chain = with_blocks(replace(there.chain, spends=spends), [spending(coin)])
+    return on(there, up_to(chain, chain.height + 5))
 
 
 @dataclass(kw_only=True)

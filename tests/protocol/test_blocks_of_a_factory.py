@@ -17,14 +17,16 @@ from tests.protocol.left_factories import (
     holding,
     leaving,
     on,
+    overtaken,
     paid,
     path,
     restored,
     seeing,
     unfunded,
+    without_funding,
 )
 from tests.protocol.old_states import sold
-from tests.protocol.seen_blocks import spending, up_to, with_blocks
+from tests.protocol.seen_blocks import spending, up_to
 from tests.protocol.unanswered import SMALL_MSAT, WORTH_MSAT
 
 from cromford import effects as fx
@@ -284,21 +286,6 @@ def test_a_state_that_the_lsp_alone_lacks_is_learned_from_the_block_that_has_it(
 
 
 # HTLCs that nobody answers
-
-
-def without_funding(factory: Factory) -> Factory:
-    """Return a factory whose funding a reorganisation took off the chain."""
-    confirmed = factory.chain.confirmed.delete(factory.attempt.funding_tx.txid)
-    return on(factory, replace(factory.chain, confirmed=confirmed))
-
-
-def overtaken(factory: Factory) -> Factory:
-    """Return a factory a coin of whose funding something else spent, six blocks ago."""
-    there = without_funding(factory)
-    coin = factory.attempt.funding_tx.inputs[0].outpoint
-    spends = {one: tx for one, tx in there.chain.spends.items() if one != coin}
-    chain = with_blocks(replace(there.chain, spends=spends), [spending(coin)])
-    return on(there, up_to(chain, chain.height + 5))
 
 
 def test_an_htlc_with_an_output_is_not_given_up_while_its_funding_may_come_back() -> None:

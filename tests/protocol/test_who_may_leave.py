@@ -14,12 +14,14 @@ from tests.protocol.left_factories import (
     having,
     leaving,
     on,
+    overtaken,
     paid,
     path,
     restored,
     seeing,
     unfunded,
     unready,
+    without_funding,
 )
 from tests.protocol.seen_blocks import buried, spending, up_to
 
@@ -82,6 +84,13 @@ def test_nobody_leaves_before_the_funding_is_in_a_block_and_then_at_once() -> No
     assert refusal(factory)[0] == "factory_not_funded"
     there = on(factory, buried(factory.chain, 1, factory.attempt.funding_tx))
     assert asked(there) == ["the operator's wish"]
+
+
+def test_nobody_leaves_what_something_else_took_the_place_of() -> None:
+    """As deep as a funding has to be; before that it is only not in a block."""
+    code, why = refusal(overtaken(paid()))
+    assert (code, "something else spends a coin of its funding" in why) == ("factory_dead", True)
+    assert refusal(without_funding(paid()))[0] == "factory_not_funded"
 
 
 def test_nobody_leaves_what_was_closed() -> None:

@@ -435,3 +435,54 @@ def test_one_that_pays_more_and_is_refused_leaves_what_waits_as_it_is() -> None:
     assert takers(pump) == [first]
     pump.mine()
     assert statuses(pump) == ["swept"] * N_FACTORIES
+
+
+# One decision each
+
+
+@pytest.fixture(scope="module")
+def due() -> Pump:
+    """Return a world in which all expired, and one transaction that takes all of it waits."""
+    pump = founded()
+    mine_to(pump, expiry_of(pump))
+    return pump
+
+
+def test_only_what_the_mempool_was_asked_about_is_taken(due: Pump) -> None:
+    """Of what became due since then nobody knows who is after it."""
+    asked = due.wishes(due.lsp, fx.LookUpSpenders)[-1]
+    fewer = replace(asked, outpoints=asked.outpoints[:2])
+    answer = ev.SpendersLookedUp(asked=fewer, spenders=())
+    decision = lsp_role.decide(lsp_state(due), answer)
+    (joint,) = decision.effects
+    assert isinstance(joint, fx.SignJointSweep)
+    assert [key.attempt for key in joint.keys] == [0, 1]
+
+
+def test_what_is_signed_again_is_published_again_and_remembered_once(due: Pump) -> None:
+    (made,) = due.lsp.perform(due.wishes(due.lsp, fx.SignJointSweep)[-1])
+    assert isinstance(made, ev.JointSweepSigned)
+    decision = lsp_role.decide(lsp_state(due), made)
+    assert decision.records == ()
+    assert decision.effects == (fx.Broadcast(name="joint_sweep", tx=made.tx),)
+
+
+def test_what_is_refused_together_is_parted_once(due: Pump) -> None:
+    (joint,) = takers(due)
+
+    def refused(state: Any, tx: Tx, reason: str) -> Any:
+        asked = fx.Broadcast(name="joint_sweep", tx=tx)
+        return lsp_role.decide(state, ev.BroadcastRefused(asked=asked, reason=reason))
+
+    def parted(decision: Any) -> list[bytes]:
+        return [one.txid for one in decision.records if isinstance(one, JointSweepParted)]
+
+    state = lsp_state(due)
+    assert parted(refused(state, joint, "mempool full")) == []
+    assert parted(refused(state, root_of(due, 0), "bad-txns-inputs-missingorspent")) == []
+    first = refused(state, joint, "bad-txns-inputs-missingorspent")
+    assert parted(first) == [bytes(joint.txid)]
+    assert [one for one in first.effects if isinstance(one, fx.LookUpSpenders)]
+    again = refused(first.state, joint, "bad-txns-inputs-missingorspent")
+    assert parted(again) == []
+    assert not [one for one in again.effects if isinstance(one, fx.LookUpSpenders)]

@@ -5,7 +5,10 @@ from dataclasses import replace
 
 import pytest
 from tests.channel.specimen import total_msat
+from tests.protocol.advanced import Step
+from tests.protocol.old_states import sold
 from tests.protocol.paying_clients import (
+    begin_payment,
     book,
     live_factory,
     lsp_link,
@@ -27,11 +30,13 @@ from cromford.channel.content import CommitmentContent
 from cromford.channel.stage import Edition
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
+from cromford.protocol.exiting.breach import is_to_be_recalled
 from cromford.protocol.exiting.channel import RESOLVED_DEPTH, landed_channel
 from cromford.protocol.exiting.lsp import in_hand
 from cromford.protocol.exiting.settled import is_resolved
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import exit_records as xr
+from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.watch.channel_exit import channel_actions
 from cromford.watch.sweep import TakingTx
@@ -298,3 +303,48 @@ def recalled(pump: Pump, number: int) -> CommitmentContent | None:
     contents = [one.content for one in events if isinstance(one, ev.CommitmentRecalled)]
     assert len(contents) == len(events) <= 1
     return contents[0] if contents else None
+
+
+def unsigned_by_its_peer() -> Link:
+    """Return a channel whose peer revoked more commitments than it signed for us."""
+    pump = live_factory(2, policy=QUICK)
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, FIRST_MSAT)
+    request = replace(make_invoice(pump, bob, 1_000_000), payment_secret=bytes(32))
+    pump.handle(alice, request)
+    pump.run_to(m.UpdateFailHtlc)
+    with pump.tampering(
+        lambda sender, _to, message: (
+            () if sender is alice and isinstance(message, m.CommitmentSigned) else (message,)
+        )
+    ):
+        pump.run()
+        begin_payment(pump, pump.lsp, alice, 1_000_000)
+    link = lsp_link(pump, newest_link(alice))
+    assert link.finished.commitment.content.number < link.state.peer_revoked
+    return link
+
+
+def test_our_own_commitment_is_not_looked_up_though_its_number_is_that_of_a_revoked_one() -> None:
+    link = unsigned_by_its_peer()
+    own = link.finished.tx
+    assert not is_to_be_recalled(link, own)
+    theirs = replace(own, outputs=own.outputs[::-1])
+    assert is_to_be_recalled(link, theirs), "of that number, and not ours"
+    assert not is_to_be_recalled(replace(link, breach=link.finished.commitment.content), theirs)
+    latest = link.peer_commitments_on(link.present)[-1].commitment.tx
+    assert not is_to_be_recalled(link, latest), "it was never revoked"
+
+
+def test_what_was_revoked_is_looked_up_on_whichever_output_of_the_channel_it_spends() -> None:
+    """Also on one where we hold no commitment any more, and on one that our store forgot."""
+    pump, done = sold(None)
+    alice, _ = pump.clients
+    fraud = lsp_link(pump, newest_link(alice)).finished.tx
+    done.begin(Step.REBASED)
+    link = newest_link(alice)
+    assert link.finished_on(link.superseded[0]) is None
+    assert is_to_be_recalled(link, fraud)
+    (spent,) = fraud.inputs
+    forgotten = replace(spent, outpoint=OutPoint(txid=spent.outpoint.txid, vout=77))
+    assert is_to_be_recalled(link, replace(fraud, inputs=(forgotten,)))

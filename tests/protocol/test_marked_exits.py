@@ -295,6 +295,7 @@ def test_an_exit_of_an_lsp_that_had_begun_before_the_backup_does_not_go_on() -> 
     assert pump.wishes(pump.lsp, fx.Broadcast)[before:] == []
     request = ev.ExitRequested(attempt_id=link.attempt_id, client=link.client, publishes_stale=True)
     pump.handle(pump.lsp, request)
+    assert remembered(pump.lsp, cr.StaleAllowed) == [cr.StaleAllowed(channel_id=link.channel_id)]
     mine_until_spent(pump, link.setting.funding.outpoint)
     assert link.finished.tx.txid in pump.chain.confirmed
 

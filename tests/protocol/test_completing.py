@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from immutables import Map
+from tests.protocol.houses import ALICE, BOB, CAROL, entry, house_of
 from tests.protocol.paying_clients import live_factory
 from tests.protocol.pump import Pump
 from tests.protocol.test_abandoned_fundings import abandon, unheard
@@ -13,9 +14,10 @@ from tests.simulation.sums import check_sums
 
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.completing import completed_client, completed_house
-from cromford.protocol.journal.entries import DEAD, FUNDED
+from cromford.protocol.journal.entries import ABORTED, BUILDING, DEAD, FUNDED
 from cromford.protocol.journal.house import House
 from cromford.protocol.journal.lsp_state import LspState, new_lsp
+from cromford.protocol.journal.market import SoldEntry
 from cromford.protocol.journal.tally import Tally
 from cromford.shelf import Shelf
 from cromford.wallet.coins import Wallet
@@ -61,6 +63,26 @@ def test_an_older_house_finds_by_other_keys_what_it_had(
     assert completed.news == house.news
     check_sums(replace(state, house=completed))
     assert older(completed) == older(house)
+
+
+def test_an_older_house_counts_what_was_funded_and_numbers_its_sales_as_they_were_made() -> None:
+    def sold(height: int) -> SoldEntry:
+        return SoldEntry(
+            client=1, height=height, amount_sat=1, capacity_sat=2, price_msat=3, advance_id=b"a"
+        )
+
+    first = entry(1, ALICE, BOB, sold=(sold(5), sold(9)))
+    second = entry(2, CAROL, sold=(sold(7),))
+    others = (entry(3, ALICE, status=ABORTED), entry(4, BOB, status=BUILDING))
+    house = house_of(first, second, *others)
+    completed = completed_house(older(house))
+    assert completed.tally == house.tally
+    assert completed.tally.n_funded == 2
+    assert dict(completed.sales) == {
+        1: (first.attempt_id, 0),
+        2: (second.attempt_id, 0),
+        3: (first.attempt_id, 1),
+    }
 
 
 def test_an_older_client_finds_its_coins_by_other_keys() -> None:

@@ -189,6 +189,8 @@ def test_values_of_one_class_are_described_once_beside_their_rows() -> None:
         (Shelf[int, str], tuple[int, str], False),
         (Shelf[int, str], frozenset[int], False),
         (Map[int, str], Shelf[int, str], False),
+        (Shelf[int, str] | None, Map[int, str], True),
+        (Map[int, str] | None, Shelf[int, str], False),
         (str, bytes, False),
     ],
     ids=str,
@@ -225,7 +227,8 @@ def test_what_may_be_left_out_is_what_has_a_default_in_whichever_way() -> None:
 
 def test_an_older_reader_is_asked_only_for_what_it_is_there_for() -> None:
     today: Any = make_dataclass("Root", [("config", type(CONFIG)), ("text", bytes)], frozen=True)
-    today.older = Older({"text": str}, lambda config, text: today(config, text.encode()))
+    read_older = Older({"text": str}, lambda config, text: today(config, text.encode()))
+    today.older = read_older
     known = classes_of(today)[0]["Root"]
     config = known.fields["config"]
     assert known.reader_of({"config": config, "text": "bytes"}) is today
@@ -234,6 +237,10 @@ def test_an_older_reader_is_asked_only_for_what_it_is_there_for() -> None:
     assert problem_with_class(known, "Root", old) is None
     assert problem_with_class(known, "Root", {**old, "more": "int"}) == "Root has no more any more"
     assert problem_with_class(known, "Root", {"text": "str", "config": "int"}) is not None
+    other: Any = make_dataclass("Root", [("config", type(CONFIG)), ("text", bytes)], frozen=True)
+    other.older = Older({"text": str, "config": type(CONFIG)}, read_older.read)
+    both = {"config": config, "text": "bytes"}
+    assert classes_of(other)[0]["Root"].reader_of(both) is other, "as it is today"
     named: Any = make_dataclass("Root", [("config", type(CONFIG))], frozen=True)
     named.older = Older({"gone": int})
     only_named = classes_of(named)[0]["Root"]
@@ -254,6 +261,20 @@ def test_a_message_is_read_as_it_was_written_however_many_wait() -> None:
         assert encoding.decoded(data, m.UpdateFulfillHtlc) == message, "also a second time"
     kept = encoding.journalled(revocations[0])
     assert encoding.decoded(kept, m.UpdateFulfillHtlc) is revocations[0], "it is not read again"
+
+
+def test_few_messages_that_nobody_folds_are_kept() -> None:
+    messages = [
+        m.UpdateFulfillHtlc(channel_id=bytes(32), htlc_id=n, payment_preimage=b"k" * 32)
+        for n in range(1_000, 1_040)
+    ]
+    written_down = [encoding.journalled(one) for one in messages]
+    kept = [
+        encoding.decoded(data, m.UpdateFulfillHtlc) is message
+        for data, message in zip(written_down, messages, strict=True)
+    ]
+    assert kept[-1], "the newest is not read again"
+    assert 1 <= sum(kept) <= 16
 
 
 def test_a_text_that_an_encoding_cuts_is_read_as_it_was_cut() -> None:

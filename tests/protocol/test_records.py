@@ -145,6 +145,18 @@ def test_what_is_no_record_is_not_said_to_be_newer(data: bytes) -> None:
     assert not isinstance(caught.value, NewerRecord)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [("block_connected", 7), ("peer_connected", "02"), (7,), ("no name of a kind",), (b"started",)],
+)
+def test_what_is_malformed_is_not_said_to_be_newer_unless_it_has_a_name_of_its_own(
+    fields: tuple[Any, ...],
+) -> None:
+    with pytest.raises(UnknownRecord) as caught:
+        decode_record(packed(*fields))
+    assert not isinstance(caught.value, NewerRecord)
+
+
 def test_a_record_of_the_version_that_was_never_released_is_refused_for_that() -> None:
     with pytest.raises(UnknownRecord, match="version 1, written by an unreleased version"):
         decode_record(b"\1" + encode_record(EXAMPLE)[1:])

@@ -4,11 +4,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, make_dataclass, replace
 from typing import Any, Final
 
+import msgspec
 import pytest
 from immutables import Map
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxOut
-from cromford.protocol.journal.rows import READ_KEPT_SIZE_MAX, SHAPES, StoredShelf
+from cromford.crypto.keys import sha256
+from cromford.protocol.journal.plain import PlainReader
+from cromford.protocol.journal.rows import (
+    READ_KEPT_SIZE_MAX,
+    SHAPE_ID_SIZE,
+    SHAPES,
+    Shapes,
+    StoredShelf,
+)
 from cromford.protocol.journal.snapshot import (
     Position,
     Shelved,
@@ -288,3 +297,114 @@ def test_a_state_whose_shelves_are_stored_can_be_written_in_one_piece() -> None:
     house = opened(table, shelved(table, many))
     written = SNAPSHOTS.encode(house, HERE, written_by="1")
     assert SNAPSHOTS.decode(written, HERE) == many
+
+
+# What is written of them
+
+
+def test_a_snapshot_says_of_a_shelf_what_the_hashes_of_its_rows_add_up_to() -> None:
+    """So it stands in every checkpoint that was ever written: 32 bytes, and what is above is cut.
+
+    A row's hash is of its shelf's name, of its key behind the key's size, and of its value.
+    """
+    table = Table()
+    house = opened(table, shelved(table, FULL))
+    total, n_rows = 0, 0
+    for (name, key), value in table.lying.items():
+        if name == "House.entries":
+            hashed = name.encode() + b"\0" + len(key).to_bytes(4, "big") + key + value
+            total += int.from_bytes(sha256(hashed), "big")
+            n_rows += 1
+    assert total > 2**256, "some of it is cut"
+    ground = house.entries.ground
+    assert isinstance(ground, StoredShelf)
+    assert ground.row_sum == (n_rows, (total % 2**256).to_bytes(32, "big"))
+
+
+def test_a_row_whose_key_is_the_name_of_a_description_is_read_as_what_it_is() -> None:
+    table = Table()
+    made = SNAPSHOTS.shelve(FULL, HERE, written_by="1", stored=table)
+    names = [row.key for row in made.rows if row.shelf == SHAPES]
+    assert {len(name) for name in names} == {SHAPE_ID_SIZE}
+    entries = FULL.entries.update(dict.fromkeys(names, ENTRIES[b"1"]))
+    numbers = {int.from_bytes(name, "big"): b"1" for name in names}
+    house = replace(FULL, entries=entries, order=Shelf(numbers))
+    assert opened(table, shelved(table, house)) == house
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoShelves:
+    one: Shelf[int, Entry] = field(default_factory=Shelf)
+    other: Shelf[int, Entry] = field(default_factory=Shelf)
+
+
+def test_what_was_read_of_one_shelf_is_not_taken_for_what_is_read_of_the_next() -> None:
+    """Its place in memory is free once it is written: what lies there then is another value."""
+    snapshots = Snapshots(TwoShelves, {}, has_shelves=True)
+    state = TwoShelves(
+        one=Shelf({n: Entry(name=bytes(20), number=n) for n in range(100)}),
+        other=Shelf({n: Entry(name=bytes(20), number=1_000 + n) for n in range(100)}),
+    )
+    table = Table()
+    made = snapshots.shelve(state, HERE, written_by="1", stored=table)
+    table.take(made)
+    stored = snapshots.open(made.snapshot, HERE, stored=table)
+    again = snapshots.decode(snapshots.encode(stored, HERE, written_by="1"), HERE)
+    assert [one.number for one in again.one.values()] == [*range(100)]
+    assert [one.number for one in again.other.values()] == [*range(1_000, 1_100)]
+
+
+# What is damaged without its sum being another
+
+
+def test_a_row_that_changes_after_the_stream_was_opened_is_refused_as_it_is_read() -> None:
+    table = Table()
+    house = opened(table, shelved(table, FULL))
+    place = ("House.entries", b"1")
+    described = table.lying[place][:SHAPE_ID_SIZE]
+    table.lying[place] = described + msgspec.msgpack.encode([16, b"a field alone"])
+    with pytest.raises(ValueError, match="a row is damaged: ValueError"):
+        house.entries[b"1"]
+
+
+@pytest.mark.parametrize("error", [TypeError, LookupError, AttributeError, RecursionError])
+def test_a_description_that_says_nothing_that_can_be_read_is_damaged(
+    error: type[Exception],
+) -> None:
+    table, shape = Table(), msgspec.msgpack.encode("no classes")
+    name = sha256(shape)[:SHAPE_ID_SIZE]
+    table.lying[SHAPES, name] = shape
+
+    def reader(_described: Any) -> Callable[[], PlainReader]:
+        raise error("why")
+
+    with pytest.raises(ValueError, match=f"what describes rows is damaged: {error.__name__}"):
+        Shapes(table, (), reader).check([name])
+
+
+def test_what_lies_in_a_store_is_not_the_same_as_what_lies_anywhere_else() -> None:
+    table = Table()
+    ground = opened(table, shelved(table, FULL)).order.ground
+    assert isinstance(ground, StoredShelf)
+
+    class Elsewhere:
+        """Another ground. Implements `shelf.Ground`."""
+
+        def get(self, _key: int) -> bytes | None:
+            return None
+
+        def among(self, _keys: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+            return iter(())
+
+        def walk(self, _start: bytes) -> Iterator[tuple[int, bytes]]:
+            return iter(())
+
+        def is_same(self, _other: Any) -> bool:
+            return False
+
+    assert not ground.is_same(Elsewhere())
+
+
+def test_a_snapshot_holds_all_of_a_state_unless_rows_are_asked_for() -> None:
+    assert SNAPSHOTS.has_shelves
+    assert not Snapshots(House, {}).has_shelves

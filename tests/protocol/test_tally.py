@@ -55,3 +55,18 @@ def test_what_is_lent_ends_with_its_factory_and_comes_back_with_a_block_that_lef
         assert tally.lent_sat == sum(one.lent_sat for one in live)
         assert tally.n_funded == len(model)
         assert tally.dead == {b"%d" % n for n, one in enumerate(model) if one.is_dead}
+
+
+def test_what_several_blocks_end_at_once_is_what_each_of_them_ends() -> None:
+    tally = Tally()
+    for expiry_height in range(1, 6):
+        tally = tally.funded(lent_sat=10**expiry_height, expiry_height=expiry_height, height=0)
+    for low in range(6):
+        lent_sat = sum(10**height for height in range(low + 1, 6))
+        for high in range(low, 6):
+            ended_sat = sum(10**height for height in range(low + 1, high + 1))
+            before = tally.at(height=low, before=0)
+            assert before.lent_sat == lent_sat
+            after = before.at(height=high, before=low)
+            assert after.lent_sat == lent_sat - ended_sat, (low, high)
+            assert after.at(height=low, before=high) == before

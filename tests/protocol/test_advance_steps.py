@@ -509,7 +509,7 @@ def test_what_was_bought_out_of_a_payment_may_be_kept_of_it_and_the_receipt_says
 def test_a_purchase_is_agreed_once_its_buyer_agreed_to_the_advance_for_it() -> None:
     asked = at(m.AdvancePropose).clients[BUYER]
     received = apply_to_client(asked, own(ar.AdvanceReceived))
-    ready = bought_by(apply_to_client(received, own(ar.AdvancePoolsMade)))
+    ready = apply_to_client(bought_by(received), own(ar.AdvancePoolsMade))
     assert not any(one.is_agreed for one in ready.purchases.values())
     agreed = apply_to_client(ready, own(ar.AdvanceAgreed))
     assert [one.is_agreed for one in agreed.purchases.values()] == [True]

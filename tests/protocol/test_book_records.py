@@ -10,6 +10,7 @@ from tests.protocol.paying_clients import begin_payment, live_factory, lsp_link,
 
 from cromford.changed import changed
 from cromford.channel.stage import HtlcStage
+from cromford.channel.terms import Party
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book, Errand, Forward, Held, HtlcKey, OwnInvoice, Payment
 from cromford.protocol.journal.book_fold import (
@@ -175,8 +176,12 @@ def test_only_what_is_locked_in_is_held_or_goes_on() -> None:
     gone = (key[0], key[1] + 50)
     with pytest.raises(AssertionError, match="is held that is not locked in"):
         apply_to_book(book, cr.HtlcHeld(channel_id=gone[0], htlc_id=gone[1], reason=""))
-    with pytest.raises(AssertionError, match="was forwarded that is not locked in"):
-        forwarded(book, gone)
+    link = book.links[key[0]]
+    (live,) = link.state.htlcs
+    unread = changed(link, state=changed(link.state, htlcs=(changed(live, payload=b""),)))
+    for unknown, name in ((book, gone), (changed(book, links=Map({key[0]: unread})), key)):
+        with pytest.raises(AssertionError, match="was forwarded that is not locked in"):
+            forwarded(unknown, name)
 
 
 # What came to its end
@@ -402,6 +407,24 @@ def test_what_never_left_failed_with_its_payment_and_what_was_decided_stays_so()
     assert left.payments[payment_hash].status == "pending", "it stays, and may leave yet"
     assert left.owners == book.owners
     assert [receiver for receiver, _ in told(left)] == [ERRAND.asker]
+
+
+def test_an_htlc_of_the_peers_that_is_gone_ends_nothing_of_ours_that_has_its_number() -> None:
+    pump = live_factory(2)
+    payer, payee = pump.clients
+    assert pay(pump, pump.lsp, payer, MONEY_MSAT).status == "paid"
+    pump.disconnect(payee)
+    for _ in range(2):
+        begin_payment(pump, payer, payee, PAID_MSAT)
+    channel_id = newest_link(payer).channel_id
+    assert pay(pump, pump.lsp, payer, 1_000_000).status == "paid"
+    assert newest_link(payer).state.next_id(Party.OPENER) == 2, "both sides have had 0 and 1"
+    assert set(payer.state.book.owners) == {(channel_id, 0), (channel_id, 1)}
+    pump.connect(payee)
+    pump.run()
+    pump.pass_holds()
+    assert not payer.state.book.owners
+    assert [one.status for one in payer.state.book.payments.values()] == ["paid"] * 2
 
 
 # Invoices and payments by number

@@ -523,3 +523,19 @@ def test_what_is_no_record_or_letter_of_a_house_ends_the_decision() -> None:
         apply_to_house(house, xr.TreePublished(attempt_id=b"", height=1, transactions=()))
     with pytest.raises(AssertionError, match="Watched is no mail for the house"):
         told(house, mail.Watched(height=1))
+
+
+def test_a_sale_of_which_no_time_is_known_has_none() -> None:
+    sold = mail.SaleBooked(
+        attempt_id=b"a",
+        client=1,
+        height=5,
+        amount_sat=1,
+        capacity_sat=20_000,
+        price_msat=3,
+        advance_id=b"x",
+    )
+    (one,) = entry(1, ALICE).with_sale(sold).sold
+    assert (one.in_force_at, one.height, one.capacity_sat) == (0, 5, 20_000)
+    (dated,) = entry(1, ALICE).with_sale(sold, 50).sold
+    assert dated.in_force_at == 50

@@ -6,12 +6,14 @@ from functools import cache
 
 import pytest
 from immutables import Map
+from tests.factory import oracle
 from tests.protocol.advances import advancing_factory, market, sell
 from tests.protocol.houses import spend_of, txid_of
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import OutPoint, Tx, TxIn, TxOut
 from cromford.factory.branch import Branch
+from cromford.factory.shape import plan_of
 from cromford.protocol.journal.client_attempt import Checked, ClientAttempt, Received, Unchecked
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.leaf_states import (
@@ -81,6 +83,12 @@ def test_the_newest_signed_state_is_what_a_client_leaves_by_and_where_its_channe
     assert client.branch.vertices[-1].first == client.candidate.branch.vertices[-1].first
     fundings = client.fundings
     assert [one.outpoint.txid for one in fundings] == [tx.txid for tx in states]
+    for one, tx in zip(fundings, states, strict=True):
+        paid = tx.outputs[one.outpoint.vout]
+        assert (paid.amount_sat, paid.script_pubkey) == (
+            one.capacity_sat,
+            client.setting.funding.txout.script_pubkey,
+        )
     capacities = [one.capacity_sat for one in fundings]
     assert capacities == sorted(set(capacities)), "each sale made it larger"
     assert client.setting.funding == fundings[-1]
@@ -120,6 +128,14 @@ def test_the_newest_signed_state_is_what_an_lsp_leaves_by_and_what_it_replaced_i
     assert last_txid(lsp.branch(1)) == states[-1].txid
     assert [one.outpoint.txid for one in lsp.fundings(1)] == [tx.txid for tx in states]
     assert lsp.setting(1).funding == lsp.fundings(1)[-1] == client.setting.funding
+    for seat in lsp.leaf(1).clients:
+        script = lsp.blueprint.setting(seat).funding.txout.script_pubkey
+        for one, tx in zip(lsp.fundings(seat), states, strict=True):
+            paid = tx.outputs[one.outpoint.vout]
+            assert (paid.amount_sat, paid.script_pubkey) == (one.capacity_sat, script)
+    leaves = lsp.blueprint.leaf_vertices
+    assert set(leaves) == {lsp.leaf_name(seat) for seat in range(1, n_clients + 1)}
+    assert [one.first.shape.children for one in leaves.values()] == [()] * len(leaves)
     assert lsp.setting(1) is lsp.setting(1)
     assert len(lsp.leaf(1).states) == N_STATES
     assert {tx.txid for tx in states} <= lsp.watched_txids
@@ -341,3 +357,14 @@ def test_coins_of_nobody_are_no_rivals() -> None:
     stranger = spend_of(OutPoint(txid=txid_of(3), vout=0))
     assert client.overtaken_depth(chain_of(stranger)) == 0
     assert not client.is_overtaken(chain_of(stranger))
+
+
+def test_a_factory_is_ready_in_time_for_one_client_at_least_whose_way_out_is_the_shortest() -> None:
+    """Of five clients three are a layer deeper than the other two."""
+    _, lsp = sold_twice(3)
+    terms = oracle.terms_of([50_000] * 5, [0] * 3, inner_arities=[2, 2])
+    blueprint = replace(lsp.blueprint, terms=terms)
+    shape = plan_of(terms).shape
+    last = [terms.ready_height_max(shape.kinds_to(client)) for client in range(1, 6)]
+    assert len(set(last)) == 2
+    assert blueprint.ready_height_max == max(last)

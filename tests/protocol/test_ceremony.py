@@ -26,6 +26,7 @@ from cromford import effects as fx
 from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
+from cromford.protocol.faults import FaultyLsp
 from cromford.protocol.journal.client_attempt import Complete, RootSent
 from cromford.protocol.journal.kept import kept_join
 from cromford.wire import messages as m
@@ -123,6 +124,18 @@ def test_one_bad_signature_below_the_root_releases_nothing_for_the_root(what: st
     asked = [r.task.name for e in pump.wishes(victim, fx.PartialSign) for r in e.requests]
     assert "kickoff_root" not in asked, "the signer was asked for the root"
     assert held.funding_tx.txid not in {tx.txid for tx in pump.published}
+
+
+def test_every_signature_below_the_root_is_checked_and_the_wrong_one_named() -> None:
+    pump = proposed(3)
+    pump.run()
+    stage = pump.held(pump.client_at(2)).stage
+    assert isinstance(stage, Complete)
+    stage.candidate.check_below(stage.signatures)
+    names = [node.name for node in stage.candidate.branch.nodes_below_root]
+    for place, name in enumerate(names):
+        with pytest.raises(FaultyLsp, match=f"{name}: the signature does not verify"):
+            stage.candidate.check_below(corrupted(place)(stage.signatures))
 
 
 @pytest.mark.parametrize("count", [0, 2])

@@ -30,6 +30,7 @@ from tests.simulation.commitments import (
 from cromford import effects as fx
 from cromford.channel.commitment import UnpayableFee
 from cromford.channel.errors import PeerViolation
+from cromford.channel.stage import Edition
 from cromford.channel.terms import Party
 from cromford.factory.terms import FeePolicy
 from cromford.protocol import events as ev
@@ -126,6 +127,7 @@ def test_the_channel_is_the_same_to_both_sides_and_starts_at_number_0() -> None:
             peer = setting.offer_of(party.other)
             assert state.peer_point == peer.first_per_commitment_point
             assert state.peer_next_point == peer.second_per_commitment_point
+            assert setting.first_commitment(party).content == state.content(party, Edition.SIGNED)
     ids = {pump.attempt.setting(client).channel_id for client in range(1, 4)}
     assert len(ids) == 3
 

@@ -414,3 +414,14 @@ def joined(n_clients: int) -> Pump:
     pump = Pump(n_clients)
     pump.join()
     return pump
+
+
+def test_each_candidate_takes_nonces_of_its_own_one_after_the_other() -> None:
+    """Of a client as many as its own branch has transactions, however many the tree has."""
+    pump = funded(Pump(3))
+    n_candidates = len(FEERATES)
+    for propose in pump.sent(pump.lsp, m.Propose)[-3:]:
+        taken = [use.index for one in propose.candidates for use in one.nonces]
+        n_txs = len(propose.candidates[0].nonces)
+        assert taken == [*range(n_candidates * n_txs)]
+        assert n_txs < sum(1 for _ in pump.attempt.blueprint.tree.nodes)

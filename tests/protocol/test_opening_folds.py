@@ -5,21 +5,28 @@ from functools import cache
 from typing import Any
 
 import pytest
+from tests.protocol.attacks import proposed
 from tests.protocol.houses import spend_of, txid_of
 from tests.protocol.ladders import funded
 from tests.protocol.pump import Pump
+from tests.protocol.test_first_commitments import EPHEMERAL
 
-from cromford.bitcoin.tx import OutPoint
+from cromford.bitcoin.tx import OutPoint, vsize_of
+from cromford.channel.finished import finish_commitment
+from cromford.channel.terms import COMMITMENT_WEIGHT
+from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal import opening_records as op
 from cromford.protocol.journal import sweep_records as sw
 from cromford.protocol.journal.client_attempt import ClientAttempt, Complete, Received
 from cromford.protocol.journal.client_opening_fold import with_client_opening
+from cromford.protocol.journal.gathered import Build, build_of
 from cromford.protocol.journal.joint_sweeps import JOINTS_KEPT_MAX, with_joint_sweep
 from cromford.protocol.journal.lsp_attempt import Aborted, Funded, LspAttempt
 from cromford.protocol.journal.mark import StoreMark
 from cromford.protocol.journal.opened import client_link, lsp_link
 from cromford.protocol.journal.opening_fold import with_opening
 from cromford.protocol.policy import LspPolicy
+from cromford.watch.sweep import SWEEP_FEERATE_SAT_PER_KW
 from cromford.watch.worth import least_balance_sat
 
 
@@ -143,6 +150,8 @@ def test_both_sides_know_the_same_channel_and_only_what_is_signed_is_one() -> No
     others = lsp_link(lsp, 3 - client.client, is_marked=False)
     assert others.signature != theirs.signature
     assert others.node_id == lsp.seats[2 - client.client].node_id
+    for link in (ours, theirs, others):
+        finish_commitment(link.finished.commitment, signature=link.signature)
     with pytest.raises(ValueError, match="is not complete"):
         client_link(after(received(), *STEPS[:4]))
     with pytest.raises(ValueError, match="not every commitment is signed"):
@@ -154,6 +163,39 @@ def test_what_is_not_worth_an_exit_is_what_nobody_would_sweep() -> None:
     terms = link.setting.terms
     assert not terms.is_zero_fee
     assert link.exit_cost_sat == least_balance_sat(terms) - 1
+
+
+def test_who_pays_for_every_transaction_of_an_exit_leaves_for_no_less_than_all_of_them_cost() -> (
+    None
+):
+    """Of these none pays a fee itself. The commitment is the last of them."""
+    pump = proposed(2, policy=EPHEMERAL)
+    pump.run()
+    attempt = pump.held(pump.client_at(1))
+    link = client_link(attempt)
+    assert link.setting.terms.is_zero_fee
+    vsizes = [node.vsize for node in attempt.branch.nodes]
+    vsizes.append(vsize_of(COMMITMENT_WEIGHT))
+    assert link.exit_cost_sat == -(-4 * sum(vsizes) * SWEEP_FEERATE_SAT_PER_KW // 1000)
+    assert lsp_link(pump.attempt, 1, is_marked=False).exit_cost_sat == link.exit_cost_sat
+
+
+# Builds
+
+
+def test_a_build_that_waits_for_its_clients_has_no_keys_and_is_as_large_as_it_was_to_be() -> None:
+    waiting = lr.RebuildAwaited(
+        node_ids=(b"a", b"b"), min_clients=2, max_clients=9, feerates_sat_per_kw=(500, 700)
+    )
+    assert build_of(waiting) == Build(
+        attempt=None,
+        node_ids=(b"a", b"b"),
+        reasons=(),
+        capacity_sat=(),
+        min_clients=2,
+        max_clients=9,
+        feerates_sat_per_kw=(500, 700),
+    )
 
 
 # Sweeps of several factories

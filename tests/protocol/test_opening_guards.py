@@ -4,12 +4,22 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
-from tests.protocol.attacks import only_from, proposed
+from tests.protocol.attacks import kept, only_from, proposed
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.test_abandoned_fundings import POLICY, abandon, unheard
 
 from cromford import effects as fx
+from cromford.protocol import client as client_role
+from cromford.protocol import events as ev
+from cromford.protocol import lsp as lsp_role
+from cromford.protocol.facts import FRESH
+from cromford.protocol.journal import opening_records as op
+from cromford.protocol.journal.client_state import apply
 from cromford.protocol.journal.lsp_attempt import Aborted
-from cromford.protocol.opening.funding import fund
+from cromford.protocol.journal.streams import CLIENT
+from cromford.protocol.opening.client import on_coins
+from cromford.protocol.opening.funding import fund, published_ladder
+from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 
 STEP_SECONDS: Final = 20  # The default of the LSP's policy.
@@ -68,3 +78,58 @@ def test_nothing_is_funded_after_an_abort_or_a_second_time() -> None:
     for over in (attempt, replace(attempt, stage=Aborted(reason="over"))):
         with pytest.raises(AssertionError, match="funding before everybody holds an exit"):
             fund(replace(pump.factory, begun=over))
+
+
+def test_nobody_hears_of_a_funding_before_it_is_signed() -> None:
+    pump = proposed(2)
+    watched = replace(pump.factory, is_watched=True)
+    assert published_ladder(watched) == ()
+    pump.run()
+    assert published_ladder(pump.factory) == (pump.published[0],)
+    assert published_ladder(replace(pump.factory, is_watched=False)) == ()
+
+
+@pytest.mark.parametrize("kind", [m.Acknowledge, m.Resume])
+def test_who_asks_about_a_factory_whose_coins_are_spent_hears_that_it_is_over(
+    kind: type[m.Acknowledge | m.Resume],
+) -> None:
+    """It signed the root, and would wait for the funding up to its expiry."""
+    pump = unheard()
+    abandon(pump)
+    pump.mine(POLICY.min_depth)
+    attempt, client = pump.attempt, pump.clients[0]
+    assert pump.factory.is_dead
+    asked = kind(attempt_id=attempt.attempt_id, terms_hash=attempt.terms.terms_hash)
+    event = ev.MessageReceived(node_id=client.node_id, message=asked)
+    decision = lsp_role.decide(pump.lsp.state, event)
+    assert [one for one in decision.effects if isinstance(one, fx.Send)] == [
+        fx.Send(
+            node_id=client.node_id,
+            message=m.Abort(attempt_id=attempt.attempt_id, reason="this attempt is over"),
+        )
+    ]
+    assert kept(decision) == ()
+
+
+def coins_for(attempt_id: bytes, propose: m.Propose | None = None) -> ev.CoinsLookedUp:
+    asked = fx.LookUpCoins(attempt_id=attempt_id, outpoints=(), propose=propose)
+    return ev.CoinsLookedUp(asked=asked, coins=())
+
+
+def test_coins_that_nobody_looks_for_any_more_change_nothing() -> None:
+    pump = proposed(2)
+    client, (propose, *_) = pump.clients[0], pump.sent(pump.lsp, m.Propose)
+    assert client_role.decide(client.state, coins_for(propose.attempt_id, propose)).is_nothing
+    pump.run()
+    assert client_role.decide(client.state, coins_for(propose.attempt_id, propose)).is_nothing
+
+
+def test_coins_are_looked_up_for_a_proposal_alone() -> None:
+    pump = proposed(1)
+    (propose,) = pump.sent(pump.lsp, m.Propose)
+    received = op.ProposalReceived(
+        attempt_id=propose.attempt_id, client=propose.client, terms_hash=propose.terms_hash
+    )
+    turn = Turn(apply(pump.clients[0].state, received), apply, FRESH, stream=CLIENT)
+    with pytest.raises(AssertionError, match="coins were looked up for no proposal"):
+        on_coins(turn, coins_for(propose.attempt_id))

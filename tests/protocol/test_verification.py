@@ -350,7 +350,12 @@ def test_a_neighbours_channel_that_is_not_taproot_is_refused(script: bytes) -> N
     propose = with_tx(
         scene().propose, "state_0", partial(with_output, vout=0, script_pubkey=script)
     )
-    check_refused(propose, "state_0.output[0]", expected="a taproot output")
+    check_refused(
+        propose,
+        "state_0.output[0]",
+        expected="a taproot output",
+        received=script.hex() or "none",
+    )
 
 
 @pytest.mark.parametrize("script", [b"", b"\x6a", b"\x00\x14" + bytes(20), b"\x51" * 34])
@@ -358,7 +363,20 @@ def test_a_way_to_others_that_is_not_taproot_is_refused(script: bytes) -> None:
     propose = with_tx(
         scene().propose, "state_root", partial(with_output, vout=1, script_pubkey=script)
     )
-    check_refused(propose, "state_root.output[1]", expected="a taproot output")
+    check_refused(
+        propose,
+        "state_root.output[1]",
+        expected="a taproot output",
+        received=script.hex() or "none",
+    )
+
+
+def test_a_way_to_others_that_is_missing_is_refused() -> None:
+    def with_one_output(tx: Tx) -> Tx:
+        return replace(tx, outputs=tx.outputs[:1])
+
+    propose = with_tx(scene().propose, "state_root", with_one_output)
+    check_refused(propose, "state_root.output[1]", expected="a taproot output", received="none")
 
 
 def _instead(new: Tx, _old: Tx) -> Tx:

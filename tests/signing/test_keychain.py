@@ -117,6 +117,14 @@ def test_every_step_of_a_key_is_hardened(name: KeyName, journal: int) -> None:
             assert [getattr(pubkeys, item.name) for item in fields(pubkeys)] == expected
 
 
+def test_what_was_handed_over_is_sealed_at_a_path_of_its_own() -> None:
+    """By the journal, the attempt and the client; and for the public keys that lie beside it."""
+    node = master_of(SEED).derive_hardened(CROM, 1, 5, 7, 12, 4)
+    sealing = TaggedHash("cromford/handed-over")
+    found = keychain(7).sealing_key(attempt=12, client=4, pubkeys=b"keys")
+    assert found == sealing(node.seckey + b"keys")
+
+
 def test_the_node_key_is_its_path_and_does_bolt_8s_ecdh() -> None:
     seckey = master_of(SEED).derive_hardened(CROM, 1, 0).seckey
     peer = b"\x07" * 32

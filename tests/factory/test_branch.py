@@ -145,6 +145,7 @@ def test_an_exit_is_the_shortest_way_down_with_the_delays_it_must_wait(
         is_state = node.kind is NodeKind.STATE
         assert step.is_raced is is_state
         assert step.delay_blocks == (step.tx.inputs[0].nsequence if is_state else 0)
+        assert replace(step, state_index=None) == step, "a transaction read back is the same step"
         assert accepted(step.tx, node)
         parent = step.tx.txid
     assert parent == branch.channel_outpoint.txid

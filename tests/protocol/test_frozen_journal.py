@@ -162,6 +162,25 @@ def test_a_role_goes_on_from_it(role: str, with_checkpoints: bool) -> None:  # n
 
 
 @each_role
+def test_what_is_written_beside_it_next_is_read_again(role: str) -> None:
+    """What this version adds to a checkpoint of an older one is due to be written at once.
+
+    The records that it stands for may be gone: nothing could take its place.
+    """
+    store = JOURNALS[role].store(with_checkpoints=True)
+    for _ in range(2):
+        driver: Driver[Any] = Driver(ROLES[role_of(role)], beginning(role_of(role)), store, nothing)
+        assert said(role, driver.state) == JOURNALS[role].digest
+        for name in driver.open_streams:
+            driver.keep(driver.begin_checkpoint(name)())
+        assert said(role, driver.state) == JOURNALS[role].digest
+
+
+def nothing(_effect: fx.Performed) -> tuple[()]:
+    return ()
+
+
+@each_role
 def test_what_was_archived_is_read(role: str) -> None:
     """One entry for each commitment of the peer's that was revoked, found by channel and number."""
     frozen = JOURNALS[role]

@@ -134,6 +134,21 @@ def test_only_what_changed_is_written_again() -> None:
     assert len(opened(table, made).entries) == 5
 
 
+@pytest.mark.parametrize("numbers", [range(5), range(3), range(2, 9), ()], ids=str)
+def test_a_shelf_that_was_made_anew_takes_the_place_of_what_lay_there(
+    numbers: Sequence[int],
+) -> None:
+    """As what an older version did not write is made of what it wrote, in one piece."""
+    table = Table()
+    house = opened(table, shelved(table, FULL))
+    later = replace(house, order=Shelf({n: b"%d" % n for n in numbers}))
+    made = shelved(table, later)
+    assert {row.key[-1] for row in made.rows} == {*range(5)} ^ {*numbers}
+    again = opened(table, made)
+    assert again == later
+    assert shelved(table, again).rows == ()
+
+
 def test_a_look_up_reads_one_row_and_the_next_of_it_none() -> None:
     table = Table()
     house = opened(table, shelved(table, FULL))

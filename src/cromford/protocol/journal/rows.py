@@ -137,10 +137,16 @@ class Shelver:
         if name in self.sums:
             raise TypeError(f"two shelves are called {name}")
         ground = shelf.ground
-        count, total = ground.row_sum if isinstance(ground, StoredShelf) else RowSum()
+        changed = {key_bytes(key): value for key, value in shelf.changed.items()}
+        if isinstance(ground, StoredShelf):
+            count, total = ground.row_sum
+        else:
+            # It was made in one piece: it takes the place of whatever lies there.
+            count, total = sum_of(self._stored, name, set())
+            lying = (key for key, _ in self._stored.walk(name, b""))
+            changed = {**dict.fromkeys(lying), **changed}
         added = int.from_bytes(total, "big")
-        changed = ((key_bytes(key), value) for key, value in shelf.changed.items())
-        for key, value in sorted(changed, key=itemgetter(0)):
+        for key, value in sorted(changed.items(), key=itemgetter(0)):
             new = None if value is None else self._packed(value)
             old = self._stored.get(name, key)
             if new == old:

@@ -8,6 +8,7 @@ from tests.protocol.attacks import nothing, only_from
 from tests.protocol.closes import ended, finished
 from tests.protocol.movers import BALANCE_MSAT, World, dying_world
 from tests.protocol.pump import PumpNode
+from tests.protocol.restoring import backup_of, put_back
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
@@ -219,6 +220,27 @@ def test_keys_that_are_gone_end_the_close_ask_their_client_and_come_again() -> N
     assert world.factory.held_keys == {seat}
     close(world)
     assert len(finished(world.pump.lsp)) == 1
+
+
+def test_a_restored_lsp_that_has_the_keys_of_who_is_gone_for_ever_closes_without_it() -> None:
+    """Nothing changed in that channel any more: who moved out would refuse, if it were there."""
+    world = left_by(1, 2)
+    pump, stayer = world.pump, world.pump.clients[1]
+    backup = backup_of(pump.lsp)
+    pump.disconnect(stayer)
+    pump.lsp.die()
+    put_back(pump.lsp, backup)
+    pump.lsp.start()
+    pump.connect(stayer)
+    pump.run()
+    assert world.lsp_link(stayer).mark is not None
+    close(world)
+    (record,) = finished(pump.lsp)
+    assert dict(zip(range(1, 3), record.balances_msat, strict=True)) == {
+        world.seat(stayer): BALANCE_MSAT,
+        3 - world.seat(stayer): 0,
+    }
+    assert len(finished(stayer)) == 1
 
 
 @pytest.mark.sampled(1)

@@ -35,7 +35,12 @@ def is_left(link: Link) -> bool:
     Less than 330 sat on both sides' only commitments, and no HTLC; and no state was lost, nor may
     have been by a store that was restored, for then these would not be the commitments that count.
     """
-    has_lost_state = link.may_lack_state or link.peer_is_behind
+    return link.mark is None and is_known_to_be_left(link)
+
+
+def is_known_to_be_left(link: Link) -> bool:
+    """Say the same of a channel in which nothing changed any more before the store was restored."""
+    has_lost_state = link.is_behind or link.peer_is_behind
     return is_at_rest(link) and not has_lost_state and due_msat(link) < LEFT_BEHIND_MSAT
 
 

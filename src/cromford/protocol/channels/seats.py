@@ -9,7 +9,7 @@ from typing import Final
 
 from cromford.effects import SeatKey
 from cromford.factory.close import CloseScope
-from cromford.protocol.channels.moved import is_left
+from cromford.protocol.channels.moved import is_known_to_be_left
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
@@ -30,11 +30,15 @@ def own_seats(factory: Factory, scope: CloseScope) -> tuple[int, ...]:
 
 
 def is_own_seat(factory: Factory, client: int) -> bool:
-    """Say whether we sign for a client in a close now."""
+    """Say whether we sign for a client in a close now.
+
+    Also where our store was restored: one that has the keys has the last of that channel, too. Its
+    client signs nothing there any more, and we hear nothing of it.
+    """
     if client not in factory.held_keys:
         return False
     link = link_of(factory, client)
-    return link is not None and is_left(link)
+    return link is not None and is_known_to_be_left(link)
 
 
 def seat_keys(factory: Factory, scope: CloseScope, clients: Iterable[int]) -> tuple[SeatKey, ...]:

@@ -22,12 +22,14 @@ from cromford.protocol.advancing.making import (
     peer_latest,
 )
 from cromford.protocol.advancing.rules import (
+    Obstacle,
     check_sale,
     links_of,
     problem_before_signing,
     problem_with_closes,
     problem_with_price,
     problem_with_stall,
+    told_of,
 )
 from cromford.protocol.advancing.sales import Sale
 from cromford.protocol.advancing.sessions import (
@@ -122,8 +124,13 @@ def _may_resume(turn: Turn[Factory], advance: LspAdvance) -> bool:
     problem = problem_before_signing(state, facts, advance, leaf_of(state, advance))
     if problem is None:
         return True
-    give_up(turn, advance, problem)
+    _give_up_for(turn, advance, problem)
     return False
+
+
+def _give_up_for(turn: Turn[Factory], advance: LspAdvance, problem: Obstacle) -> None:
+    told = told_of(problem, buyer=advance.buyer)
+    give_up(turn, advance, problem.reason, told=told)
 
 
 def _is_here(turn: Turn[Factory], link: Link) -> bool:
@@ -219,7 +226,7 @@ def on_agree(
     if is_to_be_quiet(link):
         problem = problem_with_price(link, advance.price_of(client))
         if problem is not None:
-            give_up(turn, advance, problem.reason)
+            _give_up_for(turn, advance, problem)
             return
     turn.remember(
         ar.AdvanceAgreementReceived(
@@ -256,7 +263,7 @@ def _commit(turn: Turn[Factory], advance: LspAdvance) -> None:
     fresh = [link for link in links_of(state, advance.clients) if is_to_be_quiet(link)]
     problem = _problem_before_commit(turn, advance, fresh)
     if problem is not None:
-        give_up(turn, advance, problem)
+        _give_up_for(turn, advance, problem)
         return
     turn.remember(ar.AdvanceCommitted(attempt_id=attempt_id, advance_id=advance.advance_id))
     for link in fresh:
@@ -288,13 +295,12 @@ def _commit(turn: Turn[Factory], advance: LspAdvance) -> None:
 
 def _problem_before_commit(
     turn: Turn[Factory], advance: LspAdvance, fresh: list[Link]
-) -> str | None:
+) -> Obstacle | None:
     """Return what changed since everybody was asked; who signed already needs nothing of it."""
     leaf = leaf_of(turn.state, advance)
     if fresh:
         return problem_before_signing(turn.state, turn.facts, advance, leaf)
-    closes = problem_with_closes(turn.state, advance.clients)
-    return None if closes is None else closes.reason
+    return problem_with_closes(turn.state, advance.clients)
 
 
 def on_next_signed(turn: Turn[Factory], event: ev.NextSigned) -> None:

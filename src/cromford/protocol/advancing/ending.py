@@ -76,11 +76,12 @@ def give_up(
         is_late: Whether they let a deadline pass.
         told: What its clients hear of it, where that is less than why.
     """
+    said = reason if told is None else told
     if may_drop(turn.state, advance):
         _drop(turn, advance, reason, culprits, is_fault=is_fault, is_late=is_late)
-        _abort(turn, advance, reason if told is None else told, gone)
+        _abort(turn, advance, said, gone)
     else:
-        _end_try(turn, advance, reason, gone, culprits, is_late=is_late)
+        _end_try(turn, advance, said, gone, culprits, is_late=is_late)
 
 
 def give_up_for_fault(

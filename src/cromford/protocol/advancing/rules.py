@@ -34,6 +34,21 @@ class Obstacle(NamedTuple):
     reason: str
 
 
+def told_of(problem: Obstacle, *, buyer: int) -> str:
+    """Return what a leaf's clients hear of an obstacle: of one of them, only that it is in the way.
+
+    Why is that client's own business. It may be what it owns, or that its store was restored.
+
+    Args:
+        problem: The obstacle.
+        buyer: Who buys, by its participant index: a price is in nobody else's way.
+    """
+    if problem.code not in {"price", "leaf_blocked"}:
+        return problem.reason
+    whose = f"client {buyer}" if problem.code == "price" else problem.reason.partition(":")[0]
+    return f"{whose} is in the way"
+
+
 def problem_with_sale(state: Factory, facts: Facts, client: int) -> str | None:
     """Return why nothing can be sold in a client's leaf now, whoever is online; None if it can.
 
@@ -224,18 +239,17 @@ def check_sale(state: Factory, facts: Facts, sale: Sale) -> Leaf:
 
 def problem_before_signing(
     state: Factory, facts: Facts, advance: LspAdvance, leaf: Leaf
-) -> str | None:
+) -> Obstacle | None:
     """Return why an advance that nobody is bound to must not go on; None if it may."""
     problem = (
         problem_with_time(state, facts, leaf)
         or problem_with_clients(state, facts, advance.clients)
         or problem_with_closes(state, advance.clients)
     )
-    if problem is None:
-        buyer = link_of(state, advance.buyer)
-        price_msat = advance.price_of(advance.buyer)
-        problem = None if buyer is None else problem_with_price(buyer, price_msat)
-    return None if problem is None else problem.reason
+    buyer = link_of(state, advance.buyer)
+    if problem is None and buyer is not None:
+        problem = problem_with_price(buyer, advance.price_of(advance.buyer))
+    return problem
 
 
 def links_of(state: Factory, clients: Iterable[int]) -> list[Link]:

@@ -16,7 +16,7 @@ from cromford.factory.allocation import AdvanceRefused, Purchase
 from cromford.factory.leaf import Leaf, advance_height_max, usable_blocks
 from cromford.protocol.advancing import lsp as advancing
 from cromford.protocol.advancing.pricing import price_msat
-from cromford.protocol.advancing.rules import problem_of, problem_with_depth
+from cromford.protocol.advancing.rules import Obstacle, problem_of, problem_with_depth, told_of
 from cromford.protocol.advancing.sales import NotSold, Sale
 from cromford.protocol.channels.close_rules import owed_msat
 from cromford.protocol.channels.coverage import covered_after
@@ -69,13 +69,13 @@ def take_message(turn: Turn[Factory], node_id: bytes, message: m.QuoteRequest | 
         if refused.code == NOT_COVERED:
             # As one that came to nothing: each refusal says what that neighbour's balance is above.
             turn.note(*(QuoteCounted(client=client) for _ in range(VAIN_PURCHASE_ASKS)))
-        turn.send(node_id, _refusal(message, refused))
+        turn.send(node_id, _refusal(client, message, refused))
 
 
-def _refusal(message: m.QuoteRequest | m.Buy, refused: NotSold) -> m.QuoteRefused:
+def _refusal(client: int, message: m.QuoteRequest | m.Buy, refused: NotSold) -> m.QuoteRefused:
     code, reason = _CODES.get(refused.code, refused.code), refused.reason
     if code == NEIGHBOUR:
-        reason = f"{reason.partition(':')[0]} is in the way"  # Why is that client's own business.
+        reason = told_of(Obstacle(code, reason), buyer=client)
     return m.QuoteRefused(
         attempt_id=message.attempt_id,
         quote_id=message.quote_id if isinstance(message, m.Buy) else b"",

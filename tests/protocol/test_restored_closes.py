@@ -38,11 +38,13 @@ from tests.protocol.test_marked_channels import (
 )
 from tests.protocol.unanswered import mine_to
 
+from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.protocol import events as ev
 from cromford.protocol.channels.close_rules import stands_still
 from cromford.protocol.channels.marks import least_close_msat
 from cromford.protocol.closing import restored as rs
+from cromford.protocol.closing.rules import NOT_NOW
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.policy import DyingStep
@@ -295,7 +297,14 @@ def test_a_client_that_names_nothing_to_a_restored_lsp_is_refused_by_name() -> N
     with pump.tampering(changing(alice, m.CloseAgree, dumb)):
         close(pump)
     (reason,) = [one.reason for one in ended(pump.lsp)]
-    assert reason == f"client {link_of(pump, pump.lsp).client}: {rs.NO_NUMBER}"
+    whose = f"client {link_of(pump, pump.lsp).client}"
+    assert reason == f"{whose}: {rs.NO_NUMBER}"
+    told = {
+        one.node_id == alice.node_id: one.message.reason
+        for one in pump.wishes(pump.lsp, fx.Send)
+        if isinstance(one.message, m.CloseEnd)
+    }
+    assert told == {True: reason, False: f"{whose}: {NOT_NOW}"}, "nobody else hears of restores"
 
 
 # Both

@@ -220,7 +220,7 @@ def on_agree(turn: Turn[Factory], node_id: bytes, message: m.CloseAgree) -> None
         _fault(turn, client, fault)
         return
     if balance_msat is None:
-        end(turn, f"client {client}: {NO_NUMBER}")
+        end(turn, f"client {client}: {NO_NUMBER}", whose=client)
         return
     problem = _problem_with_client(turn, closing, client, balance_msat)
     if problem is not None:

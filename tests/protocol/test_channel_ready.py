@@ -12,6 +12,7 @@ from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
+from cromford.protocol import client as client_role
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal import lobby_records as lr
@@ -209,7 +210,25 @@ def test_the_lsps_word_is_written_down_once_and_for_the_candidate_that_it_names_
     first, second, _ = (one.blueprint.funding_tx for one in pump.attempt.ladder)
     for tx in (first, first, second, second, first):
         pump.lsp_says(client, ready_for(pump, tx))
+        if client.name not in pump.links:
+            pump.connect(client)
     assert [one.rung for one in told(client, op.ReadyReceived)] == [0, 1, 0]
+
+
+def test_an_lsp_that_names_one_candidate_after_another_is_parted_from() -> None:
+    """An honest one names the one that its channels are in: else it would fill our journal."""
+    pump = with_ladder(Pump(1))
+    client = pump.clients[0]
+    first, second, third = (one.blueprint.funding_tx for one in pump.attempt.ladder)
+    asked = ev.MessageReceived(node_id=pump.lsp.node_id, message=ready_for(pump, first))
+    heard = client_role.decide(client.state, asked, client.facts)
+    assert not [one for one in heard.effects if isinstance(one, fx.Disconnect)]
+    for tx in (second, third):
+        changed = replace(asked, message=ready_for(pump, tx))
+        decision = client_role.decide(heard.state, changed, client.facts)
+        assert [one.rung for one in decision.records if isinstance(one, op.ReadyReceived)]
+        (parted,) = (one for one in decision.effects if isinstance(one, fx.Disconnect))
+        assert parted.node_id == pump.lsp.node_id
 
 
 def test_what_a_client_says_again_in_a_new_connection_is_what_its_lsp_may_not_know() -> None:

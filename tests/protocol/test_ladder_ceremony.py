@@ -32,6 +32,7 @@ from cromford.protocol.journal.opening_fold import candidates_of
 from cromford.protocol.policy import LspPolicy
 from cromford.signing.keychain import ChannelKey
 from cromford.wire import messages as m
+from cromford.wire.messages import decode_message
 
 LADDERS: Final = {2: (500, 1_000), 3: FEERATES, 4: (250, 500, 1_000, 5_000)}
 
@@ -224,6 +225,20 @@ def test_in_a_ceremony_a_client_keeps_to_it_and_brings_more_keys_to_the_next() -
     assert client.state.lobby.candidates == 3
     pump.run()
     assert pump.is_funded()
+
+
+def test_an_lsp_that_asks_for_ever_more_keys_fills_no_clients_journal() -> None:
+    """What it asks for beyond what a client brings is heard once."""
+    pump = Pump(1)
+    client = pump.clients[0]
+    lobby = client.state.lobby
+    most = client.state.config.policy.candidates_max
+    for n_candidates in range(lobby.candidates, most + 20):
+        pump.tell(client, pump.lsp, replace(lobby, candidates=n_candidates))
+    heard = [one for one in client.store.remembered if isinstance(one, lr.LobbyGreeted)]
+    greetings = [decode_message(one.message) for one in heard]
+    asked = [one.candidates for one in greetings if isinstance(one, m.Lobby)]
+    assert asked == [*range(lobby.candidates, most + 2)]
 
 
 def test_pools_that_would_not_fit_one_message_are_asked_of_nobody() -> None:

@@ -71,6 +71,8 @@ def on_lobby(turn: Turn[ClientState], lobby: m.Lobby) -> None:
     known, joining = turn.state.lobby, turn.state.joining
     if known is not None and not _asks_for_more(known, lobby):
         return
+    if known is not None and known.candidates > turn.state.config.policy.candidates_max:
+        return  # It asked for more than we bring already; with ever more it would fill our journal.
     if lobby.network != turn.state.config.network.genesis_hash:
         lsp = turn.state.config.lsp_node_id
         turn.ask(fx.Disconnect(node_id=lsp, reason="another network"))

@@ -36,6 +36,7 @@ from cromford.wire import messages as m
 DEADLINES_PER_CEREMONY = 4
 # What is wrong with our node in particular is not the LSP's business.
 CHAIN_STALE: Final = "this client's chain is stale"
+ANOTHER_CANDIDATE: Final = "it named another candidate of its funding ready before"
 UNMARKABLE: Final = "this client cannot mark what it remembers"
 
 
@@ -425,6 +426,10 @@ def on_channel_ready(turn: Turn[ClientState], message: m.ChannelReady) -> None:
     if not attempt.ready_received or attempt.ready_rung != rung:
         lsp = attempt.lsp_node_id
         turn.remember(op.ReadyReceived(attempt_id=message.attempt_id, node_id=lsp, rung=rung))
+        if attempt.ready_received:
+            # Once in a connection, or it could fill our journal.
+            turn.ask(fx.Disconnect(node_id=lsp, reason=ANOTHER_CANDIDATE))
+            return
     begin(turn, turn.state.attempts[message.attempt_id])
 
 

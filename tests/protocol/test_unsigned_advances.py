@@ -14,6 +14,7 @@ from tests.protocol.advances import (
     SOLD_SAT,
     advancing_factory,
     both_links,
+    check_claims,
     connect_again,
     market,
     remembered,
@@ -26,6 +27,7 @@ from tests.protocol.closes import (
     close,
     finished,
 )
+from tests.protocol.paying_clients import pay
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.restoring import backup_of, restore
 from tests.protocol.stalling import recover, stall
@@ -151,6 +153,40 @@ def test_while_the_other_may_still_sign_no_close_comes_between(signer: int) -> N
     pump = half_signed(signer, restores=False)
     reason = "an advance of the leaf is under way: client 1, client 2"
     assert str(rejected(pump)) == reason
+
+
+@pytest.mark.parametrize("is_restored", [True, False])
+def test_where_the_others_signed_nothing_nobody_waits_for_a_restored_store(
+    *, is_restored: bool
+) -> None:
+    """A purchase would be under way until its leaf is too old to be sold."""
+    pump = advancing_factory(2)
+    buyer, silent = pump.client_at(BUYER), pump.client_at(NEIGHBOUR)
+    backup = backup_of(silent)
+
+    def lose(_by: Any, _to: Any, message: m.Message) -> tuple[m.Message, ...]:
+        return () if isinstance(message, m.AdvanceCommit) else (message,)
+
+    with market(), pump.tampering(lose):
+        sell(pump, BUYER, price_msat=PRICE_MSAT)
+    assert remembered(pump.lsp, ar.AdvanceCommitted)
+    for client in pump.clients:
+        pump.disconnect(client)
+    if is_restored:
+        restore(pump, (silent, backup))
+    for _ in range(2):
+        connect_again(pump)
+        pump.run()
+    dropped = [one.reason for one in remembered(pump.lsp, ar.AdvanceDropped)]
+    ended = [one.reason for one in remembered(buyer, ar.PurchaseEnded)]
+    if is_restored:
+        assert dropped == [f"client {NEIGHBOUR}: a store was restored from a backup"]
+        assert ended == ["the LSP let go of it before anything was signed"]
+    else:
+        assert (dropped, ended) == ([], [""]), "who merely was away signs"
+    assert not pump.factory.advances
+    check_claims(pump)
+    assert pay(pump, pump.lsp, buyer, 1_000_000).status == "paid"
 
 
 def test_nobody_is_asked_again_for_what_a_restored_store_does_not_sign() -> None:

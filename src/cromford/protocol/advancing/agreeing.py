@@ -11,6 +11,7 @@ from cromford.protocol.advancing.ending import (
     advance_named,
     give_up,
     give_up_for_fault,
+    may_drop,
     node_id_of,
     set_deadline,
 )
@@ -22,6 +23,7 @@ from cromford.protocol.advancing.making import (
     peer_latest,
 )
 from cromford.protocol.advancing.rules import (
+    RESTORED,
     Obstacle,
     check_sale,
     links_of,
@@ -113,10 +115,13 @@ def _may_resume(turn: Turn[Factory], advance: LspAdvance) -> bool:
     """Say whether everybody is here; who signed nothing needs all that a first try needs."""
     state, facts = turn.state, turn.facts
     links = links_of(state, advance.clients)
+    behind = next((link.client for link in links if link.peer_is_behind), None)
+    if behind is not None:
+        if may_drop(state, advance):
+            _give_up_for(turn, advance, Obstacle("leaf_blocked", f"client {behind}: {RESTORED}"))
+        return False
     if not all(_is_here(turn, link) for link in links):
         return False
-    if any(link.peer_is_behind for link in links):
-        return False  # A restored store signs no state.
     if any(problem_with_stall(state, facts, client) for client in advance.clients):
         return False
     if not any(is_to_be_quiet(link) for link in links):

@@ -1,7 +1,8 @@
 """How an advance, or one try of it, comes to nothing at the LSP.
 
 Before its first `AdvanceCommit` an advance is dropped. Afterwards only once each client has said,
-in this connection, that it signed nothing: whoever may have signed goes on with it, or waits.
+in this connection, that it signed nothing: whoever may have signed goes on with it, or waits. For a
+client whose store was restored nobody waits.
 """
 
 from collections.abc import Collection
@@ -47,10 +48,17 @@ def may_drop(state: Factory, advance: LspAdvance) -> bool:
         return True
     if is_intended(state, advance):
         return False
-    return all(
-        link.next is None or (not link.next.is_dual and link.next.peer_stage == 0)
-        for link in links_of(state, advance.clients)
-    )
+    return all(_is_unbound(link) for link in links_of(state, advance.clients))
+
+
+def _is_unbound(link: Link) -> bool:
+    """Say whether a client said that it signed nothing, or what it signed binds nobody.
+
+    Of one whose store was restored nothing is updated any more, on neither funding.
+    """
+    if link.next is None or (link.peer_is_behind and not link.may_lack_state):
+        return True
+    return not link.next.is_dual and link.next.peer_stage == 0
 
 
 def give_up(
@@ -167,7 +175,11 @@ def _abort(
     gone: Collection[bytes],
 ) -> None:
     if advance.session is None:
-        return  # Nobody was asked.
+        buyer = node_id_of(turn.state, advance.buyer)
+        if advance.is_committed and buyer not in gone:
+            # Nobody was asked in this try; of earlier ones a new connection says nothing any more.
+            turn.ask(fx.Disconnect(node_id=buyer, reason=reason, is_ours=True))
+        return
     abort = m.AdvanceAbort(
         attempt_id=turn.state.attempt.attempt_id,
         advance_id=advance.advance_id,

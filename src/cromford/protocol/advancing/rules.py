@@ -25,6 +25,7 @@ from cromford.watch.remaining import is_cut_off
 # Whoever lets that many deadlines pass in a row is not asked again for a day.
 STALLS_MAX: Final = 2
 STALL_BLOCKS: Final = 144
+RESTORED: Final = "a store was restored from a backup"  # It signs no state.
 
 
 class Obstacle(NamedTuple):
@@ -141,7 +142,7 @@ def _problem_with_client(state: Factory, facts: Facts, client: int) -> str | Non
     if link.failure is not None:
         return "its channel failed"  # Not why: its neighbours hear of this, in refusals.
     if link.mark is not None or link.peer_is_behind:
-        return "a store was restored from a backup"
+        return RESTORED
     chain = state.chain
     if link.present.outpoint in chain.spends or is_cut_off(link.path, chain.spends):
         return "its channel's output, or one above it, was spent otherwise"

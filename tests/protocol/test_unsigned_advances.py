@@ -44,7 +44,7 @@ from cromford.protocol.client import decide
 from cromford.protocol.closing.rules import ADVANCE_OPEN
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.client_state import ClientState
-from cromford.protocol.journal.next_funding import POISONS_HELD
+from cromford.protocol.journal.next_funding import POISONS_HELD, STATE_HELD
 from cromford.wire import messages as m
 
 BUYER: Final = 1
@@ -256,6 +256,7 @@ def test_who_signed_a_next_state_agrees_to_a_close_while_nobody_has_it_and_the_o
     assert refusal(signed) == []
     assert refusal(moved(is_leaving=True)) == advancing, "its word did not leave yet"
     assert refusal(moved(is_dual=False)) == advancing, "it did not sign"
+    assert refusal(moved(stage=STATE_HELD)) == [], "the poisons may lack another's signature"
     assert refusal(moved(stage=POISONS_HELD)) == advancing
     assert refusal(with_link(signed, next=None)) == advancing, "it is being moved"
     assert refusal(later(signed, 1, kickoff, old)) == advancing

@@ -230,7 +230,8 @@ IN_THE_WAY: Final[dict[str, Change]] = {
 def before_signing(factory: Factory, facts: Facts | None = None) -> str | None:
     advance = advance_of(factory)
     leaf = sessions.leaf_of(factory, advance)
-    return rules.problem_before_signing(factory, facts or here(factory), advance, leaf)
+    problem = rules.problem_before_signing(factory, facts or here(factory), advance, leaf)
+    return None if problem is None else problem.reason
 
 
 @pytest.mark.parametrize("why", IN_THE_WAY)

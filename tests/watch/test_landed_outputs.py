@@ -27,7 +27,6 @@ from cromford.channel.content import Htlc
 from cromford.channel.terms import Party
 from cromford.signing.derivation import ClaimKey
 from cromford.watch.channel_exit import (
-    TakingTx,
     Unrecognised,
     channel_actions,
     left_behind,
@@ -40,7 +39,7 @@ from cromford.watch.landed import (
     UnknownSpender,
     takings,
 )
-from cromford.watch.sweep import ClaimInput, sweep
+from cromford.watch.sweep import ClaimInput, TakingTx, sweep
 
 FUNDING: Final = Funding(
     outpoint=OutPoint(txid=Txid(b"\x07" * 32), vout=1),

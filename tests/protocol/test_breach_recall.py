@@ -31,7 +31,7 @@ from cromford.channel.stage import Edition
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.exiting.breach import is_to_be_recalled
-from cromford.protocol.exiting.channel import RESOLVED_DEPTH, landed_channel
+from cromford.protocol.exiting.channel import RESOLVED_DEPTH, landed_channel, settled_spender
 from cromford.protocol.exiting.lsp import in_hand
 from cromford.protocol.exiting.settled import is_resolved
 from cromford.protocol.journal import channel_records as cr
@@ -120,6 +120,22 @@ def test_what_is_recalled_of_a_block_that_is_gone_changes_nothing() -> None:
     event = ev.CommitmentRecalled(asked=asked, content=of_more)
     decision = lsp_role.decide(pump.lsp.state, event)
     assert (decision.records, decision.faults) == ((), ())
+
+
+def test_another_breach_than_before_a_reorganisation_is_looked_up_before_it_is_settled() -> None:
+    """What is known of the one says nothing of the other, that is in a block now."""
+    pump = live_factory(2, policy=QUICK)
+    published, other = breached(pump)
+    pump.mine(RESOLVED_DEPTH)
+    link = lsp_link(pump, newest_link(pump.clients[0]))
+    chain = pump.factory.chain
+    spender = chain.spends[link.present.outpoint]
+    assert link.breach == published
+    assert settled_spender(link, chain) == spender
+    for before in (None, other):
+        unknown = replace(link, breach=before)
+        assert is_to_be_recalled(unknown, spender)
+        assert settled_spender(unknown, chain) is None
 
 
 def test_a_breach_is_recalled_from_the_state_in_which_it_was_the_latest() -> None:

@@ -60,13 +60,12 @@ def is_to_be_recalled(link: Link, spender: Tx) -> bool:
     """Say whether a channel's output went where a revoked commitment says, and what is unknown.
 
     A commitment says its number, and not whose it is: our latest has the number of a revoked one of
-    the peer's, where the peer has revoked more than it signed for us.
+    the peer's, where the peer has revoked more than it signed for us. After a reorganisation it may
+    be another one than what is known.
     """
-    return (
-        link.breach is None
-        and revoked_number(link, spender) is not None
-        and not _is_ours(link, spender)
-    )
+    number = revoked_number(link, spender)
+    is_known = link.breach is not None and link.breach.number == number
+    return number is not None and not is_known and not _is_ours(link, spender)
 
 
 def _is_ours(link: Link, spender: Tx) -> bool:

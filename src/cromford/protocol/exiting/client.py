@@ -1,6 +1,6 @@
 """The client's exits: when it leaves, and what it does until its coin is in its wallet."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 from typing import Final, assert_never
 
@@ -113,15 +113,16 @@ def in_hand(state: ClientState, attempt: ClientAttempt) -> InHand:
         payout_script=attempt.join.payout_script,
         stake=stake_of(link, htlcs_at_stake(state.book, link), state.chain, expires=True),
         published=state.published,
-        purses=_with_live_coins(state),
+        # Without coins that a reorganisation took away.
+        purses=_with_live_coins(state.purses, state.wallet.coins),
     )
 
 
-def _with_live_coins(state: ClientState) -> Purses:
-    """Return the purses without coins that a reorganisation took away."""
-    purses = state.purses
-    for outpoint, purse in state.purses.items():
-        live = tuple(coin for coin in purse.coins if coin.outpoint in state.wallet.coins)
+def _with_live_coins(held: Purses, coins: Container[OutPoint]) -> Purses:
+    """Return purses without what is none of these coins."""
+    purses = held
+    for outpoint, purse in held.items():
+        live = tuple(coin for coin in purse.coins if coin.outpoint in coins)
         if len(live) < len(purse.coins):
             purses = purses.set(outpoint, replace(purse, coins=live))
     return purses
@@ -243,13 +244,14 @@ def lend(turn: Turn[ClientState]) -> tuple[fx.Effect, ...]:
         need.outpoint: Lacking(need.whole_sat, need.feerate_sat_per_kw)
         for need in needs_of(effects)
     }
-    purses = turn.state.purses
+    # Coins that are gone help nobody, wherever they went.
+    purses = _with_live_coins(turn.state.purses, turn.state.wallet.unspent)
     lazy = given_up_for(
         purses, effects, waiting, has_some=lambda one: one in purses and bool(purses[one].coins)
     )
     if lazy is None:
         return effects
-    turn.remember(returned(lazy, purses[lazy], turn.chain))
+    turn.remember(returned(lazy, turn.state.purses[lazy], turn.chain))
     return _lend_to_all(turn, _all_effects(turn))
 
 

@@ -307,7 +307,7 @@ def test_an_htlc_below_a_funding_that_lost_its_place_ends_with_its_channel() -> 
     assert failures(seen) == [(OVERTAKEN, False)]
     marked = untold(having(gone, mark=StoreMark()), rival)
     assert [one.reason for one in of(marked, cr.OutgoingEnded)] == [OVERTAKEN]
-    assert failures(marked) == [], "a mark ends them until it is lifted, and then it is seen"
+    assert failures(marked) == [], "by its mark it stands still already"
 
 
 def test_an_htlc_in_what_no_store_knows_ends_once_that_is_deep() -> None:

@@ -63,6 +63,7 @@ def test_an_older_house_finds_by_other_keys_what_it_had(
     assert completed.news == house.news
     check_sums(replace(state, house=completed))
     assert older(completed) == older(house)
+    assert completed_house(house) == house, "what lacks something else has these as they are"
 
 
 def test_an_older_house_counts_what_was_funded_and_numbers_its_sales_as_they_were_made() -> None:
@@ -78,6 +79,7 @@ def test_an_older_house_counts_what_was_funded_and_numbers_its_sales_as_they_wer
     completed = completed_house(older(house))
     assert completed.tally == house.tally
     assert completed.tally.n_funded == 2
+    assert completed_house(completed) == completed
     assert dict(completed.sales) == {
         1: (first.attempt_id, 0),
         2: (second.attempt_id, 0),

@@ -70,6 +70,19 @@ def test_once_all_who_are_connected_wait_the_next_factory_is_due() -> None:
     assert not is_due(pump, height=dies - 1), "but nobody moves before"
 
 
+@pytest.mark.parametrize("is_long", [True, False])
+def test_who_may_not_join_in_time_is_not_waited_for(*, is_long: bool) -> None:
+    """It has a channel, so it stays connected, whatever closed the lobby to it."""
+    pump = waiting_pump(n_waiting=2)
+    lifetime = old_of(pump.clients[0]).lifetime
+    dies, late = (lifetime.share_height(percent) for percent in (0, 25))
+    n_blocks = late - pump.lsp.state.chain.height - (not is_long)
+    banned = pump.clients[2].node_id
+    pump.handle(pump.lsp, ev.BanRequested(node_id=banned, n_blocks=n_blocks, reason="no"))
+    assert banned in pump.lsp.state.house.connected
+    assert is_due(pump, height=dies) is is_long
+
+
 def test_too_few_for_a_factory_wait_on() -> None:
     pump = waiting_pump(n_waiting=2)
     late = old_of(pump.clients[0]).lifetime.share_height(25)

@@ -37,7 +37,8 @@ def is_move_due(house: House, *, joined: bytes | None = None) -> bool:
 
     Once all of its clients that are connected wait, or have moved; at the latest when a share of
     the dying period is over (`dying_wait_percent`), so that nobody who merely stays connected holds
-    up the others. Enough clients for a factory wait in any case, whoever they are.
+    up the others; who may not join before that is not waited for. Enough clients for a factory wait
+    in any case, whoever they are.
 
     Args:
         house: What the LSP knows.
@@ -73,13 +74,20 @@ def _is_due(house: House, entry: FactoryEntry) -> bool:
     begins = begin_height(policy, lifetime, DyingStep.MOVE)
     if begins is None or height < begins:
         return False
-    is_late = height >= begins + lifetime.blocks_of(policy.dying_wait_percent)
-    return is_late or not any(
+    late_height = begins + lifetime.blocks_of(policy.dying_wait_percent)
+    return height >= late_height or not any(
         node_id in house.connected
         and node_id not in house.members
         and not lasting_entries(house, node_id)
+        and _may_join_before(house, node_id, late_height)
         for node_id in entry.lent_to
     )
+
+
+def _may_join_before(house: House, node_id: bytes, height: int) -> bool:
+    """Say whether the lobby is open to somebody, or will be: who is banned is not waited for."""
+    pause = house.pause_of(node_id)
+    return pause is None or pause.until_height < height
 
 
 def lifetime_of_entry(entry: FactoryEntry) -> Lifetime:

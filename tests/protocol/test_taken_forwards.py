@@ -215,6 +215,30 @@ def test_a_payment_that_is_bought_out_of_waits_until_its_payees_channel_has_grow
     assert skimmed(buying(payment_hash=this, buyer=alice, grown_sat=1)) == 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "waits"),
+    [({}, False), ({"is_asking": True}, True), ({"is_signed": True}, True)],
+    ids=str,
+)
+def test_it_waits_for_no_store_that_was_restored(
+    changes: dict[str, Any],
+    waits: bool,  # noqa: FBT001 - a table
+) -> None:
+    """Such a store signs no state: who is paid by that invoice would never be."""
+    bob = bobs().client
+    factory = buying(payment_hash=moment().payment_hash, buyer=bob, grown_sat=1)
+    (advance,) = factory.advances.values()
+    (neighbour,) = (client for client in advance.clients if client != bob)
+    (link,) = (one for one in factory.book.links.values() if one.client == neighbour)
+    links = factory.book.links.set(link.channel_id, changed(link, peer_is_behind=True))
+    factory = changed(
+        factory,
+        book=changed(factory.book, links=links),
+        advances=Map({"leaf": replace(advance, **changes)}),
+    )
+    assert skimmed(factory) == (NOT_GROWN if waits else 0)
+
+
 # What waits for a payee
 
 

@@ -28,6 +28,7 @@ from cromford.protocol.channels.htlc_rules import (
 from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT
 from cromford.protocol.channels.payments import give_back, offer, prepare_offer
 from cromford.protocol.journal import channel_records as cr
+from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.book import Book, HtlcKey
 from cromford.protocol.journal.encoding import delivery_of
 from cromford.protocol.journal.factory import Factory
@@ -284,19 +285,29 @@ def room_msat(factory: Factory, payee: bytes) -> int:
 def _skimmed_msat(turn: Turn[Factory], link: Link, payment_hash: bytes) -> int | None:
     """Return what we keep of a payment, in msat, for liquidity that its payee buys out of it.
 
-    None while its channel has not grown yet: the payment waits for that.
+    None while its channel has not grown yet: the payment waits for that. Where it never will, for a
+    store of the leaf was restored before it signed, it is delivered whole.
     """
     state = turn.state
     due = state.skims.get(payment_hash)
     if due is not None:
         return due.price_msat if due.client == link.client else 0
     for advance in state.advances.values():
-        if advance.payment_hash == payment_hash and advance.buyer == link.client:
+        is_for_it = advance.payment_hash == payment_hash and advance.buyer == link.client
+        if is_for_it and not _awaits_restored(state, advance):
             place = advance.clients.index(link.client)
             capacity_sat = advance.allocation.capacities_sat[place]
             has_grown = link.present.capacity_sat == capacity_sat
             return advance.price_msat if has_grown else None
     return 0
+
+
+def _awaits_restored(state: Factory, advance: LspAdvance) -> bool:
+    """Say whether an advance lacks the signature of a store that was restored: it signs no more."""
+    if advance.is_signed or advance.session is not None or advance.is_asking:
+        return False
+    links = state.book.links.values()
+    return any(link.peer_is_behind and link.client in advance.clients for link in links)
 
 
 def on_hold_deadline(turn: AnyTurn, deadline: fx.HoldDeadline) -> None:

@@ -17,15 +17,24 @@ from tests.protocol.five_seats import (
     with_block,
     with_link,
 )
+from tests.protocol.test_close_limits import spend_of
 
+from cromford.bitcoin.tx import Tx
 from cromford.factory.allocation import Allocation
 from cromford.protocol import events as ev
-from cromford.protocol.closing.planning import clients_advancing, clients_away, plan_close
+from cromford.protocol.closing.planning import (
+    clients_advancing,
+    clients_away,
+    plan_close,
+    usual_feerates,
+)
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.lsp_attempt import Aborted
+from cromford.protocol.journal.next_funding import NextFunding
+from cromford.watch.feerates import BELIEVED_SAT_PER_KW, OwnFees
 
 LATEST_BLOCKS: Final = 144
 
@@ -134,6 +143,44 @@ def test_an_advance_under_way_is_in_the_way_of_its_leaf_until_all_of_it_are_thro
 def test_an_advance_that_can_end_no_more_is_in_nobodys_way(ended: dict[str, Any]) -> None:
     busy = with_link(through(advancing(split()), 3), 4, **ended)
     assert not clients_advancing(busy, ALL)
+
+
+def with_next(factory: Factory, client: int, tx: Tx) -> Factory:
+    """Return the factory in which a channel is on its way to what a transaction pays."""
+    funding = replace(link_of(factory, client).present, outpoint=tx.outpoint(0))
+    following = NextFunding(advance_id=b"\x01" * 32, funding=funding, price_msat=0)
+    return with_link(factory, client, next=following)
+
+
+def test_a_state_that_a_restored_store_never_signs_is_in_the_way_only_where_one_is_on_chain() -> (
+    None
+):
+    """Nor does it sign the poisons that the other needs; then both states are below the close."""
+    behind = with_link(advancing(split()), 4, peer_is_behind=True)
+    assert not clients_advancing(behind, ALL)
+    (name,) = behind.advances
+    poisoned = replace(behind.advances[name], has_poisons=True)
+    held = replace(behind, advances=behind.advances.set(name, poisoned))
+    assert clients_advancing(held, ALL) == [3, 4]
+    landed = with_block(behind, tx_of("kickoff_1"), tx_of("state_1"))
+    assert clients_advancing(landed, ALL) == [3, 4]
+    other = spend_of(tx_of("state_1").inputs[0].outpoint, 1_000)
+    moving = with_next(behind, 3, other)
+    assert not clients_advancing(moving, ALL)
+    assert clients_advancing(with_block(moving, tx_of("kickoff_1"), other), ALL) == [3, 4]
+
+
+@pytest.mark.parametrize("estimate", [1, BELIEVED_SAT_PER_KW, BELIEVED_SAT_PER_KW + 1])
+def test_usual_feerates_follow_an_estimate_that_can_be_believed(estimate: int) -> None:
+    fees = OwnFees(estimates=((36, estimate),))
+    if estimate > BELIEVED_SAT_PER_KW:
+        code, reason, retryable = refused(whole(), Facts(fees=fees))
+        assert (code, retryable) == ("bad_feerate", True)
+        assert reason.endswith(f"received {estimate}")
+        assert planned(whole(), Facts(fees=fees), feerates_sat_per_kw=(1_000,)) == ALL
+        return
+    first = max(750, estimate)  # 1.5 times the tree's
+    assert usual_feerates(whole(), fees) == (first, 3 * first)
 
 
 def test_it_is_too_late_by_what_is_known_of_the_chain_read_or_not() -> None:

@@ -285,6 +285,15 @@ def advancing(factory: Factory, *clients: int) -> Factory:
     return replace(factory, advances=factory.advances.set(name, advance))
 
 
+def test_whose_keys_we_hold_ends_no_close_of_ours() -> None:
+    factory = prepared(asked(holding(split(), 1), vertex="0")).state
+    assert factory.closing is not None
+    no = m.CloseEnd(close_id=factory.closing.close_id, reason="no")
+    turn = step(factory, closing.on_end, node_of(1), no)
+    assert (turn.decision.records, turn.decision.effects) == ((), ())
+    assert why_ended(step(factory, closing.on_end, node_of(2), no)) == "client 2 refused: no"
+
+
 def test_an_advance_of_a_leaf_in_scope_ends_it_with_the_next_block() -> None:
     factory = asked(split(), vertex="1").state
     assert why_ended(step(advancing(factory, 1, 2), closing.on_block)) is None

@@ -9,6 +9,7 @@ import pytest
 from tests.protocol.closes import closable_factory
 from tests.protocol.paying_clients import open_factory
 from tests.protocol.pump import Pump
+from tests.protocol.test_close_limits import spend_of
 from tests.protocol.test_closes_that_are_told import channel, forgetful, told, txs, with_channel
 from tests.protocol.test_closing_words_of_clients import OTHER, next_block, sent, stages
 
@@ -29,6 +30,7 @@ from cromford.protocol.journal.advances import ClientAdvance
 from cromford.protocol.journal.client_attempt import ClientAttempt, Received
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.mark import StoreMark
+from cromford.protocol.journal.next_funding import POISONS_HELD, STATE_HELD, NextFunding
 from cromford.protocol.journal.pause import JOINS_TO_PAUSE
 from cromford.protocol.turn import Decision
 from cromford.watch.feerates import OwnFees
@@ -83,6 +85,19 @@ def test_only_a_channel_that_both_found_ready_is_closed(changes: dict[str, Any])
     assert said == "channel: expected ready on both sides, received not ready"
 
 
+def test_a_channel_that_is_being_left_is_not_closed() -> None:
+    leaving = with_attempt(before(), replace(attempt(), is_exiting=True))
+    assert answer(leaving) == "channel: expected no exit under way, received an exit"
+
+
+def test_an_output_of_its_path_that_is_in_no_block_is_not_closed() -> None:
+    *_, state = attempt().branch.nodes
+    said = answer(before(), outpoint=state.tx.inputs[0].outpoint.serialize())
+    assert said == (
+        f"outpoint: expected in a block, unspent, received {state.name}: its output is not on chain"
+    )
+
+
 def test_a_factory_without_a_channel_yet_has_no_close() -> None:
     state = stages().signed
     book = replace(state.book, links=state.book.links.delete(channel(state).channel_id))
@@ -102,11 +117,55 @@ def advancing(state: ClientState) -> ClientState:
 
 
 def test_an_advance_under_way_is_in_the_way_unless_no_update_can_follow() -> None:
-    assert answer(advancing(before())) == (
-        f"channel: expected one that can be closed, received {ADVANCE_OPEN}"
-    )
+    assert answer(advancing(before())) == advance_is_open()
     marked = replace(channel(before()), mark=StoreMark())
     assert answer(advancing(with_channel(before(), marked))) is None
+
+
+def moving(state: ClientState, **changes: Any) -> ClientState:
+    """Return the client on its way to another state of its leaf, which it signed."""
+    link = channel(state)
+    outpoint = spend_of(link.path[-1].outpoint, 1_000).outpoint(0)
+    following = NextFunding(
+        advance_id=OTHER,
+        funding=replace(link.present, outpoint=outpoint),
+        price_msat=0,
+        is_dual=True,
+        stage=STATE_HELD,
+    )
+    return with_channel(advancing(state), replace(link, next=replace(following, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_closed"),
+    [
+        ({}, True),
+        ({"stage": 0}, True),
+        ({"stage": POISONS_HELD}, False),
+        ({"is_dual": False}, False),
+        ({"is_leaving": True}, False),
+    ],
+)
+def test_who_signed_a_next_state_and_waits_for_poisons_agrees_to_a_close_above_both(
+    changes: dict[str, Any], *, is_closed: bool
+) -> None:
+    """They may never come, where a neighbour's store was restored."""
+    said = answer(moving(before(), **changes))
+    assert said == (None if is_closed else advance_is_open())
+
+
+def advance_is_open() -> str:
+    return f"channel: expected one that can be closed, received {ADVANCE_OPEN}"
+
+
+def test_once_a_state_is_on_chain_who_waits_for_poisons_agrees_to_nothing() -> None:
+    waiting = moving(before())
+    path = [node.tx for node in attempt().branch.nodes]
+    height = before().chain.height + 1
+    block = BlockRef(height=height, block_hash=Txid(bytes(32)))
+    landed = replace(waiting, chain=waiting.chain.with_block(block, path))
+    begin = channel(landed).present.outpoint.serialize()
+    assert answer(landed, outpoint=begin) == advance_is_open()
 
 
 def test_what_is_in_the_way_for_good_is_said_before_that_it_is_not_taken_up() -> None:

@@ -4,12 +4,15 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
+from tests.protocol.closes import closable_factory, close
+from tests.protocol.closes import finished as close_records
 from tests.protocol.test_close_limits import spend_of
 from tests.protocol.test_closing_words import factory_in
 from tests.protocol.test_closing_words import stages as lsp_stages
 from tests.protocol.test_closing_words_of_clients import stages
 from tests.protocol.test_looked_after import mined
 
+from cromford import effects as fx
 from cromford.bitcoin.fees import fee_sat_of
 from cromford.bitcoin.tx import Tx
 from cromford.factory.close import CloseScope
@@ -135,3 +138,12 @@ def test_a_channel_that_is_settled_on_chain_waits_a_day_whatever_the_height() ->
     settled = replace(settled, chain=replace(settled.chain, confirmed=confirmed))
     assert bumping_of(settled).feerate_sat_per_kw == 25
     assert bumping_of(at(link.expiry_height - 10)).feerate_sat_per_kw == 900
+
+
+def test_an_lsp_publishes_a_close_as_soon_as_it_is_finished_and_then_tells_it() -> None:
+    """Whoever it is told to publishes it, too; nobody waits for a block to do so."""
+    pump = closable_factory(1)
+    close(pump)
+    (record,) = close_records(pump.lsp)
+    published = [one for one in pump.wishes(pump.lsp, fx.Broadcast) if one.name.startswith("close")]
+    assert [one.tx.serialize() for one in published] == [record.txs[0]]

@@ -22,7 +22,8 @@ from cromford import effects as fx
 from cromford.factory.allocation import Allocation
 from cromford.factory.close import CloseScope
 from cromford.protocol import events as ev
-from cromford.protocol.channels.seats import key_of
+from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT
+from cromford.protocol.channels.seats import NOT_FOR_IT, key_of
 from cromford.protocol.closing import lsp as closing
 from cromford.protocol.closing.restored import NO_NUMBER
 from cromford.protocol.facts import FRESH, Facts
@@ -299,6 +300,36 @@ def test_an_advance_of_a_leaf_in_scope_ends_it_with_the_next_block() -> None:
     assert why_ended(step(advancing(factory, 1, 2), closing.on_block)) is None
     turn = step(advancing(factory, 3, 4), closing.on_block)
     assert why_ended(turn) == "client 3, client 4: an advance of its leaf is under way"
+
+
+@pytest.mark.parametrize(
+    ("stage", "why"),
+    [
+        ("preparing", NOT_FOR_IT),
+        ("agreeing", "balance_msat: expected 330 sat, received 0 sat"),
+        ("signing", "balance_msat: expected 330 sat, received 0 sat"),
+    ],
+)
+def test_for_whom_something_is_due_again_nobody_signs_whatever_keys_it_gave(
+    stage: str, why: str
+) -> None:
+    """It is closed with its client, or not at all: what was true of its keys is asked each time."""
+    turn = prepared(asked(holding(split(), 1), vertex="0"))
+    if stage == "preparing":
+        (seats,) = wished(turn, fx.PrepareSeats)
+        pools = tuple(pool_with(seat.pubkey, seat.name.client) for seat in seats.seats)
+        answer = ev.SeatsPrepared(asked=seats, pools=pools)
+        due = paid(turn.state, 1, LEFT_BEHIND_MSAT)
+        turn = agreed(step(due, closing.on_seats_prepared, answer).state, 2)
+    else:
+        factory = seats_prepared(turn).state
+        if stage == "agreeing":
+            turn = agreed(paid(factory, 1, LEFT_BEHIND_MSAT), 2)
+        else:
+            turn = signed(paid(agreed(factory, 2).state, 1, LEFT_BEHIND_MSAT), 2)
+    assert why_ended(turn) == f"client 1: {why}"
+    assert not wished(turn, fx.SignForSeats)
+    assert not said(turn, m.ClosePropose)
 
 
 def test_it_is_never_too_late_for_who_moved_out_and_may_be_for_everybody_else() -> None:

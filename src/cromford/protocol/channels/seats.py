@@ -18,6 +18,7 @@ from cromford.signing.keychain import HandedOverKey
 from cromford.wire import messages as m
 
 GONE: Final = "the keys are gone: send them again"
+NOT_FOR_IT: Final = "it moved out, and is not to be signed for any more"
 
 
 def own_seats(factory: Factory, scope: CloseScope) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.crypto.musig2 import is_partial_sig
 from cromford.factory.close import CannotClose, CloseScope
 from cromford.protocol import events as ev
-from cromford.protocol.channels.seats import lose_keys
+from cromford.protocol.channels.seats import NOT_FOR_IT, is_own_seat, lose_keys
 from cromford.protocol.closing.confirming import owed_by_factory
 from cromford.protocol.closing.planning import (
     built_close,
@@ -529,11 +529,13 @@ def _problem_on_chain(turn: Turn[Factory], closing: Closing) -> str | None:
 def _problem_with_client(
     turn: Turn[Factory], closing: Closing, client: int, balance_msat: int
 ) -> str | None:
-    link = link_of(turn.state, client)
-    height = NEVER_LATE if client in closing.own else turn.known_height
+    link, is_ours = link_of(turn.state, client), client in closing.own
+    height = NEVER_LATE if is_ours else turn.known_height
     problem = problem_with_channel(link, turn.chain, height=height)
     if problem is None:
         problem = problem_with_word(link, balance_msat)
+    if problem is None and is_ours and not is_own_seat(turn.state, client):
+        problem = NOT_FOR_IT
     return None if problem is None else f"client {client}: {problem}"
 
 

@@ -18,6 +18,7 @@ from tests.protocol.advance_moments import (
 from cromford import effects as fx
 from cromford.changed import changed
 from cromford.protocol.advancing.lsp import take_message
+from cromford.protocol.advancing.rules import Obstacle, told_of
 from cromford.protocol.channels.seats import link_of as link_in
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.factory import Factory
@@ -120,3 +121,8 @@ def test_what_a_buyer_lacks_is_not_told_to_its_neighbours(moments: Moments) -> N
     (dropped,) = records(decision, ar.AdvanceDropped)
     assert "more than its balance" in dropped.reason
     assert heard(decision) == {f"client {BUYER} is in the way"}
+
+
+def test_what_is_no_clients_business_is_told_as_it_is() -> None:
+    late = Obstacle("too_late", "height: expected at most 7, received 8")
+    assert told_of(late, buyer=BUYER) == late.reason

@@ -4,7 +4,7 @@ import asyncio
 import io
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from rich.console import Console
@@ -15,6 +15,7 @@ from tests.cli.test_dying import STEPS, client_line
 from tests.simulation.seeds import draw_start
 
 from cromford import told
+from cromford.answers.channels import ChannelStatus
 from cromford.cli.amounts import msat_of
 from cromford.cli.shown import lists, market
 from cromford.cli.shown.dying import ending_text
@@ -91,13 +92,14 @@ async def endings_are_told_alike(call: Call) -> None:
 async def markets_are_told_alike(call: Call) -> None:
     liquidity = market_answers.LIQUIDITY
     stands = [
-        {"factory_id": answers.FACTORY_ID, "liquidity": liquidity | changes}
+        {"factory_id": answers.FACTORY_ID, "status": status, "liquidity": liquidity | changes}
         for changes in (
             {},
             market_answers.BUYING,
             market_answers.BUYING | {"buying": None},
             {"covered_sat": None, "sales_left": 0},
         )
+        for status in get_args(ChannelStatus)
     ]
     for stand, lines in zip(stands, await call("words", "liquidity", stands), strict=True):
         assert lines == printed(market.liquidity, [stand])

@@ -225,6 +225,29 @@ def test_a_client_reads_what_is_covered_and_how_far_its_purchase_is(
         assert told in shown
 
 
+@pytest.mark.parametrize("command", ["balance", "status"])
+@pytest.mark.parametrize(
+    ("status", "is_for_sale"),
+    [
+        *((status, True) for status in ("open", "offline", "stale", "unmarkable", "pending")),
+        *((status, False) for status in ("exiting", "closing", "ending", "moved_out", "behind")),
+        *((status, False) for status in ("marked", "failed", "displaced", "dead")),
+    ],
+)
+def test_nothing_is_for_sale_to_a_channel_that_grows_no_more(
+    fake: Fake, command: str, status: str, *, is_for_sale: bool
+) -> None:
+    channels = [answers.client_channel(status=status)]
+    client = fake(
+        {
+            "balance": answers.CLIENT_BALANCE | {"channels": channels},
+            "status": answers.CLIENT_STATUS | {"channels": channels},
+        }
+    )
+    shown = CommandLine(client.datadir).run("client", command).stdout
+    assert ("for sale" in shown) == is_for_sale
+
+
 def test_a_client_reads_that_a_neighbour_buys(fake: Fake) -> None:
     others = {"advance": market_answers.BUYING["advance"], "covered_sat": None, "sales_left": 0}
     channels = [answers.client_channel(liquidity=market_answers.LIQUIDITY | others)]

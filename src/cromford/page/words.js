@@ -9,6 +9,7 @@ const OVER = new Set([
   ...["abandoned", "given_up", "dead", "displaced"],
 ]);
 const LEFT = new Set(["moved_out", "dead", "displaced"]); // Channels nobody has to leave.
+const MAY_GROW = new Set(["open", "offline", "stale", "unmarkable", "pending"]); // By a purchase.
 const GOES_ON = new Set(["open", "offline"]); // A channel whose neighbours leave.
 const MILLION = 1_000_000;
 const RESTORED = "marked: restored from a backup, it can only be closed";
@@ -230,7 +231,7 @@ export function liquidity(channel) {
     lines.push(`${name}: a neighbour buys; ${OWN_ADVANCE_STEPS[stands.advance.step]}`);
   }
   if (stands.covered_sat !== null) lines.push(`${name}: ${coverage(stands)}`);
-  if (stands.sales_left) {
+  if (stands.sales_left && MAY_GROW.has(channel.status)) {
     const left = `${sat(stands.lstock_sat)} in ${counted(stands.sales_left, "sale")}`;
     lines.push(`${name}: inbound liquidity for sale: ${left}`);
   }

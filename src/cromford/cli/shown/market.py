@@ -25,6 +25,7 @@ _STEPS: Final = {
     "held": "the LSP is to hand out what protects from the old state",
     "rebasing": "your channel moves to the new state",
 }
+_MAY_GROW: Final = frozenset({"open", "offline", "stale", "unmarkable", "pending"})
 _LSP_STEPS: Final = {
     "agreeing": "is to be agreed on",
     "signing": "is to be signed",
@@ -170,12 +171,13 @@ def _uncovered(quote: Document) -> str:
 def liquidity(console: Console, channels: list[Document]) -> None:
     """Print how each channel stands in its leaf: what is under way, covered, and for sale."""
     for channel in channels:
-        for told in _liquidity_lines(short(channel["factory_id"]), channel["liquidity"]):
+        for told in _liquidity_lines(channel):
             console.print(cell(told), soft_wrap=True)
 
 
-def _liquidity_lines(name: str, stands: Document) -> list[str]:
+def _liquidity_lines(channel: Document) -> list[str]:
     lines = []
+    name, stands = short(channel["factory_id"]), channel["liquidity"]
     buying, advance = stands["buying"], stands["advance"]
     if buying is not None:
         told = f"{sat(buying['amount_sat'])} for {msat(buying['price_msat'])}"
@@ -193,7 +195,7 @@ def _liquidity_lines(name: str, stands: Document) -> list[str]:
                 f"; of {msat(stands['htlcs_msat'])} in payments under way {exposed} are beyond it"
             )
         lines.append(told)
-    if stands["sales_left"]:
+    if stands["sales_left"] and channel["status"] in _MAY_GROW:
         n = stands["sales_left"]
         left = f"{sat(stands['lstock_sat'])} in {n} sale{'' if n == 1 else 's'}"
         lines.append(f"channel {name}: inbound liquidity for sale: {left}")

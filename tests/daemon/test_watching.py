@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cromford.adapters.memory import MemoryJournal
+from cromford.bitcoin.network import REGTEST
 from cromford.daemon.api.events import events_method
 from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.backup.high_water import NO_RECORD
@@ -48,6 +49,12 @@ def test_events_are_told_in_the_order_of_the_journal() -> None:
     ]
     assert log.after(2) == log.after(0)[2:]
     assert log.after(3) == []
+
+
+def test_the_network_of_an_event_is_the_hash_of_its_first_block_as_people_read_it() -> None:
+    log = log_of(r.Created(role="client", network=bytes(REGTEST.genesis_hash), journal_number=1))
+    genesis = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
+    assert log.after(0)[0]["network"] == genesis
 
 
 @given(

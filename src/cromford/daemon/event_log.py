@@ -42,7 +42,7 @@ _TOLD: Final = frozenset(
         "until_height", "went",
     }
 )  # fmt: skip
-_TXIDS: Final = frozenset({"txid", "spent_by"})
+_HASHES: Final = frozenset({"network", "spent_by", "txid"})  # In the byte order of people.
 _CURSOR: Final = re.compile(r"([0-9a-f]{1,8})-(?:([0-9a-f]{8})-)?([0-9a-f]{1,15})", re.ASCII)
 
 
@@ -230,7 +230,7 @@ def _shown(record: AnyRecord) -> dict[str, Any]:
     # Mail that was taken is told by what it says.
     news = record.mail if isinstance(record, MailTaken) else record
     told = {
-        name: str(Txid(value)) if name in _TXIDS else _plain(value)
+        name: str(Txid(value)) if name in _HASHES else _plain(value)
         for name, value in msgspec.structs.asdict(news).items()
         if name in _TOLD
     }

@@ -127,7 +127,7 @@ SAID: list[tuple[str, list[Any]]] = [
     ),
     (
         "lsp wallet balance",
-        ["3,000,000,000 sat", "being built", "not yet 100 blocks deep", "bcrt1qnext"],
+        ["3,000,000,000 sat", "for fundings and children", "not yet 100 blocks deep", "bcrt1qnext"],
     ),
     (
         "lsp wallet coins",
@@ -371,6 +371,31 @@ def test_a_factory_that_is_not_finished_shows_what_it_waits_for(
     daemon = fake({"factory_show": answers.SHOWN | {"seconds_left": 12.5} | changes})
     shown = CommandLine(daemon.datadir).run("lsp", "factory", "show", answers.FACTORY_ID)
     assert said in shown.stdout, shown.output
+
+
+def test_what_of_a_factory_is_on_chain_is_shown_with_who_leaves_and_whose_channel_failed(
+    fake: Any,
+) -> None:
+    left = {
+        "published": ["kickoff_root"],
+        "channels_failed": {"2": "the peer: leaving by an exit"},
+        "leaving": [2, 3],
+        "moved_out": [4],
+    }
+    daemon = fake({"factory_show": answers.SHOWN | left, "factory": answers.BRANCH | left})
+    cromford = CommandLine(daemon.datadir)
+    shown = cromford.run("lsp", "factory", "show", answers.FACTORY_ID).stdout
+    for told in (
+        "the channel of client 2 failed: the peer: leaving by an exit\n",
+        "leaving: client 2, client 3\n",
+        "moved out: client 4\n",
+    ):
+        assert told in shown
+    for tree in (shown, cromford.run("client", "factory").stdout):
+        (kickoff,) = [line for line in tree.splitlines() if " kickoff_root " in line]
+        (state,) = [line for line in tree.splitlines() if " state_root " in line]
+        assert kickoff.endswith(", on chain")
+        assert "on chain" not in state
 
 
 def test_what_is_to_be_swept_is_shown_with_what_waits_for_lower_fees(fake: Any) -> None:

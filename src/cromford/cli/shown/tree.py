@@ -20,6 +20,7 @@ def factory(console: Console, document: Document) -> None:
     """Print one factory of the LSP: its summary, its tree, its ledger."""
     _print_summary(console, document)
     _print_ceremony(console, document)
+    _print_channels(console, document)
     _print_sweeps(console, document)
     print_tree(console, document)
     print_ledger(console, document["ledger"])
@@ -56,6 +57,17 @@ def _print_closes(console: Console, document: Document) -> None:
         console.print(cell(closing_text(document["closing"]), "bold"), soft_wrap=True)
     for closed in document["closed"]:
         console.print(cell(closed_text(closed), "bold"), soft_wrap=True)
+
+
+def _print_channels(console: Console, document: Document) -> None:
+    """Print which channels failed and why, who leaves, and who moved out."""
+    for client, reason in document["channels_failed"].items():
+        told = f"the channel of client {client} failed: {reason}"
+        console.print(cell(told, "bold red"), soft_wrap=True)
+    for what, clients in (("leaving", document["leaving"]), ("moved out", document["moved_out"])):
+        if clients:
+            told = f"{what}: {', '.join(f'client {client}' for client in clients)}"
+            console.print(cell(told, "bold"), soft_wrap=True)
 
 
 def _print_sweeps(console: Console, document: Document) -> None:
@@ -101,9 +113,11 @@ def print_tree(console: Console, document: Document) -> None:
     )
     top = Tree(_line("funding output", f"{sat(funding['amount_sat'])}  {place}"), guide_style="dim")
     nodes: dict[str, Tree] = {}
+    published = document.get("published", ())  # An export says what is signed, and no more.
     for tx in document["transactions"]:
         above = top if tx["parent"] is None else nodes.get(tx["parent"], top)
-        node = above.add(_line(tx["name"], _tx_facts(tx)))
+        told = _tx_facts(tx) + (", on chain" if tx["name"] in published else "")
+        node = above.add(_line(tx["name"], told))
         nodes[tx["name"]] = node
         for output in tx["outputs"]:
             if output["kind"] not in {"child", "anchor"}:

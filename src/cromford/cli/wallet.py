@@ -357,7 +357,7 @@ def print_balance(console: Console, balance: Document) -> None:
         [
             ("confirmed", sat(balance["confirmed_sat"])),
             ("free", sat(balance["free_sat"])),
-            ("reserved", f"{sat(balance['reserved_sat'])} for a factory that is being built"),
+            ("reserved", f"{sat(balance['reserved_sat'])} for fundings and children"),
             ("immature", f"{sat(balance['immature_sat'])} mined, and not yet 100 blocks deep"),
             (
                 "arriving",

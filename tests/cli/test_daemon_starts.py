@@ -65,6 +65,7 @@ def test_two_daemons_never_run_in_one_directory(
         exit_code, code, message, remedy = run(other)
     assert (exit_code, code) == (1, "daemon_running")
     assert "already in use by another process" in message
+    assert f"cromford {other} stop, or another role's" in remedy
     assert "--datadir" in remedy
 
 

@@ -105,8 +105,9 @@ def _journal_failure(role: str, error: Exception) -> CommandFailed:
                 "daemon_running",
                 str(error),
                 retryable=True,
-                remediation=f"Stop it first: cromford {role} stop. Each daemon needs a data "
-                "directory of its own: see --datadir.",
+                remediation=f"Stop it first: cromford {role} stop, or another role's, if that "
+                "one's daemon runs there; a command of `seed` or `backup` ends by itself. Each "
+                "daemon needs a data directory of its own: see --datadir.",
             )
         case StoreFull():
             return disk_full(error)

@@ -45,7 +45,8 @@ def command() -> None:
 def check(invocation: Invocation, file: Path | None) -> None:
     """Check a configuration file: every key, and whether they go together.
 
-    What a daemon that is started with this file alone would be refused for is refused here.
+    What a daemon that is started with this file alone would be refused for is refused here, but for
+    what its machine alone knows: its files and its ports, its seed and store, its node.
     """
     if file is not None and invocation.config is not None:
         raise click.UsageError("--config: expected none beside FILE, which says which")

@@ -145,3 +145,32 @@ def test_a_file_of_words_and_a_file_of_the_nodes_password_are_told_alike(
     exit_code, error = start(*RUN["client"], *words)
     assert (exit_code, error["code"]) == (4, "file_unreadable")
     assert "--chain-password-file" in error["remediation"]
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "expected"),
+    [
+        ("client status", "--datadir", "a path"),
+        ("client status", "--config", "a path"),
+        ("config check", "FILE", "a path"),
+        ("client seed show --yes", "--passphrase-file", "a path"),
+        ("client backup create", "FILE", "a path"),
+        ("client backup verify", "BACKUP", "a path"),
+        ("client exit broadcast --yes", "FILE", "a path"),
+        ("client factory", "--svg", "a path"),
+        ("agent add", "FILE", "a path"),
+        ("regtest", "--datadir", "a path"),
+        ("demo", "--keep", "a path"),
+        ("demo", "--chain-cookie", "a path"),
+        ("client wallet send bcrt1q 70000 --yes", "--external-id", "an id"),
+        ("client invoice 1000", "--external-id", "an id"),
+        ("client invoices", "--external-id", "an id"),
+        ("client events", "--about", "an id"),
+    ],
+)
+def test_what_names_nothing_is_refused(command: str, option: str, expected: str) -> None:
+    named = [option, ""] if option.startswith("-") else [""]
+    result = CommandLine(None).run(*command.split(), *named)
+    assert result.exit_code == 2
+    assert option in result.stderr
+    assert f"expected {expected}, received ''" in result.stderr

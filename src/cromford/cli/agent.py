@@ -10,6 +10,7 @@ from cromford.cli.configuration.run_options import MAINNET_WARNING, agent_option
 from cromford.cli.configuration.settings import flags_of
 from cromford.cli.hanging_up import log_level_again
 from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.named import NamedPath
 from cromford.cli.package_file import package_text
 from cromford.cli.shown import packages
 from cromford.cli.shown.output import show
@@ -51,7 +52,7 @@ def run(
 
 
 @command.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=NamedPath(dir_okay=False, path_type=Path))
 @invocation_options
 @click.pass_obj
 def add(invocation: Invocation, file: Path) -> None:

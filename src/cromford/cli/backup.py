@@ -8,17 +8,18 @@ import click
 from cromford.cli.asking import confirm
 from cromford.cli.configuration.settings import flag_of
 from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.named import NamedPath
 from cromford.cli.shown import backup_lists
 from cromford.cli.shown.output import show
 
 _passphrase_option = click.option(
     "--passphrase-file",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NamedPath(dir_okay=False, path_type=Path),
     help="A file with the passphrase of the seed file on its first line.  "
     "[default: the configuration's, or asked for]",
 )
-_backup_argument = click.argument("backup", metavar="BACKUP", type=click.Path(path_type=Path))
+_backup_argument = click.argument("backup", metavar="BACKUP", type=NamedPath(path_type=Path))
 
 
 def backup_group(role: str) -> click.Group:
@@ -37,7 +38,7 @@ def backup_group(role: str) -> click.Group:
 
 def _create(role: str) -> click.Command:
     @click.command()
-    @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+    @click.argument("file", metavar="FILE", type=NamedPath(path_type=Path))
     @click.option("--overwrite", is_flag=True, help="Replace a backup that is there.")
     @_passphrase_option
     @invocation_options

@@ -20,6 +20,7 @@ from cromford.cli.configuration.settings import Settings, dump, read_file, resol
 from cromford.cli.configuration.together import check_listeners
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed, expanded
 from cromford.cli.invocation import CONFIG_NAME, Invocation, invocation_options
+from cromford.cli.named import NamedPath
 from cromford.cli.shown.output import cell, show, write_json
 from cromford.daemon.backup.places import PlaceRefused, check_places
 from cromford.protocol.policy import UnsafePolicy, check_is_safe
@@ -38,7 +39,7 @@ def command() -> None:
 
 @command.command()
 @click.argument(
-    "file", metavar="[FILE]", required=False, type=click.Path(dir_okay=False, path_type=Path)
+    "file", metavar="[FILE]", required=False, type=NamedPath(dir_okay=False, path_type=Path)
 )
 @invocation_options
 @click.pass_obj

@@ -19,6 +19,7 @@ from cromford.cli.configuration.run_options import (
 )
 from cromford.cli.failures import CommandFailed, printable
 from cromford.cli.invocation import Invocation, json_option
+from cromford.cli.named import NamedPath
 from cromford.cli.shown import demo_result
 from cromford.cli.shown.output import cell, show, stderr_console
 from cromford.daemon.options import ChainOptions
@@ -188,7 +189,7 @@ class Live:
 @click.option(
     "--keep",
     metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NamedPath(file_okay=False, path_type=Path),
     help="Keep data directories, logs and export.json there; a new or empty directory.",
 )
 @click.option(
@@ -206,7 +207,7 @@ class Live:
 )
 @click.option(
     "--chain-cookie",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NamedPath(dir_okay=False, path_type=Path),
     help="Its cookie file.  [default: that of bitcoind's default data directory]",
 )
 @click.option(
@@ -216,7 +217,7 @@ class Live:
 )
 @click.option(
     "--chain-password-file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NamedPath(dir_okay=False, path_type=Path),
     help="A file with the user's password on its first line.",
 )
 @json_option

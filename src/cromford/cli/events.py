@@ -8,6 +8,7 @@ import msgspec
 from rich.console import Console
 
 from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.named import Id
 from cromford.cli.shown.output import cell, local_time, show, stdout_console
 
 # A daemon that stops waits for the answers it owes, so none is owed for long.
@@ -38,7 +39,7 @@ def events_command(role: str) -> click.Command:
     @click.option(
         "--about",
         metavar="ID",
-        default="",
+        type=Id(),
         help="Only those that name this id, or one that begins so: of a factory, a channel, a "
         "payment or a node.",
     )
@@ -51,7 +52,7 @@ def events_command(role: str) -> click.Command:
         *,
         after: str,
         only: tuple[str, ...],
-        about: str,
+        about: str | None,
         follow: bool,
     ) -> None:
         """Show what happened, in order, each with when, and a cursor that names its place for ever.
@@ -61,7 +62,7 @@ def events_command(role: str) -> click.Command:
         (`events_expired`), and never skips what is gone in silence. With --follow and --json each
         line is one JSON document.
         """
-        which: dict[str, object] = {"only": list(only) or None, "about": about or None}
+        which: dict[str, object] = {"only": list(only) or None, "about": about}
         if follow:
             _follow(invocation, role, after, which)
         else:

@@ -13,6 +13,7 @@ from cromford.cli.configuration.run_options import allowed_network, chain_of, si
 from cromford.cli.configuration.settings import flags_of
 from cromford.cli.failures import CommandFailed
 from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.named import NamedPath
 from cromford.cli.package_file import invalid_package, package_bytes
 from cromford.cli.shown import packages
 from cromford.cli.shown.output import sat, show, stdout_console, write_json
@@ -40,7 +41,7 @@ def export(invocation: Invocation, factory_id: str | None) -> None:
 
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=NamedPath(dir_okay=False, path_type=Path))
 @click.option("--watch", is_flag=True, help="Go on block by block until the channel is on chain.")
 @click.option("--yes", is_flag=True, help="Do not ask: what is published stays published.")
 @flags_of("chain")

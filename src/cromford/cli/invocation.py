@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from cromford.cli.failures import expanded
+from cromford.cli.named import NamedPath
 from cromford.daemon.api.calling import SOCKET_NAME, ApiClient
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def datadir_option(command: _Command) -> _Command:
     """Add `--datadir`."""
     return click.option(
         "--datadir",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=NamedPath(file_okay=False, path_type=Path),
         expose_value=False,
         callback=_take_datadir,
         help=f"Where the daemon keeps its data.  [default: {HOME}/ROLE: lsp, client or agent]",
@@ -136,7 +137,7 @@ def config_option(command: _Command) -> _Command:
     return click.option(
         "--config",
         metavar="FILE",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=NamedPath(dir_okay=False, path_type=Path),
         expose_value=False,
         callback=_take_config,
         help=f"The configuration.  [default: {CONFIG_NAME} in the data directory, if there is one]",

@@ -10,6 +10,7 @@ from cromford.bitcoin.tx import MAX_MONEY_SAT
 from cromford.cli.amounts import EXPECTED, msat_of
 from cromford.cli.failures import CommandFailed
 from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.named import Id
 from cromford.cli.pages import listed, page_options
 from cromford.cli.shown import csv_lists, payment_lists
 from cromford.cli.shown.output import Printer, msat, show
@@ -83,7 +84,7 @@ def invoice_command(role: str) -> click.Command:
     @click.option(
         "--external-id",
         metavar="ID",
-        default="",
+        type=Id(),
         help="What you know it by, for no other invoice: asked for again with the same id, the "
         "same invoice is given. It does not leave this machine.",
     )
@@ -98,7 +99,7 @@ def invoice_command(role: str) -> click.Command:
         expiry_seconds: int,
         hold_seconds: int,
         label: str,
-        external_id: str,
+        external_id: str | None,
     ) -> None:
         """Ask for AMOUNT sat: make an invoice for whoever is to pay.
 
@@ -114,7 +115,7 @@ def invoice_command(role: str) -> click.Command:
             expiry_seconds=expiry_seconds,
             hold_seconds=hold_seconds,
             label=label or None,
-            external_id=external_id or None,
+            external_id=external_id,
         )
         show(invocation, answer, payment_lists.invoice)
         if answer["amount_msat"] > answer["receivable_msat"] and not invocation.is_json:
@@ -382,7 +383,7 @@ def invoices_list(role: str) -> click.Group:
     @_status_option("open", "paid", "expired")
     @_label_filter
     @click.option(
-        "--external-id", metavar="ID", default="", help="Only the one that has this external id."
+        "--external-id", metavar="ID", type=Id(), help="Only the one that has this external id."
     )
     @invocation_options
     @click.pass_context

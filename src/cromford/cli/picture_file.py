@@ -13,6 +13,7 @@ import click
 from cromford.adapters.directories import sync_directory
 from cromford.cli.failures import CommandFailed
 from cromford.cli.invocation import Invocation
+from cromford.cli.named import NamedPath
 
 MODE: Final = 0o666  # Less the umask, as any file that is made to be shown.
 Document = dict[str, Any]
@@ -30,7 +31,7 @@ def svg_option(command: _Command) -> _Command:
         "--svg",
         "svg_file",
         metavar="FILE",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=NamedPath(dir_okay=False, path_type=Path),
         help="Draw it into this file, as SVG.",
     )(command)
 
@@ -41,7 +42,7 @@ def html_option(command: _Command) -> _Command:
         "--html",
         "html_file",
         metavar="FILE",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=NamedPath(dir_okay=False, path_type=Path),
         help="The picture and all numbers as one page that needs nothing else, into this file.",
     )(command)
 

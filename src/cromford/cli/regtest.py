@@ -7,6 +7,7 @@ import click
 
 from cromford.cli.failures import CommandFailed, expanded
 from cromford.cli.invocation import HOME, Invocation, json_option
+from cromford.cli.named import NamedPath
 from cromford.cli.shown import lists
 from cromford.cli.shown.output import show
 
@@ -17,7 +18,7 @@ PORT_MAX: Final = 0xFFFF
 @click.command(name="regtest")
 @click.option(
     "--datadir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NamedPath(file_okay=False, path_type=Path),
     help=f"Where the cookie and the blocks are kept.  [default: {HOME}/regtest-node]",
 )
 @click.option(

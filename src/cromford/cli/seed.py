@@ -12,9 +12,10 @@ from rich.console import Console
 
 from cromford.cli.configuration.settings import flag_of
 from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.named import NamedPath
 from cromford.cli.shown.output import cell, facts, show
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
+_FILE = NamedPath(dir_okay=False, path_type=Path)
 _yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 _passphrase_option = click.option(
     "--passphrase-file",

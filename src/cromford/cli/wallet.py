@@ -17,6 +17,7 @@ from cromford.cli.configuration.kinds import (
     Option,
 )
 from cromford.cli.invocation import Invocation, invocation_options
+from cromford.cli.named import Id
 from cromford.cli.shown import lists
 from cromford.cli.shown.output import blocks, cell, facts, sat, show, table
 from cromford.told import counted
@@ -131,7 +132,7 @@ def _send(role: str) -> click.Command:
     @click.option(
         "--external-id",
         metavar="ID",
-        default="",
+        type=Id(),
         help="An id of your own: asked for again with it, the payment is shown, and made once.",
     )
     @click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
@@ -145,7 +146,7 @@ def _send(role: str) -> click.Command:
         address: str,
         amount: int | str,
         feerate_sat_per_vb: Decimal | None,
-        external_id: str,
+        external_id: str | None,
         dry_run: bool,
         yes: bool,
     ) -> None:
@@ -159,7 +160,7 @@ def _send(role: str) -> click.Command:
             "address": address,
             "amount_sat": None if amount == ALL else amount,
             "feerate_sat_per_vb": digits(feerate_sat_per_vb),
-            "external_id": external_id or None,
+            "external_id": external_id,
         }
         if dry_run:
             show(

@@ -219,6 +219,18 @@ def test_a_file_is_only_replaced_when_that_is_asked_for(line: CommandLine, backu
     )
 
 
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_a_directory_is_no_place_for_a_backup_and_overwriting_is_no_way_out(
+    line: CommandLine, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    (tmp_path / "place").mkdir()
+    assert refusal(line, "client", "backup", "create", str(tmp_path / "place"), *more) == (
+        1,
+        "backup_not_written",
+        f"{tmp_path / 'place'}: Is a directory",
+    )
+
+
 def test_a_backup_never_takes_the_place_of_the_store(line: CommandLine, tmp_path: Path) -> None:
     home = tmp_path / "client" / "regtest"
     before = everything(home)

@@ -1,6 +1,7 @@
 """Making a backup: one file, of a whole store at one moment, while its daemon runs or not."""
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -154,11 +155,11 @@ def create_backup(
 def _named(path: Path, *, overwrites: bool) -> Iterator[Path]:
     """Give the name to write under; the last one is reserved, and left free if it fails."""
     is_reserved = False
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not overwrites:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         is_reserved = True
-    elif path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory")
     else:
         _check_replaceable(path)
     partial = path.with_name(f"{path.name}{PARTIAL}{secrets.token_hex(4)}")

@@ -63,7 +63,7 @@ def test_after_a_split_there_is_a_coin_for_a_second_htlc_and_for_the_way_out(
     ("params", "code", "words"),
     [
         ({"n_coins": 1}, "split_out_of_range", "n_coins: expected 2 to 20, received 1"),
-        ({"n_coins": 2, "amount_sat": 329}, "dust", "amount_sat: at least 330, received 329"),
+        ({"n_coins": 2, "amount_sat": 329}, "dust", "expected at least 330, received 329"),
         ({"n_coins": 2, "amount_sat": 10**9}, "insufficient_coins", "0 sat are free"),
         ({"n_coins": "3"}, "invalid_param", "n_coins"),
     ],

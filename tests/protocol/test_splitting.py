@@ -91,7 +91,7 @@ def test_a_split_is_published_if_and_only_if_it_was_remembered(
     [
         (1, None, "split_out_of_range", "n_coins: expected 2 to 20, received 1"),
         (21, 1_000, "split_out_of_range", "n_coins: expected 2 to 20, received 21"),
-        (2, 329, "dust", "amount_sat: at least 330, received 329"),
+        (2, 329, "dust", "amount_sat: expected at least 330, received 329"),
         (2, N_COINS * COIN_SAT, "insufficient_coins", f"{N_COINS * COIN_SAT:,} sat are free"),
     ],
 )

@@ -115,7 +115,7 @@ def test_what_would_be_divided_into_dust_is_refused() -> None:
 
 @pytest.mark.parametrize("amount_sat", [-1, 0, P2TR_DUST_SAT - 1])
 def test_coins_of_dust_are_not_made(amount_sat: int) -> None:
-    with pytest.raises(DustSpending, match=f"at least 330, received {amount_sat}"):
+    with pytest.raises(DustSpending, match=f"expected at least 330, received {amount_sat}"):
         split(wallet_with(100_000), 2, amount_sat)
 
 

@@ -102,7 +102,8 @@ def _less_paid(tx: Tx, coins: Sequence[WalletCoin], feerate_sat_per_kw: int) -> 
     amount_sat = sum_sat(coins) - sum(out.amount_sat for out in others) - fee_sat
     least_sat = least_output_sat(first.script_pubkey)
     if amount_sat < least_sat:
-        raise DustSpending(f"amount_sat: at least {least_sat}, left of it {amount_sat}")
+        expected = f"expected at least {least_sat} left of it"
+        raise DustSpending(f"amount_sat: {expected}, received {amount_sat}")
     reduced = TxOut(amount_sat=amount_sat, script_pubkey=first.script_pubkey)
     return _plan(coins, (reduced, *others), n_paid=1)
 

@@ -163,7 +163,8 @@ def _planned(
     tip_height: int,
 ) -> SpendingPlan:
     if amount_sat is not None and amount_sat < payee.least_sat:
-        raise DustSpending(f"amount_sat: at least {payee.least_sat}, received {amount_sat}")
+        expected = f"expected at least {payee.least_sat}"
+        raise DustSpending(f"amount_sat: {expected}, received {amount_sat}")
     free = wallet.free(tip_height)
     worth = [coin for coin in free if is_worth_spending(coin, feerate_sat_per_kw)]
     coins = worth[:N_INPUTS_MAX]

@@ -24,9 +24,11 @@ from tests.protocol.closes import ask_for_close
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford.changed import changed
+from cromford.daemon.views.market import leaves_of, liquidity_of
 from cromford.protocol import events as ev
 from cromford.protocol.facts import FRESH
 from cromford.protocol.journal import advance_records as ar
+from cromford.protocol.journal.client_state import ClientState
 from cromford.wire import messages as m
 from cromford.wire.selling import AllocatedChannel
 
@@ -249,6 +251,20 @@ def test_a_leaf_in_which_something_is_in_the_way_is_not_sold_of(
     refused = pump.sent(pump.lsp, m.QuoteRefused)[-1]
     assert refused.code == code
     assert len(remembered(pump.lsp, ar.AdvanceProposed)) == n_before
+
+
+def test_of_a_leaf_that_is_on_chain_nobody_reads_that_something_is_for_sale() -> None:
+    pump = advancing_factory(2)
+
+    def sales_left() -> list[int | None]:
+        client = pump.client_at(BUYER).state
+        assert isinstance(client, ClientState)
+        own = liquidity_of(client, client.attempts[pump.attempt.attempt_id])
+        return [own["sales_left"], *(leaf["sales_left"] for leaf in leaves_of(pump.factory))]
+
+    assert set(sales_left()) == {3}
+    leave(pump)
+    assert sales_left() == [0, 0]
 
 
 def test_one_advance_of_a_leaf_at_a_time() -> None:

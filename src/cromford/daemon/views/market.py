@@ -29,6 +29,7 @@ from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.entries import FactoryEntry
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.house import House
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.next_funding import POISONS_HELD, STATE_HELD
 from cromford.protocol.journal.purchases import Receipt
@@ -110,10 +111,15 @@ def leaves_of(factory: Factory) -> list[LeafStock]:
             "state_index": len(leaf.states) - 1,
             "states": leaf.terms.states_per_layer,
             "lstock_sat": leaf.allocation.lstock_sat,
-            "sales_left": leaf.sales_left,
+            "sales_left": _sales_left(leaf, factory.chain),
         }
         for leaf in leaves
     ]
+
+
+def _sales_left(leaf: Leaf, chain: KnownChain) -> int:
+    """Return how often something can still be sold: of a leaf that is on chain never again."""
+    return 0 if leaf.kickoff.tx.txid in chain.confirmed else leaf.sales_left
 
 
 def advances_of(factory: Factory) -> list[AdvanceUnderWay]:
@@ -245,7 +251,7 @@ def liquidity_of(state: ClientState, attempt: ClientAttempt) -> ChannelLiquidity
     return {
         "state_index": len(leaf.states) - 1,
         "lstock_sat": leaf.allocation.lstock_sat,
-        "sales_left": leaf.sales_left,
+        "sales_left": _sales_left(leaf, state.chain),
         "covered_sat": covered_sat,
         "beyond_coverage_msat": exposed.balance_msat,
         "htlcs_beyond_coverage_msat": exposed.htlcs_msat,

@@ -44,3 +44,5 @@ def test_a_transaction_id_is_told_as_people_read_it(
     )
     error = kind("funding_txid", expected=txid, received=bytes(txid))
     assert str(error) == f"funding_txid: expected {shown}, received {shown}"
+    of_networks = kind("network", expected=txid, received=bytes(txid))
+    assert str(of_networks) == f"network: expected {shown}, received {shown}"

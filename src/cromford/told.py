@@ -34,12 +34,12 @@ def shown(field: str, value: object) -> str:
 
     Args:
         field: What it is the value of.
-        value: Bytes are shown in hex, and a transaction id as people read it, also where it came as
-            mere bytes in a field of that name; a number of `…_msat` with its unit, in sat where it
-            is whole.
+        value: Bytes are shown in hex, and the hash of a transaction or of a network's first block
+            as people read it, also where it came as mere bytes in a field of that name; a number
+            of `…_msat` with its unit, in sat where it is whole.
     """
     if type(value) is bytes:
-        return value[::-1].hex() if field.endswith("txid") else value.hex()
+        return value[::-1].hex() if field.endswith(("txid", "network")) else value.hex()
     if isinstance(value, int) and field.endswith("_msat"):
         return msat(value)
     return str(value)

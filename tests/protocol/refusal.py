@@ -51,7 +51,7 @@ def check_refused(
 
 
 def _shown(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
+    return value.hex() if type(value) is bytes else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,7 +105,7 @@ REBUILT: Final = [
         value=TIP + POLICY.build_height_slack_blocks + 1,
         with_it={"expiry_height": far(7)},
     ),
-    Bad(term="network", value=b"\x01" * 32, expected=TERMS.network),
+    Bad(term="network", value=b"\x01" * 32, expected=told.shown("network", TERMS.network)),
     Bad(term="candidates", value=5, expected="1..4"),
     Bad(
         term="capacity_sat",

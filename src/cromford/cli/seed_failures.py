@@ -106,8 +106,7 @@ def _journal_failure(role: str, error: Exception) -> CommandFailed:
                 str(error),
                 retryable=True,
                 remediation=f"Stop it first: cromford {role} stop, or another role's, if that "
-                "one's daemon runs there; a command of `seed` or `backup` ends by itself. Each "
-                "daemon needs a data directory of its own: see --datadir.",
+                "runs there. Each daemon needs a data directory of its own: see --datadir.",
             )
         case StoreFull():
             return disk_full(error)

@@ -166,6 +166,18 @@ def test_an_answer_counts_in_the_try_that_it_is_to_and_before_its_commitment(
         assert heard(factory, BUYER, message).is_nothing
 
 
+def test_who_answers_twice_says_the_same_or_is_at_fault_until_all_have_agreed(
+    moments: Moments, last: Factory, committed: Factory
+) -> None:
+    agree = agreement(moments, BUYER)
+    other = replace(agree, pubnonces=agree.pubnonces[::-1])
+    assert heard(last, BUYER, agree).is_nothing
+    (dropped,) = records(heard(last, BUYER, other), ar.AdvanceDropped)
+    assert dropped.reason == "client 1: it agreed twice, differently"
+    assert dropped.is_fault
+    assert heard(committed, BUYER, other).is_nothing, "it is too late for it"
+
+
 def test_an_answer_with_an_update_on_its_way_is_a_fault_of_whoever_is_not_bound(
     moments: Moments, asked: Factory, bound: Factory
 ) -> None:

@@ -253,3 +253,8 @@ def test_so_is_the_time_and_what_is_first_in_the_way_is_said(asked: Factory) -> 
 def test_what_is_paid_out_of_a_payment_needs_no_balance(asked: Factory) -> None:
     dear = with_advance(asked, price_msat=10**10, payment_hash=OTHER)
     assert before_signing(dear) is None
+
+
+def test_what_is_nobodys_own_business_is_told_as_it_is() -> None:
+    late = rules.Obstacle("too_late", "height: expected at most 7, received 8")
+    assert rules.told_of(late, buyer=BUYER) == late.reason

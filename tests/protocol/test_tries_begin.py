@@ -217,3 +217,13 @@ def test_who_is_in_the_way_of_a_first_try_ends_what_nobody_can_be_bound_by(
     assert dropped.reason.startswith("height: expected at most ")
     assert (dropped.culprits, dropped.is_fault, dropped.holdouts) == ((), False, ())
     assert begins(free)
+
+
+def test_with_a_store_that_was_restored_ends_what_nobody_else_is_bound_by(half: Factory) -> None:
+    free = with_next(half, BUYER, is_dual=False, peer_stage=0)
+    restored = with_channel(free, NEIGHBOUR, peer_is_behind=True)
+    (dropped,) = records(resumed(restored), ar.AdvanceDropped)
+    assert dropped.reason == "client 2: a store was restored from a backup"
+    assert (dropped.culprits, dropped.is_fault) == ((), False)
+    bound = with_channel(half, NEIGHBOUR, peer_is_behind=True)
+    assert resumed(bound).is_nothing, "the buyer is"

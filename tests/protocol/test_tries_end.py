@@ -28,6 +28,7 @@ from cromford.changed import changed
 from cromford.protocol.advancing import ending
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.mark import StoreMark
 from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
 
@@ -141,6 +142,35 @@ def test_what_was_given_to_clients_is_dropped_once_each_said_that_it_signed_noth
     assert records(given_up(free(committed)), ar.AdvanceDropped)
     over = with_channel(free(committed), BUYER, next=None)
     assert records(given_up(over), ar.AdvanceDropped)
+
+
+def test_what_is_not_committed_is_dropped_whatever_its_clients_said(moments: Moments) -> None:
+    neighbour = moments.market.pump.client_at(NEIGHBOUR)
+    agreed = moments.at(m.AdvanceAgree, neighbour).factory
+    assert channel_of(agreed, BUYER).next is not None
+    assert records(given_up(agreed), ar.AdvanceDropped)
+
+
+def test_a_store_that_was_restored_binds_nobody_as_long_as_ours_is_the_newest(
+    committed: Factory,
+) -> None:
+    silent = with_next(free(committed), BUYER, peer_stage=-1)
+    restored = with_channel(silent, BUYER, peer_is_behind=True)
+    assert not records(given_up(silent), ar.AdvanceDropped)
+    assert records(given_up(restored), ar.AdvanceDropped)
+    both = with_channel(restored, BUYER, mark=StoreMark())
+    assert not records(given_up(both), ar.AdvanceDropped)
+
+
+def test_what_ends_between_two_tries_its_buyer_hears_of_by_beginning_anew(
+    asked: Factory, committed: Factory
+) -> None:
+    between = with_advance(free(committed), session=None, is_asking=True)
+    buyer = node_id_of(between, BUYER)
+    assert hung_up(given_up(between)) == [(buyer, True)]
+    assert hung_up(given_up(between, gone={buyer})) == []
+    assert hung_up(given_up(free(committed))) == [], "they are told in the try"
+    assert hung_up(given_up(with_advance(asked, session=None, is_asking=True))) == []
 
 
 @pytest.mark.parametrize("why", BOUND)

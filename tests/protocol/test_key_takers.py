@@ -18,6 +18,7 @@ from cromford.protocol.channels.seats import GONE, is_own_seat
 from cromford.protocol.handover.lsp import NO_SEAT, refusal_of
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.mark import StoreMark
 from cromford.signing.handed_over import OfferedKeys
 from cromford.signing.keychain import ChannelKey, FactoryKey
 from cromford.told import msat
@@ -160,7 +161,7 @@ def test_state_that_was_lost_is_no_balance_of_nothing() -> None:
         return replace(world.factory, book=replace(world.factory.book, links=links))
 
     assert refusal_of(world.factory, seat, offered) is None
-    for lost in ({"is_behind": True}, {"peer_is_behind": True}):
+    for lost in ({"is_behind": True}, {"peer_is_behind": True}, {"mark": StoreMark()}):
         assert refusal_of(with_link(**lost), seat, offered) == "state of this channel was lost"
 
 

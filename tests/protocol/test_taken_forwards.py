@@ -217,8 +217,14 @@ def test_a_payment_that_is_bought_out_of_waits_until_its_payees_channel_has_grow
 
 @pytest.mark.parametrize(
     ("changes", "waits"),
-    [({}, False), ({"is_asking": True}, True), ({"is_signed": True}, True)],
-    ids=str,
+    [
+        ({}, False),
+        ({"is_asking": True}, True),
+        ({"is_signed": True}, True),
+        ({"session": object()}, True),  # A try of which it may know already what the others sign.
+        ({"clients": (1,)}, True),  # It is of another leaf.
+    ],
+    ids=["no try", "asking", "signed", "a try", "another leaf"],
 )
 def test_it_waits_for_no_store_that_was_restored(
     changes: dict[str, Any],

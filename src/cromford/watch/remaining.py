@@ -5,7 +5,7 @@ done for that one, too: its exit is shorter from then on, and its output may eve
 of it is a function of the path and the chain, so a reorganisation takes back what it gave.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,8 +99,12 @@ def is_cut_off(path: tuple[PathStep, ...], spends: Mapping[OutPoint, Tx]) -> boo
 
     Then the channel's output, as its updates are signed for, cannot come into being.
     """
-    return any(
-        spender.txid != step.txid
-        for step in path
-        if (spender := spends.get(step.outpoint)) is not None
-    )
+    return next(cut_off_by(path, spends), None) is not None
+
+
+def cut_off_by(path: tuple[PathStep, ...], spends: Mapping[OutPoint, Tx]) -> Iterator[Tx]:
+    """Yield what landed where a transaction of the path was to be, from above."""
+    for step in path:
+        spender = spends.get(step.outpoint)
+        if spender is not None and spender.txid != step.txid:
+            yield spender

@@ -14,6 +14,7 @@ from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.next_funding import NextFunding
 from cromford.protocol.turn import AnyTurn
+from cromford.watch.remaining import cut_off_by
 
 SAYS_VOID: Final = "the leaf's old state is six blocks deep: begin again on it"
 
@@ -34,12 +35,10 @@ def is_gone(link: Link, following: NextFunding, chain: KnownChain) -> bool:
 
     A close, or a sweep from the expiry on; six blocks deep.
     """
-    own = {following.funding.outpoint.txid, *(step.txid for step in link.path)}
-    spenders = (chain.spends.get(step.outpoint) for step in link.path)
     return any(
-        spender.txid not in own and chain.depth(spender.txid) >= SETTLED_DEPTH
-        for spender in spenders
-        if spender is not None
+        spender.txid != following.funding.outpoint.txid
+        and chain.depth(spender.txid) >= SETTLED_DEPTH
+        for spender in cut_off_by(link.path, chain.spends)
     )
 
 

@@ -225,8 +225,8 @@ def clients_advancing(state: Factory, clients: Iterable[int]) -> list[int]:
     """Return those of some clients whose leaf has an advance under way that can still end.
 
     Also where their own channels are through with it, while a neighbour's is not. Where no update
-    of that one can follow, it never will be. A restored store signs
-    neither a state nor its predecessor's poisons; then a close may spend what is above all states.
+    of that one can follow, it never will be. A restored store signs neither a state nor its
+    predecessor's poisons; then a close may spend what is above all states.
     """
     return [client for client in clients if _is_advancing(state, client)]
 

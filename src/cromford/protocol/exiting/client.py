@@ -25,12 +25,12 @@ from cromford.protocol.exiting.channel import (
     watched_outpoints,
 )
 from cromford.protocol.exiting.closes import (
-    SPENT_UNKNOWN,
     arriving_of_closes_sat,
     beside_closes,
     is_closed,
     on_closed,
     tell_closed,
+    why_swept,
 )
 from cromford.protocol.exiting.forgotten import recall_as_client
 from cromford.protocol.exiting.in_hand import InHand, stake_of
@@ -496,11 +496,8 @@ def is_over(state: ClientState, attempt: ClientAttempt) -> bool:
 
 
 def _why_swept(state: ClientState, attempt: ClientAttempt) -> str:
-    """Return why a factory is over. Until its expiry that takes a signature of our own."""
-    sweep = swept_by(attempt.branch_on(state.chain).nodes, state.chain.spends)
-    height = None if sweep is None else state.chain.confirmed.get(sweep.txid)
-    is_early = height is not None and height <= attempt.terms.expiry_height
-    return SPENT_UNKNOWN if is_early else SWEPT
+    nodes, expiry_height = attempt.branch_on(state.chain).nodes, attempt.terms.expiry_height
+    return why_swept(nodes, state.chain, expiry_height=expiry_height, from_expiry=SWEPT)
 
 
 def _reason_to_exit(

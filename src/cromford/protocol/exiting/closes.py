@@ -10,6 +10,7 @@ from typing import Final
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.factory.vertices import TreeNode
 from cromford.protocol.channels.close_rules import CLOSED_TOGETHER, closed_by
 from cromford.protocol.channels.failing import end_updates
 from cromford.protocol.exiting.channel import RESOLVED_DEPTH
@@ -22,11 +23,28 @@ from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
 from cromford.protocol.turn import AnyTurn, Turn
+from cromford.watch.exit import swept_by
 
 SPENT_UNKNOWN: Final = (
     "the factory is over: before its expiry it was spent by a transaction that is not in this"
     " journal, and that takes our own key: look for a copy of the seed, or an older journal, in use"
 )
+
+
+def why_swept(
+    nodes: Iterable[TreeNode], chain: KnownChain, *, expiry_height: int, from_expiry: str
+) -> str:
+    """Return why there is no way to a channel. Until the expiry that takes a signature of ours.
+
+    Args:
+        nodes: The transactions of the way.
+        chain: What is known of the chain.
+        expiry_height: Of the factory.
+        from_expiry: Why, for what spent it later.
+    """
+    sweep = swept_by(nodes, chain.spends)
+    height = None if sweep is None else chain.confirmed.get(sweep.txid)
+    return SPENT_UNKNOWN if height is not None and height <= expiry_height else from_expiry
 
 
 def beside_closes(

@@ -28,7 +28,6 @@ from cromford.protocol.exiting.channel import (
     watched_outpoints,
 )
 from cromford.protocol.exiting.closes import (
-    SPENT_UNKNOWN,
     arriving_of_closes_sat,
     beside_closes,
     close_anchors,
@@ -36,6 +35,7 @@ from cromford.protocol.exiting.closes import (
     on_closed,
     tell_closed,
     tell_closed_for_good,
+    why_swept,
 )
 from cromford.protocol.exiting.forgotten import recall_as_lsp
 from cromford.protocol.exiting.in_hand import InHand, stake_of
@@ -491,11 +491,9 @@ def is_swept(state: Factory, client: int) -> bool:
 
 
 def _why_swept(state: Factory, client: int) -> str:
-    """Return why there is no way to a channel. Until the expiry that takes a signature of ours."""
-    sweep = swept_by(state.attempt.branch_on(client, state.chain).nodes, state.chain.spends)
-    expiry_height = state.attempt.terms.expiry_height
-    is_early = sweep is not None and state.chain.confirmed[sweep.txid] <= expiry_height
-    return SPENT_UNKNOWN if is_early else SWEPT
+    attempt, chain = state.attempt, state.chain
+    nodes, expiry_height = attempt.branch_on(client, chain).nodes, attempt.terms.expiry_height
+    return why_swept(nodes, chain, expiry_height=expiry_height, from_expiry=SWEPT)
 
 
 def was_closed(state: Factory, client: int) -> bool:

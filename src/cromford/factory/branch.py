@@ -10,13 +10,14 @@ what it keeps grows with the length of its branch, and not with the factory: `kn
 what that is, and `known_branch` is the branch again.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
 from cromford.bitcoin.tx import MAX_MONEY_SAT, OutPoint, Tx, TxOut
+from cromford.changed import computed
 from cromford.crypto.musig2 import AggregateKey, KeyAgg
 from cromford.factory.kinds import VertexKind
 from cromford.factory.outputs import OutputKind, SignersOutput, TreeOutput, expiry_tapleaf
@@ -48,16 +49,15 @@ class Branch:
     funding_amount_sat: int
     vertices: tuple[Vertex, ...]
 
-    @property
-    def nodes(self) -> Iterator[TreeNode]:
-        """Yield the transactions in the order they are published."""
-        for vertex in self.vertices:
-            yield from vertex.nodes
+    @computed
+    def nodes(self) -> tuple[TreeNode, ...]:
+        """The transactions in the order they are published."""
+        return tuple(node for vertex in self.vertices for node in vertex.nodes)
 
     @property
-    def nodes_below_root(self) -> Iterator[TreeNode]:
-        """Yield every transaction but the root: what is signed first."""
-        return (node for node in self.nodes if node is not self.root_node)
+    def nodes_below_root(self) -> tuple[TreeNode, ...]:
+        """Every transaction but the root: what is signed first."""
+        return self.nodes[1:]
 
     @property
     def root_node(self) -> TreeNode:

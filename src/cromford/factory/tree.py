@@ -3,12 +3,13 @@
 `Tree` has no signature and cannot be published; `SignedTree` has every one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
 from cromford.bitcoin.tx import OutPoint, Tx, TxOut
+from cromford.changed import computed
 from cromford.factory.outputs import SignersOutput, Tapleaf
 from cromford.factory.shape import PlannedVertex, plan_of
 from cromford.factory.terms import FactoryTerms
@@ -62,11 +63,10 @@ class Tree:
         """What the funding output must hold."""
         return self.root.input_sat
 
-    @property
-    def nodes(self) -> Iterator[TreeNode]:
-        """Yield the transactions depth first, a kickoff before its state."""
-        for vertex in self.vertices:
-            yield from vertex.nodes
+    @computed
+    def nodes(self) -> tuple[TreeNode, ...]:
+        """The transactions depth first, a kickoff before its state."""
+        return tuple(node for vertex in self.vertices for node in vertex.nodes)
 
     @property
     def root_node(self) -> TreeNode:
@@ -74,9 +74,9 @@ class Tree:
         return self.vertices[0].first
 
     @property
-    def nodes_below_root(self) -> Iterator[TreeNode]:
-        """Yield every transaction but the root, depth first: what is signed first."""
-        return (node for node in self.nodes if node is not self.root_node)
+    def nodes_below_root(self) -> tuple[TreeNode, ...]:
+        """Every transaction but the root, depth first: what is signed first."""
+        return self.nodes[1:]
 
     @cached_property
     def vertex_by_path(self) -> dict[tuple[int, ...], Vertex]:

@@ -319,7 +319,7 @@ def show(state: ClientState, attempt: ClientAttempt, facts: Facts) -> OwnFactory
     return {
         **summary(state, attempt, facts),
         "terms": export_branch_terms(attempt.terms),
-        "transactions": export_nodes(list(branch.nodes), signatures),
+        "transactions": export_nodes(branch.nodes, signatures),
         "funding": export_funding(
             attempt.funding_tx,
             amount_sat=branch.funding_amount_sat,

@@ -4,7 +4,7 @@ The format is documented in docs/export.md. Ids are hex, txids in the order peop
 in sat. A transaction stands signed as soon as its own signature is finished.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final, cast
 
@@ -96,7 +96,7 @@ def export_node(
 
 
 def export_nodes(
-    nodes: list[TreeNode], signatures: Mapping[str, bytes]
+    nodes: Sequence[TreeNode], signatures: Mapping[str, bytes]
 ) -> list[ExportedTransaction]:
     """Return tree transactions, each with the name of its parent; the root's parent is null."""
     by_txid = {node.tx.txid: node.name for node in nodes}
@@ -131,7 +131,7 @@ def export_ledger(tree: Tree, *, funding_fee_sat: int) -> list[LedgerLine]:
 
     What was sold of an L-stock since is in the capacity of who bought it.
     """
-    nodes = list(tree.nodes)
+    nodes = tree.nodes
     held = [output for node in nodes for output in node.outputs]
     closing = "when it closes cooperatively, or expires unpublished"
     items: tuple[tuple[LedgerItem, int, str], ...] = (
@@ -190,6 +190,6 @@ def export_factory(
             descriptor=tree.funding_output.descriptor,
             confirmations=confirmations,
         ),
-        "transactions": export_nodes(list(tree.nodes), attempt.signatures),
+        "transactions": export_nodes(tree.nodes, attempt.signatures),
         "ledger": export_ledger(tree, funding_fee_sat=funding_fee_sat),
     }

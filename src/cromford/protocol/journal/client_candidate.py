@@ -151,7 +151,7 @@ class ClientCandidate:
         Raises:
             FaultyLsp: If one is missing or does not verify.
         """
-        nodes = list(self.branch.nodes_below_root)
+        nodes = self.branch.nodes_below_root
         if len(nodes) != len(signatures):
             raise FaultyLsp(f"{len(signatures)} signatures for {len(nodes)} transactions")
         for node, signature in zip(nodes, signatures, strict=True):

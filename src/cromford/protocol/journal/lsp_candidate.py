@@ -75,7 +75,7 @@ class LspCandidate:
         if not rung:
             return 0
         nodes = tree.nodes if participant == LSP_INDEX else branch_of(tree, participant).nodes
-        return rung * sum(1 for _ in nodes)
+        return rung * len(nodes)
 
     @cached_property
     def commitment_sessions(self) -> dict[tuple[int, Party], SigningSession]:

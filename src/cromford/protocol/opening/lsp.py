@@ -107,7 +107,7 @@ def on_sign_below(turn: Turn[Factory], node_id: bytes, message: m.SignBelow) -> 
         if _known_below(attempt, client) != message.candidates:
             _fault(turn, attempt, client, "second, different partial signatures")
         return
-    n_expected = sum(1 for _ in attempt.branch(client).nodes_below_root)
+    n_expected = len(attempt.branch(client).nodes_below_root)
     for halves in message.candidates:
         n_received = len(halves.partial_sigs)
         if n_received != n_expected:

@@ -109,7 +109,7 @@ def _verify_proposal(state: ClientState, attempt: ClientAttempt) -> Verdict:
         branches = check_kept(candidates, facts, coins)
     except (Refusal, ValueError, LookupError) as error:
         return Verdict(check="proposal", ok=False, detail=str(error))
-    txs = told.counted(sum(1 for branch in branches for _ in branch.nodes), "transaction")
+    txs = told.counted(sum(len(branch.nodes) for branch in branches), "transaction")
     detail = f"terms, keys, scripts, amounts and delays of {txs} recomputed"
     return Verdict(check="proposal", ok=True, detail=detail)
 

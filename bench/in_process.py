@@ -8,6 +8,8 @@ import gc
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 from bench.op import Work
@@ -18,8 +20,17 @@ from bench import floor
 from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.crypto.curve import Keypair
 from cromford.crypto.keys import pubkey_of, sha256
+from cromford.factory.shape import plan_of
+from cromford.factory.terms import FactoryTerms
 from cromford.factory.tree import Tree, build_tree
-from cromford.factory.vertices import ChannelFundingPubkeys, TreeNode
+from cromford.factory.vertices import (
+    OPENING_STATES,
+    ChannelFundingPubkeys,
+    TreeNode,
+    Vertex,
+    build_vertices,
+    funding_output_of,
+)
 from cromford.signing.nonces import NoncePool
 from cromford.signing.round import SigningRound, SigningSession, aggregate_nonces
 
@@ -82,8 +93,28 @@ def run_shared(size: Size, run: int) -> float:
 def run_in_threads(size: Size, run: int) -> dict[str, float]:
     """Return the milliseconds of a construction until all threads are done."""
     with ThreadPoolExecutor(N_THREADS) as threads:
-        spent_ms = _Construction(size, -1 - run, mapped=threads.map, clock=WALL).spent_ms()
+
+        def shared_out(made: Callable[[Any], Any], things: Iterable[Any]) -> list[Any]:
+            """Let each thread make every other one: each that is handed over costs both of them."""
+            asked = list(things)
+            all_made = [None] * len(asked)
+
+            def make_share(first: int) -> None:
+                for place in range(first, len(asked), N_THREADS):
+                    all_made[place] = made(asked[place])
+
+            list(threads.map(make_share, range(N_THREADS)))
+            return all_made
+
+        spent_ms = _Construction(size, -1 - run, mapped=shared_out, clock=WALL).spent_ms()
     return {THREADS: sum(spent_ms.values())}
+
+
+def _digest(vertices: Iterable[Vertex]) -> None:
+    """Compute what is signed in each transaction."""
+    for vertex in vertices:
+        for node in vertex.nodes:
+            _ = node.task.sighash
 
 
 # Names of sessions, and what each signer contributed to them.
@@ -122,7 +153,7 @@ class _Construction:
         signers = range(len(seckeys))
         pubkeys = [pubkey_of(seckey) for seckey in seckeys]
         tree = self._build(pubkeys, watch)
-        nodes = list(tree.nodes)
+        nodes = tree.nodes
         of_signer = [[node for node in nodes if i in node.signers] for i in signers]
         places = [{node.name: place for place, node in enumerate(own)} for own in of_signer]
 
@@ -190,9 +221,54 @@ class _Construction:
         outpoint = OutPoint(txid=Txid(sha256(f"funding {self.run}".encode())), vout=0)
         gc.collect()
         with watch.running(BUILD):
-            tree = build_tree(
-                terms, factory_pubkeys=pubkeys, channels=channels, funding_outpoint=outpoint
-            )
-            for node in tree.nodes:
-                _ = node.task.sighash
+            if self.clock == CPU:
+                tree = build_tree(
+                    terms, factory_pubkeys=pubkeys, channels=channels, funding_outpoint=outpoint
+                )
+                _digest(tree.vertices)
+            else:
+                tree = built_in_parts(self.mapped, terms, pubkeys, channels, outpoint)
         return tree
+
+
+def built_in_parts(
+    mapped: Callable[..., Iterable[Any]],
+    terms: FactoryTerms,
+    factory_pubkeys: Sequence[bytes],
+    channels: Sequence[ChannelFundingPubkeys],
+    funding_outpoint: OutPoint,
+) -> Tree:
+    """Return what `build_tree` returns: the root first, and then what is below each child of it.
+
+    Args:
+        mapped: Calls a function for each of several things, as `_Construction` has it.
+        terms: As `build_tree` takes them, like what follows.
+    """
+    root, funding = plan_of(terms), funding_output_of(factory_pubkeys, terms)
+    build = partial(
+        build_vertices,
+        terms=terms,
+        factory_pubkeys=factory_pubkeys,
+        channels=dict(enumerate(channels, start=1)),
+        state_indices=OPENING_STATES,
+    )
+    top = build([root], spends=funding, outpoint=funding_outpoint)
+    _digest(top)
+    paid = top[0].last
+
+    def below(vout: int) -> Sequence[Vertex]:
+        spends, planned = paid.outputs[vout].signers_output, root.children[vout].vertices()
+        assert spends is not None  # noqa: S101 - a child of the root
+        vertices = build(planned, spends=spends, outpoint=paid.tx.outpoint(vout))
+        _digest(vertices)
+        return vertices
+
+    parts = mapped(below, range(len(root.children)))
+    return Tree(
+        terms=terms,
+        root=root,
+        factory_pubkeys=tuple(factory_pubkeys),
+        funding_output=funding,
+        funding_outpoint=funding_outpoint,
+        vertices=(*top, *chain.from_iterable(parts)),
+    )

@@ -62,19 +62,31 @@ FUNCTIONS = {
 }
 
 
-def tree_of(size: Size) -> Tree:
-    return build_tree(
-        size.terms(bytes(32)),
-        factory_pubkeys=[pubkey_of(seckey_of("factory", i)) for i in range(size.n_clients + 1)],
-        channels=[
+def agreed(size: Size) -> dict[str, Any]:
+    """Return what a tree of this size is built from."""
+    return {
+        "terms": size.terms(bytes(32)),
+        "factory_pubkeys": [pubkey_of(seckey_of("factory", i)) for i in range(size.n_clients + 1)],
+        "channels": [
             ChannelFundingPubkeys(
                 client_funding_pubkey=pubkey_of(seckey_of("client", i)),
                 lsp_funding_pubkey=pubkey_of(seckey_of("lsp", i)),
             )
             for i in range(size.n_clients)
         ],
-        funding_outpoint=OutPoint(txid=Txid(bytes(32)), vout=0),
-    )
+        "funding_outpoint": OutPoint(txid=Txid(bytes(32)), vout=0),
+    }
+
+
+def tree_of(size: Size) -> Tree:
+    return build_tree(**agreed(size))
+
+
+@pytest.mark.parametrize("size", list(sizes_of((1, 5, 13))), ids=str)
+def test_a_tree_that_is_built_in_parts_is_the_same(size: Size) -> None:
+    in_parts = in_process.built_in_parts(map, **agreed(size))
+    assert [node.tx for node in in_parts.nodes] == [node.tx for node in tree_of(size).nodes]
+    assert in_parts == tree_of(size)
 
 
 @pytest.mark.parametrize(

@@ -181,19 +181,15 @@ class Keychain:
 
     def channel_pubkeys(self, name: ChannelKey) -> ChannelPubkeys:
         """Return the public keys of one channel."""
-        funding, revocation, payment, delayed, htlc, commitment_seed = self._channel_seckeys(name)
+        funding, revocation, payment, delayed, htlc, _ = self._channel_seckeys(name)
         return ChannelPubkeys(
             funding_pubkey=keys.pubkey_of(funding),
             revocation_basepoint=keys.pubkey_of(revocation),
             payment_basepoint=keys.pubkey_of(payment),
             delayed_payment_basepoint=keys.pubkey_of(delayed),
             htlc_basepoint=keys.pubkey_of(htlc),
-            first_per_commitment_point=keys.pubkey_of(
-                per_commitment_secret(commitment_seed, FIRST_COMMITMENT_INDEX)
-            ),
-            second_per_commitment_point=keys.pubkey_of(
-                per_commitment_secret(commitment_seed, FIRST_COMMITMENT_INDEX - 1)
-            ),
+            first_per_commitment_point=keys.pubkey_of(self.per_commitment_secret(name, 0)),
+            second_per_commitment_point=keys.pubkey_of(self.per_commitment_secret(name, 1)),
         )
 
     def per_commitment_secret(self, name: ChannelKey, number: int) -> bytes:

@@ -25,6 +25,7 @@ from cromford.protocol.advancing.making import (
 from cromford.protocol.advancing.rules import (
     RESTORED,
     Obstacle,
+    blocked_by,
     check_sale,
     links_of,
     problem_before_signing,
@@ -118,7 +119,7 @@ def _may_resume(turn: Turn[Factory], advance: LspAdvance) -> bool:
     behind = next((link.client for link in links if link.peer_is_behind), None)
     if behind is not None:
         if may_drop(state, advance):
-            _give_up_for(turn, advance, Obstacle("leaf_blocked", f"client {behind}: {RESTORED}"))
+            _give_up_for(turn, advance, blocked_by(behind, RESTORED))
         return False
     if not all(_is_here(turn, link) for link in links):
         return False
@@ -134,8 +135,7 @@ def _may_resume(turn: Turn[Factory], advance: LspAdvance) -> bool:
 
 
 def _give_up_for(turn: Turn[Factory], advance: LspAdvance, problem: Obstacle) -> None:
-    told = told_of(problem, buyer=advance.buyer)
-    give_up(turn, advance, problem.reason, told=told)
+    give_up(turn, advance, problem.reason, told=told_of(problem))
 
 
 def _is_here(turn: Turn[Factory], link: Link) -> bool:

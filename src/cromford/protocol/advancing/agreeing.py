@@ -43,7 +43,7 @@ from cromford.protocol.advancing.sessions import (
     session_of,
 )
 from cromford.protocol.channels.next_signing import sign_next_of
-from cromford.protocol.channels.seats import link_of
+from cromford.protocol.channels.seats import link_of, restored_of
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.advance_fold import is_to_be_quiet
 from cromford.protocol.journal.advances import LspAdvance
@@ -116,7 +116,7 @@ def _may_resume(turn: Turn[Factory], advance: LspAdvance) -> bool:
     """Say whether everybody is here; who signed nothing needs all that a first try needs."""
     state, facts = turn.state, turn.facts
     links = links_of(state, advance.clients)
-    behind = next((link.client for link in links if link.peer_is_behind), None)
+    behind = restored_of(state, advance.clients)
     if behind is not None:
         if may_drop(state, advance):
             _give_up_for(turn, advance, blocked_by(behind, RESTORED))

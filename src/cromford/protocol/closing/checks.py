@@ -24,7 +24,6 @@ from cromford.protocol.channels.marks import least_close_msat
 from cromford.protocol.closing.restored import can_close_though_ended, known_due_msat
 from cromford.protocol.closing.rules import (
     ADVANCE_OPEN,
-    is_off_chain,
     least_feerate_sat_per_kw,
     problem_on_chain,
     problem_with_channel,
@@ -139,7 +138,7 @@ def _waits_to_move(link: Link, chain: KnownChain) -> bool:
     following = link.next
     if following is None or not following.is_dual or following.is_leaving:
         return False
-    return following.stage < POISONS_HELD and is_off_chain(link, chain)
+    return following.stage < POISONS_HELD and link.landed(chain) is None
 
 
 def check_still(turn: Turn[ClientState], closing: ClientClosing) -> Closable:

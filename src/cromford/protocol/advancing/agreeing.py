@@ -40,13 +40,12 @@ from cromford.protocol.advancing.sessions import (
     fault_of_nonces,
     leaf_of,
     numbers_of,
-    session_of,
 )
 from cromford.protocol.channels.next_signing import sign_next_of
 from cromford.protocol.channels.seats import link_of, restored_of
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.advance_fold import is_to_be_quiet
-from cromford.protocol.journal.advances import LspAdvance
+from cromford.protocol.journal.advances import LspAdvance, asked_session
 from cromford.protocol.journal.encoding import encoded_pool
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
@@ -328,7 +327,7 @@ def on_next_signed(turn: Turn[Factory], event: ev.NextSigned) -> None:
 def _commit_for(
     state: Factory, advance: LspAdvance, client: int, half: NextHalf | None = None
 ) -> m.AdvanceCommit:
-    pool = session_of(advance).channel_pools[client]
+    pool = asked_session(advance).channel_pools[client]
     link = link_of(state, client)
     if link is None:
         raise AssertionError("a client without a channel")

@@ -29,6 +29,7 @@ from cromford.factory.leaf import advance_id_of
 from cromford.protocol import policy
 from cromford.protocol.advancing import rules
 from cromford.protocol.advancing.rules import (
+    Obstacle,
     problem_of,
     problem_with_closes,
     problem_with_depth,
@@ -199,7 +200,7 @@ def test_what_makes_a_channel_a_large_one_is_sold_at_a_large_ones_depth(
     leaf = leaf_of(pump, BUYER)
     assert problem_of(pump.factory, FRESH, BUYER) is None
     sold = leaf.sold(Purchase(buyer=BUYER, amount_sat=SOLD_SAT))
-    assert problem_with_depth(pump.factory, sold) == (
+    assert problem_with_depth(pump.factory, sold) == Obstacle(
         "not_funded",
         f"the factory's funding is not deep enough: expected 6, received {depth} confirmations",
     )
@@ -271,13 +272,13 @@ def test_whoever_of_a_leaf_is_away_or_not_taken_up_or_quiet_is_waited_for(
     assert problem_with_presence(factory, FRESH, clients) is None
     state = changed(channel_of(factory, NEIGHBOUR).state, is_connected=False)
     closed = problem_with_presence(with_link(factory, NEIGHBOUR, state=state), FRESH, clients)
-    assert closed == ("offline", f"client {NEIGHBOUR}: its channel is not open yet")
+    assert closed == Obstacle("offline", f"client {NEIGHBOUR}: its channel is not open yet")
     quiet = with_link(factory, NEIGHBOUR, quiet_for=b"\x01" * 32)
     busy = problem_with_presence(quiet, FRESH, clients)
-    assert busy == ("closing", f"client {NEIGHBOUR}: something is being agreed on")
+    assert busy == Obstacle("closing", f"client {NEIGHBOUR}: something is being agreed on")
     here.remove(factory.attempt.seats[NEIGHBOUR - 1].node_id)
     away = problem_with_presence(factory, FRESH, clients)
-    assert away == ("offline", f"clients [{NEIGHBOUR}] are not connected")
+    assert away == Obstacle("offline", f"clients [{NEIGHBOUR}] are not connected")
     assert problem_with_presence(factory, FRESH, (ELSEWHERE,)) is None
 
 

@@ -125,8 +125,8 @@ CHANGES: Final[dict[str, tuple[str, Callable[[Tx], Tx]]]] = {
         lambda tx: with_output(tx, 1, script_pubkey=MORE.script_pubkey),
     ),
     "no payout": ("payout_sat", lambda tx: without_output(tx, 1)),
-    "paid twice": (
-        "payout_sat",
+    "paid twice out of the fee": (
+        "fee_sat",
         lambda tx: replace(tx, outputs=(tx.outputs[1], *tx.outputs)),
     ),
     "an output that no node relays": (
@@ -198,7 +198,7 @@ def test_who_is_owed_less_than_dust_is_paid_nothing_and_not_a_satoshi_instead(
     tx = honest_tx(pump)
     unpaid = without_output(tx, 1)
     check_tx(unpaid, poor, feerate_sat_per_kw=FEERATE)
-    with pytest.raises(Refusal, match="payout_sat"):
+    with pytest.raises(Refusal, match="outputs"):
         check_tx(with_output(tx, 1, amount_sat=329), poor, feerate_sat_per_kw=FEERATE)
     just = replace(poor, link=replace(poor.link, state=replace(state, accepter_msat=330_000)))
     paid = with_output(tx, 1, amount_sat=330, script_pubkey=script)

@@ -11,11 +11,9 @@ from tests.protocol.test_close_limits import a_close, spend_of
 
 from cromford.bitcoin.block import BlockRef
 from cromford.bitcoin.tx import Tx, Txid
-from cromford.channel.commitment import Funding
 from cromford.protocol.closing.rules import (
     ADVANCE_OPEN,
     LATEST_BLOCKS,
-    is_off_chain,
     problem_on_chain,
     problem_with_channel,
     problem_with_feerates,
@@ -101,31 +99,6 @@ def test_a_channel_moves_once_the_poisons_of_its_old_state_may_be_held(
         )
         said = problem_with_channel(replace(link, next=following), chain, height=chain.height)
         assert said == (ADVANCE_OPEN if is_in_the_way else None)
-
-
-def test_a_channel_is_off_chain_until_a_block_has_one_of_its_outputs(pump: Pump) -> None:
-    for own, chain in both_sides(pump):
-        outpoint = own.present.outpoint
-        present, other = spend_of(outpoint, 2_000), spend_of(outpoint, 1_000)
-        setting = replace(own.setting, funding=funding_of(own.present, present))
-        link = replace(own, setting=setting)
-        following = NextFunding(
-            advance_id=b"\x01" * 32, funding=funding_of(own.present, other), price_msat=0
-        )
-        moving = replace(link, next=following)
-        assert is_off_chain(link, chain)
-        assert is_off_chain(moving, chain)
-        for depth in (1, 2):
-            old = with_block(with_block(chain, present), height=chain.height + depth)
-            new = with_block(with_block(chain, other), height=chain.height + depth)
-            assert not is_off_chain(link, old)
-            assert not is_off_chain(moving, old)
-            assert not is_off_chain(moving, new)
-            assert is_off_chain(link, new)
-
-
-def funding_of(like: Funding, tx: Tx) -> Funding:
-    return replace(like, outpoint=tx.outpoint(0))
 
 
 def test_an_output_is_closed_while_it_is_in_a_block_and_unspent(pump: Pump) -> None:

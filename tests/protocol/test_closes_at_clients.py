@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import Any, Final
 
 import pytest
-from tests.protocol.closes import closable_factory
+from tests.protocol.closes import QUICK, closable_factory, close, finished, give_money
 from tests.protocol.paying_clients import open_factory
 from tests.protocol.pump import Pump
 from tests.protocol.test_close_limits import spend_of
@@ -33,6 +33,8 @@ from cromford.protocol.journal.mark import StoreMark
 from cromford.protocol.journal.next_funding import POISONS_HELD, STATE_HELD, NextFunding
 from cromford.protocol.journal.pause import JOINS_TO_PAUSE
 from cromford.protocol.turn import Decision
+from cromford.wallet.account import RECEIVE
+from cromford.wallet.coins import Wallet
 from cromford.watch.feerates import OwnFees
 from cromford.wire import messages as m
 
@@ -231,21 +233,54 @@ def test_a_restored_client_is_bound_by_the_least_that_any_option_pays(
     assert record.balance_msat == MSAT_PER_SAT * (paid_sat + min(extra_sat))
 
 
+def with_more(tx: Tx, *, taken_sat: int = 0) -> Tx:
+    """Return a close that pays the client's script once more, out of its payout and the LSP's."""
+    *payouts, lsp, anchor = paying(tx, extra_sat=-taken_sat).outputs
+    more = TxOut(amount_sat=1_000, script_pubkey=attempt().join.payout_script)
+    rest = replace(lsp, amount_sat=lsp.amount_sat - 2_000)
+    return replace(tx, outputs=(*payouts, more, rest, anchor))
+
+
 def test_a_restored_client_is_paid_by_one_output() -> None:
-    """What more than one pays is none of its closes: a child takes one of them."""
-
-    def paying_twice(tx: Tx) -> Tx:
-        *payouts, lsp, anchor = tx.outputs
-        more = TxOut(amount_sat=1_000, script_pubkey=attempt().join.payout_script)
-        rest = replace(lsp, amount_sat=lsp.amount_sat - 2_000)
-        return replace(tx, outputs=(*payouts, more, rest, anchor))
-
-    same = partial(paying, extra_sat=0)
-    for change in ((paying_twice, same), (same, paying_twice)):
+    """A child takes one of them."""
+    split, same = partial(with_more, taken_sat=500), partial(paying, extra_sat=0)
+    for change in ((split, same), (same, split)):
         decision = proposed(*change)
         (record,) = [one for one in decision.records if isinstance(one, cl.CloseEnded)]
         said = "refused: payout_sat: expected what our restored store says or more"
         assert record.reason.startswith(said)
+
+
+def test_whoever_is_paid_to_our_script_too_is_not_in_our_way() -> None:
+    """Another client may have joined with it: its money is ours then."""
+    decision = proposed(with_more, with_more)
+    assert any(isinstance(one, cl.CloseSigned) for one in decision.records), "a restored store"
+    at = stages()
+    proposals = tuple(
+        replace(one, tx=with_more(Tx.parse(one.tx)).serialize()) for one in at.propose.proposals
+    )
+    decision = client_role.decide(at.waiting, at.heard(replace(at.propose, proposals=proposals)))
+    assert any(isinstance(one, cl.CloseSigned) for one in decision.records)
+
+
+def test_clients_with_one_payout_script_close_and_each_is_paid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pump = Pump(2, policy=QUICK)
+    alice, other = pump.clients
+    script = alice.state.wallet.next_script(RECEIVE)
+    monkeypatch.setattr(Wallet, "next_script", lambda _wallet, _change: script)
+    open_factory(pump)
+    monkeypatch.undo()
+    give_money(pump)
+    assert [seat.payout_script for seat in pump.attempt.seats] == [script, script]
+    close(pump)
+    (made,) = finished(pump.lsp)
+    assert finished(alice)
+    assert finished(other)
+    paid_sat = [balance_msat // MSAT_PER_SAT for balance_msat in made.balances_msat]
+    for data in made.txs:
+        assert [one.amount_sat for one in Tx.parse(data).outputs[:2]] == paid_sat
 
 
 def test_of_a_forgotten_close_every_transaction_pays_what_the_store_says() -> None:

@@ -87,6 +87,22 @@ def test_an_older_house_counts_what_was_funded_and_numbers_its_sales_as_they_wer
     }
 
 
+def test_sales_that_have_numbers_keep_them_whatever_else_a_house_lacks() -> None:
+    """Of two in one block the one of the later factory may have been the first."""
+
+    def sold() -> tuple[SoldEntry, ...]:
+        return (
+            SoldEntry(
+                client=1, height=5, amount_sat=1, capacity_sat=2, price_msat=3, advance_id=b"a"
+            ),
+        )
+
+    first, second = entry(1, ALICE, sold=sold()), entry(2, BOB, sold=sold())
+    numbered = Shelf({1: (second.attempt_id, 0), 2: (first.attempt_id, 0)})
+    house = replace(house_of(first, second), sales=numbered)
+    assert completed_house(older(house)).sales == numbered
+
+
 def test_an_older_client_finds_its_coins_by_other_keys() -> None:
     pump = a_live_one()
     client: ClientState = pump.clients[0].state

@@ -38,6 +38,7 @@ from cromford.protocol.exiting.channel import (
     settled_spender,
     watched_outpoints,
 )
+from cromford.protocol.exiting.incoming import TAKEN, ended_with_channel
 from cromford.protocol.exiting.outgoing import ended_untold
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import channel_records as cr
@@ -378,7 +379,8 @@ def test_of_a_cheat_a_fee_is_earned_by_the_penalty_if_somebody_was_paid() -> Non
     at = cheat()
     ((key, forward),) = at.factory.book.forwards.items()
     found = changed(at.link, breach=at.content)
-    there = buried(buried(at.factory.chain, 2, at.tx), DEEP, spending(at.output))
+    penalty = spending(at.output, witness=(bytes(64),))
+    there = buried(buried(at.factory.chain, 2, at.tx), DEEP, penalty)
     holding = replace(
         lsp_exits.in_hand(replace(at.factory, chain=there), at.link.client), link=found
     )
@@ -390,6 +392,31 @@ def test_of_a_cheat_a_fee_is_earned_by_the_penalty_if_somebody_was_paid() -> Non
     assert (one.htlc_id, one.fee_msat) == (key[1], forward.fee_msat)
     unknown = replace(holding, link=at.link)
     assert list(earned_on_chain(known, at.link, unknown, there)) == [], "it is looked up first"
+
+
+def test_of_a_cheat_that_nobody_punished_in_time_no_fee_is_earned() -> None:
+    """What it took by its HTLC's transaction is still ours until it has that out of its delay."""
+    at = cheat()
+    ((key, forward),) = at.factory.book.forwards.items()
+    found = changed(at.link, breach=at.content)
+    forwards = at.factory.book.forwards.set(key, changed(forward, preimage=bytes(32)))
+    known = replace(at.factory.book, forwards=forwards)
+    first = spending(at.output, witness=(bytes(64), bytes(64), bytes(33), bytes(65)))
+    made = first.outpoint(0)
+    punished, kept = (spending(made, witness=(bytes(64),) * n) for n in (1, 3))
+
+    def end(chain: KnownChain) -> tuple[list[int], list[str]]:
+        factory = replace(at.factory, chain=chain)
+        holding = replace(lsp_exits.in_hand(factory, at.link.client), link=found)
+        fees = [one.htlc_id for one in earned_on_chain(known, found, holding, chain)]
+        ended = ended_with_channel(replace(factory, book=known), found, lambda *_: holding)
+        return fees, [one.reason for one in ended]
+
+    taken = buried(buried(at.factory.chain, 2, at.tx), 300, first)
+    assert end(taken) == ([], [])
+    assert end(buried(taken, DEEP - 1, kept)) == end(buried(taken, DEEP - 1, punished)) == ([], [])
+    assert end(buried(taken, DEEP, kept)) == ([], [TAKEN])
+    assert end(buried(taken, DEEP, punished)) == ([key[1]], [])
 
 
 # What is looked at on the way

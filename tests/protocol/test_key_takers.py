@@ -138,6 +138,24 @@ def test_keys_come_again_while_an_htlc_is_under_way() -> None:
     assert refusal == "the channel is not at rest: an HTLC or an update is under way"
 
 
+def test_keys_come_again_while_a_close_is_agreed_on_for_which_their_client_was_asked() -> None:
+    """Neither it nor we would speak for its seat: it would be named for a deadline."""
+    world, mover, _ = moved_unheard()
+    pump, agreed = world.pump, []
+
+    def late(message: m.CloseAgree) -> tuple[m.Message, ...]:
+        agreed.append(message)
+        return ()
+
+    with pump.tampering(only_from(mover, late, m.CloseAgree)):
+        pump.handle(pump.lsp, ev.CloseRequested(attempt_id=world.old_id))
+        pump.run()
+    assert answer_to(world, mover, secrets_of(world, mover)) == "a close is being agreed on"
+    assert not world.factory.held_keys
+    pump.tell(pump.lsp, mover, *agreed)
+    assert len(world.factory.closed) == 1
+
+
 def test_the_same_keys_twice_are_taken_twice_and_held_once() -> None:
     world, mover, _ = moved_unheard()
     for _ in range(3):

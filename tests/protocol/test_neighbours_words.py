@@ -125,4 +125,12 @@ def test_what_a_buyer_lacks_is_not_told_to_its_neighbours(moments: Moments) -> N
 
 def test_what_is_no_clients_business_is_told_as_it_is() -> None:
     late = Obstacle("too_late", "height: expected at most 7, received 8")
-    assert told_of(late, buyer=BUYER) == late.reason
+    assert told_of(late) == late.reason
+
+
+def test_whose_business_it_is_is_read_from_no_words() -> None:
+    """They are for people, and may say first what is the matter."""
+    poor = Obstacle("price", "price_msat: 7 sat is more than its balance", BUYER)
+    assert told_of(poor) == f"client {BUYER} is in the way"
+    restored = Obstacle("leaf_blocked", f"a restored store: that of client {NEIGHBOUR}", NEIGHBOUR)
+    assert told_of(restored) == f"client {NEIGHBOUR} is in the way"

@@ -170,6 +170,14 @@ def test_a_state_that_a_restored_store_never_signs_is_in_the_way_only_where_one_
     assert clients_advancing(with_block(moving, tx_of("kickoff_1"), other), ALL) == [3, 4]
 
 
+def test_nor_where_that_one_is_forgotten_by_the_lsps_store() -> None:
+    behind = with_link(advancing(split()), 4, peer_is_behind=True)
+    known = tx_of("state_1")
+    forgotten = replace(known, inputs=(replace(known.inputs[0], nsequence=0),))
+    assert forgotten.txid != known.txid
+    assert clients_advancing(with_block(behind, tx_of("kickoff_1"), forgotten), ALL) == [3, 4]
+
+
 @pytest.mark.parametrize("estimate", [1, BELIEVED_SAT_PER_KW, BELIEVED_SAT_PER_KW + 1])
 def test_usual_feerates_follow_an_estimate_that_can_be_believed(estimate: int) -> None:
     fees = OwnFees(estimates=((36, estimate),))

@@ -71,7 +71,7 @@ def test_only_a_factory_that_is_funded_sells_and_a_leaf_only_once_at_a_time(
     assert code_of(quiet) == ""
     ended = replace(quiet.attempt, stage=Aborted(reason="nobody came"))
     for unfunded in (changed(quiet, begun=None), changed(quiet, begun=ended)):
-        assert rules.problem_of(unfunded, FRESH, BUYER) == (
+        assert rules.problem_of(unfunded, FRESH, BUYER) == rules.Obstacle(
             "not_funded",
             "the factory is not funded",
         )
@@ -114,8 +114,8 @@ def test_a_channel_that_is_not_there_yet_is_in_the_way_of_its_whole_leaf(quiet: 
     for client in BOTH:
         unready = without_channel(quiet, client)
         problem = rules.problem_of(unready, FRESH, BUYER)
-        assert problem == ("leaf_blocked", f"client {client}: its channel is not ready")
-        assert rules.problem_with_presence(unready, here(unready), BOTH) == (
+        assert problem == rules.blocked_by(client, "its channel is not ready")
+        assert rules.problem_with_presence(unready, here(unready), BOTH) == rules.Obstacle(
             "offline",
             f"client {client}: its channel is not open yet",
         )
@@ -131,7 +131,7 @@ def test_a_close_that_is_agreed_on_is_in_the_way_of_those_in_it_alone(quiet: Fac
         )
         return changed(quiet, closing=close)
 
-    said = ("closing", "a close is being agreed on")
+    said = rules.Obstacle("closing", "a close is being agreed on")
     assert rules.problem_with_closes(closing(NEIGHBOUR), BOTH) == said
     assert rules.problem_with_closes(closing(3, NEIGHBOUR), (NEIGHBOUR,)) == said
     assert rules.problem_with_closes(closing(NEIGHBOUR), (BUYER,)) is None
@@ -257,4 +257,4 @@ def test_what_is_paid_out_of_a_payment_needs_no_balance(asked: Factory) -> None:
 
 def test_what_is_nobodys_own_business_is_told_as_it_is() -> None:
     late = rules.Obstacle("too_late", "height: expected at most 7, received 8")
-    assert rules.told_of(late, buyer=BUYER) == late.reason
+    assert rules.told_of(late) == late.reason

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
+from immutables import Map
 from tests.protocol.arrivals import moment
 from tests.protocol.decisions import in_factory, remembered, said
 from tests.protocol.samples import dual, plain
@@ -14,7 +15,7 @@ from cromford.channel.stage import HtlcStage, LiveHtlc, Removal
 from cromford.channel.terms import Party
 from cromford.crypto.keys import sha256
 from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT, due_msat, is_at_rest, is_left
-from cromford.protocol.channels.seats import GONE, is_own_seat, key_of, lose_keys
+from cromford.protocol.channels.seats import GONE, is_own_seat, key_of, lose_keys, restored_of
 from cromford.protocol.journal import handover_records as hr
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
@@ -57,6 +58,23 @@ def test_for_a_client_signs_the_key_that_the_output_asks_for() -> None:
     assert key_of(factory, scope(bytes(33), seat.factory_pubkey), client) == seat.factory_pubkey
     funding = seat.channel.funding_pubkey
     assert key_of(factory, scope(bytes(33), funding), client) == funding
+
+
+def test_of_some_clients_the_first_is_named_whose_store_lost_state() -> None:
+    factory, carol = moment().factory, carols().client
+    everybody = range(1, len(factory.attempt.seats) + 1)
+    assert restored_of(factory, everybody) is None
+    behind = moment().with_link(changed(carols(), peer_is_behind=True))
+    assert restored_of(behind, everybody) == carol
+    assert restored_of(behind, ()) is None
+    assert restored_of(behind, set(everybody) - {carol}) is None
+    for link in behind.book.links.values():
+        links = behind.book.links.set(link.channel_id, changed(link, peer_is_behind=True))
+        behind = changed(behind, book=changed(behind.book, links=links))
+    assert restored_of(behind, everybody) == 1
+    assert restored_of(behind, (carol, 1)) == carol
+    without = changed(behind, book=changed(behind.book, links=Map()))
+    assert restored_of(without, everybody) is None, "before the factory was ready"
 
 
 def test_keys_that_are_gone_are_asked_for_and_others_are_not() -> None:

@@ -429,5 +429,5 @@ def test_a_part_that_is_none_or_of_something_else_is_named_before_anything_is_si
         no_scalar = fault(**{field: b"\xff" * 32})
         assert no_scalar == f"{name}: a partial signature that is no scalar"
         assert fault(**{field: other[field]}) == f"{name}: a bad partial signature"
-    with pytest.raises(AssertionError, match="nobody is asked"):
+    with pytest.raises(AssertionError, match="nobody was asked"):
         sessions.factory_sessions(committed, replace(advance, session=None))

@@ -247,6 +247,19 @@ def test_what_it_pays_us_itself_is_the_coin_of_its_child() -> None:
     assert child.tx.outputs == (TxOut(amount_sat=10_240 - 2_646, script_pubkey=COIN_SCRIPT),)
 
 
+def test_of_what_pays_us_the_largest_is_the_coin_whoever_else_is_paid_there() -> None:
+    ours = [TxOut(amount_sat=amount_sat, script_pubkey=COIN_SCRIPT) for amount_sat in (330, 9_000)]
+    own = replace(wanted(10), own_script=COIN_SCRIPT)
+    path = WalletPath(change=1, index=4)
+    for outputs in (ours, ours[::-1]):
+        tx = replace(PARENT, outputs=(*outputs, PARENT.outputs[-1]))
+        purse = own.with_own_output(tx, path).purse
+        assert purse is not None
+        (coin,) = purse.coins
+        assert coin.txout == ours[1]
+        assert coin.outpoint == tx.outpoint(outputs.index(ours[1]))
+
+
 def test_how_much_a_coin_has_to_hold() -> None:
     """What a child pays, and 330 sat of change; no more than it may cost."""
     assert coin_needed_sat(PARENT, wanted(10)) == 2_646 + 330

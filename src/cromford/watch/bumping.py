@@ -102,17 +102,23 @@ class Bumping:
     def with_own_output(self, tx: Tx, path: WalletPath | None) -> "Bumping":
         """Return the same with what the transaction itself pays us as the coin of its child.
 
-        The child pays it back to the same script. As it was, if there is no such output.
+        The child pays it back to the same script: the largest, where somebody else is paid there,
+        too. As it was, if there is no such output.
 
         Args:
             tx: The transaction.
             path: Of the key in our wallet that the output pays; None if it is none of ours.
         """
-        for vout, txout in enumerate(tx.outputs):
-            if path is not None and txout.script_pubkey == self.own_script:
-                coin = SpentCoin(outpoint=tx.outpoint(vout), txout=txout, path=path)
-                return replace(self, purse=Purse(coins=(coin,), change_script=self.own_script))
-        return self
+        ours = [
+            (txout.amount_sat, vout)
+            for vout, txout in enumerate(tx.outputs)
+            if txout.script_pubkey == self.own_script
+        ]
+        if path is None or not ours:
+            return self
+        _, vout = max(ours)
+        coin = SpentCoin(outpoint=tx.outpoint(vout), txout=tx.outputs[vout], path=path)
+        return replace(self, purse=Purse(coins=(coin,), change_script=self.own_script))
 
     @property
     def wanted_sat_per_kw(self) -> int:

@@ -25,6 +25,7 @@ from cromford.protocol.advancing.making import (
 from cromford.protocol.advancing.rules import (
     RESTORED,
     Obstacle,
+    blocked_by,
     check_sale,
     links_of,
     problem_before_signing,
@@ -39,13 +40,12 @@ from cromford.protocol.advancing.sessions import (
     fault_of_nonces,
     leaf_of,
     numbers_of,
-    session_of,
 )
 from cromford.protocol.channels.next_signing import sign_next_of
-from cromford.protocol.channels.seats import link_of
+from cromford.protocol.channels.seats import link_of, restored_of
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.advance_fold import is_to_be_quiet
-from cromford.protocol.journal.advances import LspAdvance
+from cromford.protocol.journal.advances import LspAdvance, asked_session
 from cromford.protocol.journal.encoding import encoded_pool
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
@@ -115,10 +115,10 @@ def _may_resume(turn: Turn[Factory], advance: LspAdvance) -> bool:
     """Say whether everybody is here; who signed nothing needs all that a first try needs."""
     state, facts = turn.state, turn.facts
     links = links_of(state, advance.clients)
-    behind = next((link.client for link in links if link.peer_is_behind), None)
+    behind = restored_of(state, advance.clients)
     if behind is not None:
         if may_drop(state, advance):
-            _give_up_for(turn, advance, Obstacle("leaf_blocked", f"client {behind}: {RESTORED}"))
+            _give_up_for(turn, advance, blocked_by(behind, RESTORED))
         return False
     if not all(_is_here(turn, link) for link in links):
         return False
@@ -134,8 +134,7 @@ def _may_resume(turn: Turn[Factory], advance: LspAdvance) -> bool:
 
 
 def _give_up_for(turn: Turn[Factory], advance: LspAdvance, problem: Obstacle) -> None:
-    told = told_of(problem, buyer=advance.buyer)
-    give_up(turn, advance, problem.reason, told=told)
+    give_up(turn, advance, problem.reason, told=told_of(problem))
 
 
 def _is_here(turn: Turn[Factory], link: Link) -> bool:
@@ -328,7 +327,7 @@ def on_next_signed(turn: Turn[Factory], event: ev.NextSigned) -> None:
 def _commit_for(
     state: Factory, advance: LspAdvance, client: int, half: NextHalf | None = None
 ) -> m.AdvanceCommit:
-    pool = session_of(advance).channel_pools[client]
+    pool = asked_session(advance).channel_pools[client]
     link = link_of(state, client)
     if link is None:
         raise AssertionError("a client without a channel")

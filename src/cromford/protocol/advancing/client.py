@@ -107,7 +107,8 @@ def _on_propose(turn: Turn[ClientState], message: m.AdvancePropose) -> None:
         elif not known.is_signed:
             return  # Sent twice: we are about to agree, or did.
     except Refusal as refusal:
-        # Whoever signed waits, and refuses nothing.
+        # Whoever signed waits, and refuses nothing: of tries that are too many it costs us a day,
+        # for no answer is a deadline that we let pass.
         if known is None:
             _refuse(turn, message.attempt_id, message.advance_id, str(refusal))
         elif not known.is_signed:

@@ -29,25 +29,30 @@ RESTORED: Final = "a store was restored from a backup"  # It signs no state.
 
 
 class Obstacle(NamedTuple):
-    """What is in the way of an advance: a code for programs, a reason for people."""
+    """What is in the way of an advance: a code for programs, a reason for people.
+
+    Attributes:
+        code: As in `NotSold`.
+        reason: For whoever may read all of it.
+        client: Whose own business the reason is, by its participant index; None if nobody's.
+    """
 
     code: str
     reason: str
+    client: int | None = None
 
 
-def told_of(problem: Obstacle, *, buyer: int) -> str:
+def blocked_by(client: int, why: str) -> Obstacle:
+    """Return that a client of a leaf is in the way of it, and why."""
+    return Obstacle("leaf_blocked", f"client {client}: {why}", client)
+
+
+def told_of(problem: Obstacle) -> str:
     """Return what a leaf's clients hear of an obstacle: of one of them, only that it is in the way.
 
     Why is that client's own business. It may be what it owns, or that its store was restored.
-
-    Args:
-        problem: The obstacle.
-        buyer: Who buys, by its participant index: a price is in nobody else's way.
     """
-    if problem.code not in {"price", "leaf_blocked"}:
-        return problem.reason
-    whose = f"client {buyer}" if problem.code == "price" else problem.reason.partition(":")[0]
-    return f"{whose} is in the way"
+    return problem.reason if problem.client is None else f"client {problem.client} is in the way"
 
 
 def problem_with_sale(state: Factory, facts: Facts, client: int) -> str | None:
@@ -125,7 +130,7 @@ def problem_with_clients(state: Factory, facts: Facts, clients: Iterable[int]) -
     for client in clients:
         problem = _problem_with_client(state, facts, client)
         if problem is not None:
-            return Obstacle("leaf_blocked", f"client {client}: {problem}")
+            return blocked_by(client, problem)
     return None
 
 
@@ -202,7 +207,7 @@ def problem_with_price(link: Link, price_msat: int) -> Obstacle | None:
         return None
     lacking = missing_msat(link, price_msat)
     more = f"{told.msat(lacking)} more than its balance"
-    return Obstacle("price", f"price_msat: {told.msat(price_msat)} is {more}")
+    return Obstacle("price", f"price_msat: {told.msat(price_msat)} is {more}", link.client)
 
 
 def check_sale(state: Factory, facts: Facts, sale: Sale) -> Leaf:
@@ -223,7 +228,7 @@ def check_sale(state: Factory, facts: Facts, sale: Sale) -> Leaf:
         raise NotSold(*problem)
     link = link_of(state, sale.buyer)
     if link is None:
-        raise NotSold("leaf_blocked", "its channel is not ready")
+        raise NotSold(*blocked_by(sale.buyer, "its channel is not ready"))
     if not sale.payment_hash:
         price = problem_with_price(link, sale.price_msat)
         if price is not None:

@@ -30,11 +30,15 @@ class NotSold(Exception):
     Attributes:
         code: As in a `QuoteRefused`.
         reason: Names what is in the way, and the expected and the received value.
+        client: Whose own business the reason is, by its participant index; None if nobody's.
         missing_msat: What the client's balance lacks, where that is the reason; else 0.
     """
 
-    def __init__(self, code: str, reason: str, *, missing_msat: int = 0) -> None:
+    def __init__(
+        self, code: str, reason: str, client: int | None = None, *, missing_msat: int = 0
+    ) -> None:
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+        self.client = client
         self.missing_msat = missing_msat

@@ -16,7 +16,13 @@ from cromford.factory.allocation import AdvanceRefused, Purchase
 from cromford.factory.leaf import Leaf, advance_height_max, usable_blocks
 from cromford.protocol.advancing import lsp as advancing
 from cromford.protocol.advancing.pricing import price_msat
-from cromford.protocol.advancing.rules import Obstacle, problem_of, problem_with_depth, told_of
+from cromford.protocol.advancing.rules import (
+    Obstacle,
+    blocked_by,
+    problem_of,
+    problem_with_depth,
+    told_of,
+)
 from cromford.protocol.advancing.sales import NotSold, Sale
 from cromford.protocol.channels.close_rules import owed_msat
 from cromford.protocol.channels.coverage import covered_after
@@ -33,7 +39,6 @@ from cromford.wire.selling import ALL_OF_IT, NeededOnline
 QUOTES_PER_BLOCK: Final = 32
 # As long as an operator may think, and the price of what is left to use does not change much.
 QUOTE_BLOCKS: Final = 6
-NEIGHBOUR: Final = "leaf_blocked"
 NOT_COVERED: Final = "not_covered"
 # What is said of what hinders an advance.
 _CODES: Final = {
@@ -69,13 +74,12 @@ def take_message(turn: Turn[Factory], node_id: bytes, message: m.QuoteRequest | 
         if refused.code == NOT_COVERED:
             # As one that came to nothing: each refusal says what that neighbour's balance is above.
             turn.note(*(QuoteCounted(client=client) for _ in range(VAIN_PURCHASE_ASKS)))
-        turn.send(node_id, _refusal(client, message, refused))
+        turn.send(node_id, _refusal(message, refused))
 
 
-def _refusal(client: int, message: m.QuoteRequest | m.Buy, refused: NotSold) -> m.QuoteRefused:
-    code, reason = _CODES.get(refused.code, refused.code), refused.reason
-    if code == NEIGHBOUR:
-        reason = told_of(Obstacle(code, reason), buyer=client)
+def _refusal(message: m.QuoteRequest | m.Buy, refused: NotSold) -> m.QuoteRefused:
+    code = _CODES.get(refused.code, refused.code)
+    reason = told_of(Obstacle(code, refused.reason, refused.client))
     return m.QuoteRefused(
         attempt_id=message.attempt_id,
         quote_id=message.quote_id if isinstance(message, m.Buy) else b"",
@@ -367,7 +371,7 @@ def channel_of(state: Factory, client: int) -> Link:
     """
     link = link_of(state, client)
     if link is None:
-        raise NotSold(NEIGHBOUR, f"client {client}: its channel is not ready")
+        raise NotSold(*blocked_by(client, "its channel is not ready"))
     return link
 
 

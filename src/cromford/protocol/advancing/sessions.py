@@ -15,7 +15,7 @@ from cromford.protocol.advancing.making import (
     STOCK_NONCE,
     leaf_with_next,
 )
-from cromford.protocol.journal.advances import AdvanceSession, LspAdvance
+from cromford.protocol.journal.advances import LspAdvance, asked_session
 from cromford.protocol.journal.factory import Factory
 from cromford.signing.nonces import PublicPool
 from cromford.signing.round import SigningRound, SigningSession, aggregate_nonces
@@ -31,17 +31,6 @@ def leaf_of(state: Factory, advance: LspAdvance) -> Leaf:
         state_index=advance.state_index,
         allocation=advance.allocation,
     )
-
-
-def session_of(advance: LspAdvance) -> AdvanceSession:
-    """Return what is signed at present.
-
-    Raises:
-        AssertionError: If nobody is asked.
-    """
-    if advance.session is None:
-        raise AssertionError(f"advance {advance.advance_id.hex()}: nobody is asked")
-    return advance.session
 
 
 def fault_of_nonces(message: m.AdvanceAgree, factory_pubkey: bytes) -> str | None:
@@ -72,7 +61,7 @@ def factory_sessions(state: Factory, advance: LspAdvance) -> tuple[SigningSessio
     Raises:
         FaultyContribution: If a public nonce is malformed; they were checked as they came.
     """
-    leaf, session = leaf_of(state, advance), session_of(advance)
+    leaf, session = leaf_of(state, advance), asked_session(advance)
     pools = {session.factory_pool.pubkey: session.factory_pool.pubnonces}
     for client, agree in session.agreed.items():
         pools[leaf.factory_pubkeys[client]] = agree.pubnonces
@@ -96,7 +85,7 @@ def channel_session(
         FaultyContribution: If the client's public nonce is malformed.
     """
     task = leaf_of(state, advance).channel_poison(advance.state_index - 1, client).task
-    pool = session_of(advance).channel_pools[client]
+    pool = asked_session(advance).channel_pools[client]
     (client_key,) = (key for key in task.signers if key != pool.pubkey)
     nonces = {pool.pubkey: pool.pubnonces[POISON_NONCE], client_key: partials.poison_pubnonce}
     return _session(task, nonces)
@@ -117,7 +106,7 @@ def fault_of_partials(
         return "a nonce that is not two points"
     of_state, of_stock = factory_sessions(state, advance)
     of_channel = channel_session(state, advance, client, partials)
-    own_key = session_of(advance).channel_pools[client].pubkey
+    own_key = asked_session(advance).channel_pools[client].pubkey
     factory_key = leaf_of(state, advance).factory_pubkeys[client]
     (channel_key,) = (key for key in of_channel.task.signers if key != own_key)
     for session, key, partial_sig in (
@@ -138,12 +127,12 @@ def fault_of_partials(
 def state_requests(state: Factory, advance: LspAdvance) -> tuple[SignRequest, ...]:
     """Return the request for our own part of the state."""
     of_state, _ = factory_sessions(state, advance)
-    return (_request(session_of(advance).factory_pool, STATE_NONCE, of_state),)
+    return (_request(asked_session(advance).factory_pool, STATE_NONCE, of_state),)
 
 
 def poison_requests(state: Factory, advance: LspAdvance) -> tuple[SignRequest, ...]:
     """Return the requests for our own parts of the poisons: the L-stock's, then each channel's."""
-    session = session_of(advance)
+    session = asked_session(advance)
     _, of_stock = factory_sessions(state, advance)
     stock = _request(session.factory_pool, STOCK_NONCE, of_stock)
     channels = (
@@ -155,7 +144,7 @@ def poison_requests(state: Factory, advance: LspAdvance) -> tuple[SignRequest, .
 
 def channel_sessions(state: Factory, advance: LspAdvance) -> dict[int, SigningSession]:
     """Return the session of each channel's poison, by client, once everybody signed."""
-    signed = session_of(advance).signed
+    signed = asked_session(advance).signed
     return {
         client: channel_session(state, advance, client, signed[client].partials[0])
         for client in advance.clients
@@ -188,7 +177,7 @@ def poison_signatures(
     """
     _, of_stock = factory_sessions(state, advance)
     stock = _signature(of_stock, _of_clients(state, advance, "stock_poison"), own)
-    session, channels = session_of(advance), {}
+    session, channels = asked_session(advance), {}
     for client, one in channel_sessions(state, advance).items():
         own_key = session.channel_pools[client].pubkey
         (key,) = (key for key in one.task.signers if key != own_key)
@@ -201,7 +190,7 @@ def _of_clients(state: Factory, advance: LspAdvance, field: str) -> dict[bytes, 
     pubkeys = leaf_of(state, advance).factory_pubkeys
     return {
         pubkeys[client]: getattr(signed.partials[0], field)
-        for client, signed in session_of(advance).signed.items()
+        for client, signed in asked_session(advance).signed.items()
     }
 
 

@@ -73,7 +73,8 @@ def _ask_again(turn: AnyTurn, payee: bytes, answer: Answer) -> None:
 
     Otherwise whoever fills a payee's channel for a moment would stop, for a whole hold, all that is
     paid to it in that moment. Who waits longest comes first. What cannot fit is not asked for: each
-    word of the payee would cost what all that waits for it does.
+    word of the payee would cost what all that waits for it does. Where `VAIN_MAX` fit and are
+    refused all the same, those behind wait until the first are over, for a hold at the most.
     """
     held = turn.book.held_for.get(payee, ())
     room_msat = turn.facts.directory.room_msat(payee) if held else 0

@@ -27,6 +27,7 @@ from cromford.protocol.channels.htlc_rules import (
 )
 from cromford.protocol.channels.moved import LEFT_BEHIND_MSAT
 from cromford.protocol.channels.payments import give_back, offer, prepare_offer
+from cromford.protocol.channels.seats import restored_of
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.book import Book, HtlcKey
@@ -306,8 +307,7 @@ def _awaits_restored(state: Factory, advance: LspAdvance) -> bool:
     """Say whether an advance lacks the signature of a store that was restored: it signs no more."""
     if advance.is_signed or advance.session is not None or advance.is_asking:
         return False
-    links = state.book.links.values()
-    return any(link.peer_is_behind and link.client in advance.clients for link in links)
+    return restored_of(state, advance.clients) is not None
 
 
 def on_hold_deadline(turn: AnyTurn, deadline: fx.HoldDeadline) -> None:

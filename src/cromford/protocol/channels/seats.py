@@ -67,6 +67,15 @@ def link_of(factory: Factory, client: int) -> Link | None:
     return factory.book.links.get(factory.attempt.setting(client).channel_id)
 
 
+def restored_of(factory: Factory, clients: Iterable[int]) -> int | None:
+    """Return the first of some clients whose store lost state; None if none did.
+
+    It signs no state of its leaf any more, nor the poisons of one.
+    """
+    links = ((client, link_of(factory, client)) for client in clients)
+    return next((client for client, link in links if link and link.peer_is_behind), None)
+
+
 def lose_keys(turn: Turn[Factory], client: int, reason: str) -> None:
     """Remember that a client's keys are not there, and ask for them, if it is here."""
     if client not in turn.state.held_keys:

@@ -75,6 +75,7 @@ def _in_turn(state: Factory) -> list[_Part]:
 def _largest_first(state: Factory) -> Iterator[_Part]:
     """Yield what can be asked for, whose it is, and what it may spend: what no finished close does.
 
+    Nor what one did and lost its coin: whoever took that leaves, and what is below it is asked for.
     From the expiry on the tree itself is swept, and channels that are on chain are all that is left
     to be closed.
     """

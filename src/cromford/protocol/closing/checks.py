@@ -24,7 +24,6 @@ from cromford.protocol.channels.marks import least_close_msat
 from cromford.protocol.closing.restored import can_close_though_ended, known_due_msat
 from cromford.protocol.closing.rules import (
     ADVANCE_OPEN,
-    is_off_chain,
     least_feerate_sat_per_kw,
     problem_on_chain,
     problem_with_channel,
@@ -139,7 +138,7 @@ def _waits_to_move(link: Link, chain: KnownChain) -> bool:
     following = link.next
     if following is None or not following.is_dual or following.is_leaving:
         return False
-    return following.stage < POISONS_HELD and is_off_chain(link, chain)
+    return following.stage < POISONS_HELD and link.landed(chain) is None
 
 
 def check_still(turn: Turn[ClientState], closing: ClientClosing) -> Closable:
@@ -187,9 +186,8 @@ def check_tx(tx: Tx, closable: Closable, *, feerate_sat_per_kw: int) -> None:
     """Check one transaction of a close, to the byte where it concerns us.
 
     Version 3, or a large child would pin it (BIP 431); one input, ours, replaceable and without
-    delay; our exact payout, to a restored store no less than it says; no output that nodes do not
-    relay; an anchor last; at least the
-    feerate, at most what a node takes.
+    delay; an output of our exact payout, to a restored store of no less than it says; no output
+    that nodes do not relay; an anchor last; at least the feerate, at most what a node takes.
 
     Args:
         tx: The unsigned transaction.
@@ -229,10 +227,16 @@ def check_tx(tx: Tx, closable: Closable, *, feerate_sat_per_kw: int) -> None:
 
 
 def _check_payout(paid: list[int], closable: Closable) -> None:
+    """Check that one output of ours is what we are due.
+
+    Others may be there, too: who joined with our script gives us what is its own, and cannot hinder
+    our close by it.
+    """
     due_sat = closable.payout.amount_sat
     if closable.due_msat is not None:
-        _check("payout_sat", paid, [due_sat] if due_sat else [])
-    elif len(paid) > 1 or sum(paid) < due_sat:
+        if due_sat and due_sat not in paid:
+            raise Refusal("payout_sat", expected=[due_sat], received=paid)
+    elif max(paid, default=0) < due_sat:
         # Not how much: an LSP that lies would come back with just that.
         raise Refusal("payout_sat", expected="what our restored store says or more", received=paid)
 

@@ -19,11 +19,10 @@ from cromford.factory.close import (
 )
 from cromford.factory.vertices import Vertex
 from cromford.protocol import events as ev
-from cromford.protocol.channels.seats import is_own_seat
+from cromford.protocol.channels.seats import is_own_seat, restored_of
 from cromford.protocol.closing.restored import can_close_though_ended, most_due_msat
 from cromford.protocol.closing.rules import (
     NEVER_LATE,
-    is_off_chain,
     least_feerate_sat_per_kw,
     problem_on_chain,
     problem_with_channel,
@@ -236,8 +235,8 @@ def _is_advancing(state: Factory, client: int) -> bool:
     if advance is None:
         return False
     links = [link_of(state, neighbour) for neighbour in advance.clients]
-    lacks_restored = not advance.has_poisons and any(link.peer_is_behind for link in links)
-    if lacks_restored and all(is_off_chain(link, state.chain) for link in links):
+    is_ended = not advance.has_poisons and restored_of(state, advance.clients) is not None
+    if is_ended and all(link.landed(state.chain) is None for link in links):
         return False
     return any(link.takes_updates and len(link.superseded) < advance.state_index for link in links)
 

@@ -120,12 +120,6 @@ def problem_with_channel(link: Link, chain: KnownChain, *, height: int) -> str |
     return None
 
 
-def is_off_chain(link: Link, chain: KnownChain) -> bool:
-    """Say whether no block has a channel's output: what is closed is above both its fundings."""
-    following = () if link.next is None else (link.next.funding,)
-    return all(chain.depth(one.outpoint.txid) == 0 for one in (link.present, *following))
-
-
 def due_msat(link: Link) -> int:
     """Return what a channel without an HTLC owes its client."""
     return link.state.accepter_msat

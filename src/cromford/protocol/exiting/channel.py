@@ -6,13 +6,15 @@ brought the channel on chain.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from cromford import effects as fx
-from cromford.bitcoin.tx import OutPoint, Tx
+from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.channel.claims import to_peer_claims
+from cromford.channel.content import Htlc
 from cromford.channel.stage import HtlcStage
 from cromford.channel.terms import Party
+from cromford.crypto.keys import sha256
 from cromford.factory.vertices import TreeNode
 from cromford.protocol import events as ev
 from cromford.protocol.channels.failing import end_updates
@@ -297,11 +299,7 @@ def _shown_beyond_our_store(book: Book, link: Link, chain: KnownChain) -> Iterat
 def earned_on_chain(
     book: Book, link: Link, holding: InHand, chain: KnownChain
 ) -> Iterator[cr.FeeEarned]:
-    """Yield the fees of forwards whose incoming HTLC we took on chain, `RESOLVED_DEPTH` deep.
-
-    Only the party it was offered to spends an HTLC with its preimage. Of a commitment that its
-    payer had revoked all is ours, by penalty and not by the preimage.
-    """
+    """Yield the fees of forwards whose incoming HTLC we took on chain, `RESOLVED_DEPTH` deep."""
     landed = landed_channel(holding, chain)
     commitment = landed.landed
     if commitment is None:
@@ -311,13 +309,10 @@ def earned_on_chain(
         if htlc is None or htlc.offered_by is link.me:
             continue
         forward = book.forwards.get((link.channel_id, htlc.htlc_id))
-        outpoint = commitment.commitment.tx.outpoint(vout)
-        spender = landed.spends.get(outpoint)
-        if forward is None or spender is None or chain.depth(spender.txid) < RESOLVED_DEPTH:
+        end = end_of_incoming(landed, commitment.commitment.tx.outpoint(vout), htlc)
+        if forward is None or end is None or chain.depth(end.txid) < RESOLVED_DEPTH:
             continue
-        shown = next(tx_in.witness for tx_in in spender.inputs if tx_in.outpoint == outpoint)
-        is_penalty = isinstance(commitment, RevokedCommitment)
-        if forward.preimage is not None and (is_penalty or forward.preimage in shown):
+        if forward.preimage is not None and end.is_ours:
             yield cr.FeeEarned(
                 channel_id=link.channel_id,
                 htlc_id=htlc.htlc_id,
@@ -325,6 +320,38 @@ def earned_on_chain(
                 fee_msat=forward.fee_msat,
                 announced_by=forward.announced_by,
             )
+
+
+class EndOfIncoming(NamedTuple):
+    """What took an HTLC that the peer offered: a transaction in a block, and whether it is ours."""
+
+    txid: Txid
+    is_ours: bool
+
+
+def end_of_incoming(landed: LandedChannel, outpoint: OutPoint, htlc: Htlc) -> EndOfIncoming | None:
+    """Return what took an HTLC that the peer offered; None while its output is anybody's.
+
+    Only the party it was offered to spends an HTLC with its preimage. Of a commitment that its
+    payer had revoked all is ours, by penalty: its witness is one signature, which nobody else can
+    make. What the payer was first to take is ours likewise, until it has that out of its delay.
+    """
+    spender = landed.spends.get(outpoint)
+    if spender is None:
+        return None
+    place = next(i for i, one in enumerate(spender.inputs) if one.outpoint == outpoint)
+    witness = spender.inputs[place].witness
+    is_shown = htlc.payment_hash in {sha256(item) for item in witness}
+    if is_shown or not isinstance(landed.landed, RevokedCommitment):
+        return EndOfIncoming(spender.txid, is_shown)
+    if len(witness) == 1:
+        return EndOfIncoming(spender.txid, is_ours=True)
+    made = OutPoint(txid=spender.txid, vout=place)
+    following = landed.spends.get(made)
+    if following is None:
+        return None
+    witness = next(one.witness for one in following.inputs if one.outpoint == made)
+    return EndOfIncoming(following.txid, len(witness) == 1)
 
 
 def given_up(book: Book, link: Link, *, height: int) -> tuple[cr.HtlcDecided, ...]:

@@ -17,6 +17,7 @@ from cromford.protocol.exiting.channel import (
     OVERTAKEN,
     RESOLVED_DEPTH,
     SWEPT_ABOVE,
+    end_of_incoming,
     has_lost_its_place,
     landed_channel,
     settled_spender,
@@ -25,10 +26,10 @@ from cromford.protocol.exiting.in_hand import InHand
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import Book, HtlcKey
 from cromford.protocol.journal.factory import Factory
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
-from cromford.watch.channel_exit import preimages_in
 from cromford.watch.exit import swept_by
-from cromford.watch.landed import RevokedCommitment
+from cromford.watch.landed import LandedChannel
 
 # How it ended, for the operator.
 NO_OUTPUT: Final = "it had no output on chain"
@@ -99,7 +100,8 @@ def _how_it_ended(
         return SWEPT_ABOVE if chain.depth(sweep.txid) >= RESOLVED_DEPTH else None
     if settled_spender(link, chain) is None:
         return None
-    landed = landed_channel(in_hand(state, link.client), chain).landed
+    channel = landed_channel(in_hand(state, link.client), chain)
+    landed = channel.landed
     if landed is None:
         return ELSEWHERE
     outpoint = _outpoint_of(landed.commitment, htlc)
@@ -107,8 +109,7 @@ def _how_it_ended(
         return NO_OUTPUT
     if not _paid_msat(state.book, (link.channel_id, htlc.htlc_id)):
         return PAYERS
-    taken = chain.spends.get(outpoint)
-    return TAKEN if taken is not None and chain.depth(taken.txid) >= RESOLVED_DEPTH else None
+    return _taken_by_payer(channel, chain, outpoint, htlc)
 
 
 def _how_it_was_lost(
@@ -118,17 +119,22 @@ def _how_it_was_lost(
     chain, key = state.chain, (link.channel_id, htlc.htlc_id)
     if settled_spender(link, chain) is None or state.book.place_of_paid(key) is None:
         return None
-    landed = landed_channel(in_hand(state, link.client), chain).landed
-    if landed is None or isinstance(landed, RevokedCommitment):
-        return None
-    if htlc not in landed.commitment.content.htlcs:
+    channel = landed_channel(in_hand(state, link.client), chain)
+    landed = channel.landed
+    if landed is None or htlc not in landed.commitment.content.htlcs:
         return None  # Its amount is in our balance.
     outpoint = _outpoint_of(landed.commitment, htlc)
     if outpoint is None:
         return NO_OUTPUT
-    taken = chain.spends.get(outpoint)
-    is_ours = taken is not None and htlc.payment_hash in preimages_in(taken)
-    if taken is None or is_ours or chain.depth(taken.txid) < RESOLVED_DEPTH:
+    return _taken_by_payer(channel, chain, outpoint, htlc)
+
+
+def _taken_by_payer(
+    channel: LandedChannel, chain: KnownChain, outpoint: OutPoint, htlc: Htlc
+) -> str | None:
+    """Say that its payer took an HTLC's output; None if we did, or it is not decided."""
+    end = end_of_incoming(channel, outpoint, htlc)
+    if end is None or end.is_ours or chain.depth(end.txid) < RESOLVED_DEPTH:
         return None
     return TAKEN
 

@@ -57,6 +57,9 @@ def refusal_of(state: Factory, client: int, offered: OfferedKeys) -> str | None:
         return f"the channel failed: {link.failure}"
     if state.attempt.leaf_name(client) in state.advances:
         return "an advance of the leaf is under way"
+    closing = state.closing
+    if closing is not None and client in closing.clients and client not in state.held_keys:
+        return "a close is being agreed on"  # It was asked, or is about to be.
     if not is_at_rest(link):
         return "the channel is not at rest: an HTLC or an update is under way"
     if due_msat(link) >= LEFT_BEHIND_MSAT:

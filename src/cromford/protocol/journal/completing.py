@@ -60,16 +60,9 @@ def completed_house(house: House) -> House:
     news: dict[int, tuple[Txid, ...]] = {}
     for txid, confirmed_height in house.chain.confirmed.walk():
         news[confirmed_height] = (*news.get(confirmed_height, ()), txid)
-    sold = sorted(
-        (sale.height, entry.number, place, entry.attempt_id)
-        for entry in house.factories()
-        for place, sale in enumerate(entry.sold)
-    )
     return replace(
         house,
-        sales=Shelf(
-            {n: (attempt_id, place) for n, (_, _, place, attempt_id) in enumerate(sold, start=1)}
-        ),
+        sales=_completed_sales(house),
         entries=entries,
         tally=tally,
         wallet=house.wallet.completed(),
@@ -81,4 +74,18 @@ def completed_house(house: House) -> House:
             ),
         ),
         news=Shelf(news),
+    )
+
+
+def _completed_sales(house: House) -> Shelf[int, tuple[bytes, int]]:
+    """Return a house's sales by number: as it has them, or by height where it has no numbers."""
+    sold = sorted(
+        (sale.height, entry.number, place, entry.attempt_id)
+        for entry in house.factories()
+        for place, sale in enumerate(entry.sold)
+    )
+    if len(house.sales) == len(sold):
+        return house.sales
+    return Shelf(
+        {n: (attempt_id, place) for n, (_, _, place, attempt_id) in enumerate(sold, start=1)}
     )

@@ -27,7 +27,8 @@ class KnownChain:
     recent: tuple[BlockRef, ...] = ()  # oldest first
     confirmed: Shelf[Txid, int] = field(default_factory=Shelf)
     spends: Mapping[OutPoint, Tx] = field(default_factory=dict)  # by our confirmed transactions
-    # The kinds of reasons for which transactions of ours were refused that are in no block.
+    # The kinds of reasons for which transactions of ours were refused that are in no block. Also of
+    # those whose coin something else spent: after a reorganisation the same is no news.
     refused: Mapping[Txid, tuple[str, ...]] = field(default_factory=dict)
     recorded_height: int = -1  # of the tip, also where more blocks left than are remembered
 

@@ -132,5 +132,7 @@ def test_whose_business_it_is_is_read_from_no_words() -> None:
     """They are for people, and may say first what is the matter."""
     poor = Obstacle("price", "price_msat: 7 sat is more than its balance", BUYER)
     assert told_of(poor) == f"client {BUYER} is in the way"
+    assert told_of(poor, to=NEIGHBOUR) == told_of(poor)
+    assert told_of(poor, to=BUYER) == poor.reason
     restored = Obstacle("leaf_blocked", f"a restored store: that of client {NEIGHBOUR}", NEIGHBOUR)
     assert told_of(restored) == f"client {NEIGHBOUR} is in the way"

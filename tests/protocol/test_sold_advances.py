@@ -145,6 +145,9 @@ def test_of_a_neighbour_that_is_in_the_way_no_more_is_said(
     blocked = with_channel(quiet, NEIGHBOUR, failure="its own business: a secret")
     answer = refusal(hear(blocked, asked(moments)))
     assert (answer.code, answer.reason) == ("leaf_blocked", "client 2 is in the way")
+    own = refusal(hear(with_channel(quiet, BUYER, failure="a secret"), asked(moments)))
+    assert own.code == "leaf_blocked"
+    assert own.reason.startswith("client 1: "), "what is its own it hears"
     unready = without_channel(quiet, BUYER)
     with pytest.raises(NotSold, match="leaf_blocked: client 1: its channel is not ready"):
         selling.channel_of(unready, BUYER)

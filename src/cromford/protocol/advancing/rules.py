@@ -47,12 +47,19 @@ def blocked_by(client: int, why: str) -> Obstacle:
     return Obstacle("leaf_blocked", f"client {client}: {why}", client)
 
 
-def told_of(problem: Obstacle) -> str:
+def told_of(problem: Obstacle, *, to: int | None = None) -> str:
     """Return what a leaf's clients hear of an obstacle: of one of them, only that it is in the way.
 
     Why is that client's own business. It may be what it owns, or that its store was restored.
+
+    Args:
+        problem: The obstacle.
+        to: Who alone hears it, by its participant index, and all of it where it is its own; None:
+            all of the leaf.
     """
-    return problem.reason if problem.client is None else f"client {problem.client} is in the way"
+    if problem.client is None or problem.client == to:
+        return problem.reason
+    return f"client {problem.client} is in the way"
 
 
 def problem_with_sale(state: Factory, facts: Facts, client: int) -> str | None:

@@ -74,12 +74,12 @@ def take_message(turn: Turn[Factory], node_id: bytes, message: m.QuoteRequest | 
         if refused.code == NOT_COVERED:
             # As one that came to nothing: each refusal says what that neighbour's balance is above.
             turn.note(*(QuoteCounted(client=client) for _ in range(VAIN_PURCHASE_ASKS)))
-        turn.send(node_id, _refusal(message, refused))
+        turn.send(node_id, _refusal(client, message, refused))
 
 
-def _refusal(message: m.QuoteRequest | m.Buy, refused: NotSold) -> m.QuoteRefused:
+def _refusal(client: int, message: m.QuoteRequest | m.Buy, refused: NotSold) -> m.QuoteRefused:
     code = _CODES.get(refused.code, refused.code)
-    reason = told_of(Obstacle(code, refused.reason, refused.client))
+    reason = told_of(Obstacle(code, refused.reason, refused.client), to=client)
     return m.QuoteRefused(
         attempt_id=message.attempt_id,
         quote_id=message.quote_id if isinstance(message, m.Buy) else b"",

@@ -21,7 +21,7 @@ _REMEDIES: Final = {
     "factory that is partly on chain close what lies there: see --vertex and --client.",
     "vertex_not_found": "`lsp factory show` draws the tree; a transaction's name will do, too.",
     "client_not_found": "`lsp factory show` lists the clients by their numbers.",
-    "bad_feerate": "250 sat/kw are 1 sat/vB. A close pays at least 1.5 times what its tree does, "
+    "bad_feerate": "A close pays at least 1.5 times what its tree does, "
     "and twice what the node's mempool takes; a second feerate is above the first.",
     "insufficient_coins": "`wallet balance` shows what is free, what is set aside, and what comes "
     "back with a block. Pay to `wallet address`, or ask for less.",

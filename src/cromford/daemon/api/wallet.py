@@ -575,8 +575,12 @@ def check_believable(feerate_sat_per_kw: int) -> None:
         )
 
 
-def given_feerate(given: str) -> int:
+def given_feerate(given: str, param: str = "feerate_sat_per_vb") -> int:
     """Return a feerate in sat per 1000 weight units, rounded up, of a decimal number in sat/vB.
+
+    Args:
+        given: The number.
+        param: The parameter that said it.
 
     Raises:
         InvalidParam: If it is no feerate.
@@ -584,10 +588,10 @@ def given_feerate(given: str) -> int:
     try:
         feerate = Decimal(given)
     except ArithmeticError:
-        raise InvalidParam("feerate_sat_per_vb", f"{given!r} is no number") from None
+        raise InvalidParam(param, f"expected a number, received {given!r}") from None
     if not feerate.is_finite() or not 0 < feerate <= FEERATE_MAX_SAT_PER_VB:
         raise InvalidParam(
-            "feerate_sat_per_vb",
+            param,
             f"expected above 0 and at most {FEERATE_MAX_SAT_PER_VB}, received {given}",
         )
     per_kw = feerate * SAT_PER_KW_OF_SAT_PER_VB

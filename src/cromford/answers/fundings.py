@@ -63,7 +63,10 @@ class ShapeChoice(TypedDict):
 
 
 class PlannedFactory(TypedDict):
-    """A planned build: its terms, what it locks, and who sits where."""
+    """A planned build: its terms, what it locks, and who sits where.
+
+    What is planned has no id yet: `attempt_id` of its terms is all zeros.
+    """
 
     funding_amount_sat: Sat
     funding_fee_sat: Sat

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.cli import answers
 from tests.cli.conftest import CommandLine
+from tests.cli.world_answers import TERMS
 
 from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.cli import build_waiting
@@ -41,7 +42,7 @@ def telling(*events: dict[str, Any], at_once: int = 1) -> dict[str, Any]:
         fee = {"payer": "lsp", "item": "funding_fee", "amount_sat": 250, "recovered": "never"}
         return answers.SHOWN | {
             "factory_id": params["factory_id"],
-            "terms": answers.TERMS | {"attempt_id": params["factory_id"]},
+            "terms": TERMS | {"attempt_id": params["factory_id"]},
             "placed": answers.PLACED[:1],
             "funding": funding,
             "ledger": [*answers.SHOWN["ledger"], fee],
@@ -56,7 +57,7 @@ def test_it_waits_over_an_abort_for_the_factory_that_is_funded(fake: Any) -> Non
     assert document == answers.BUILD | {
         "cursor": "7f-0",
         "factory_id": SECOND,
-        "terms": answers.TERMS | {"attempt_id": SECOND},
+        "terms": TERMS | {"attempt_id": SECOND},
         "placed": answers.PLACED[:1],
         "funding_amount_sat": 500_000,
         "funding_fee_sat": 250,

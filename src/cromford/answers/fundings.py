@@ -63,10 +63,7 @@ class ShapeChoice(TypedDict):
 
 
 class PlannedFactory(TypedDict):
-    """A planned build: its terms, what it locks, and who sits where.
-
-    What is planned has no id yet: `attempt_id` of its terms is all zeros.
-    """
+    """A planned build: its terms, what it locks, and who sits where."""
 
     funding_amount_sat: Sat
     funding_fee_sat: Sat
@@ -78,7 +75,8 @@ class PlannedFactory(TypedDict):
 class BuildAnswer(PlannedFactory, LadderPlan):
     """A build that was planned, or `started`.
 
-    What becomes of it is told by the events that follow `cursor`.
+    What becomes of it is told by the events that follow `cursor`, and so is its id: `attempt_id` of
+    the terms that were planned is all zeros.
     """
 
     started: bool

@@ -129,6 +129,18 @@ class CalledPayment:
     fee_sat: int
     asked_sat: int | None
 
+    @property
+    def coins_made(self) -> tuple[TxOut, ...]:
+        """Those that it made, if it is a split; else the one output that it pays.
+
+        They pay to one script, and so does their change. A bump may have taken from the first or,
+        without change, from the last of them.
+        """
+        first, *rest = self.tx.outputs
+        alike = [out for out in rest if out.script_pubkey == first.script_pubkey]
+        asked = self.asked_sat
+        return (first, *(out for out in alike if asked is None or out.amount_sat == asked))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wallet:

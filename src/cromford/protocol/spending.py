@@ -239,6 +239,6 @@ def owed_spendings(wallet: Wallet) -> tuple[fx.Broadcast, ...]:
     """Return the payments to publish again: signed, not yet in a block, and none that ends more."""
     return tuple(
         fx.Broadcast(name=PAYMENT, tx=tx)
-        for txid, tx in wallet.payments.items()
-        if not wallet.is_behind(txid)
+        for tx in wallet.payments.values()
+        if not wallet.is_withheld(tx)
     )

@@ -406,6 +406,10 @@ async def _abandon(owner: WalletOwner, wanted: _AbandonParams) -> AbandonedPayme
     """Give up a payment, if the node refuses it at this moment and no block can have it."""
     txid = _txid(wanted.txid)
     payment = _payment(owner, txid)
+    if owner.wallet.is_withheld(payment):
+        why = "its coins, or the change of what a block had in its place, are in use since"
+        told = f"it came back by a reorganisation, and {why}: the node might take it, and end that"
+        raise refusal(Rejected("coins_taken", told))
     reason = await refusal_of(owner.chain, payment, lambda: owner.wallet, remediation=BUMP_IT)
     await _check_is_alone(owner.chain, payment)
     # Blocks may have come and gone meanwhile: with the payment, or without a coin of it.

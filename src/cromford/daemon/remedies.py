@@ -27,7 +27,8 @@ _REMEDIES: Final = {
     "back with a block. Pay to `wallet address`, or ask for less.",
     "coins_off_chain": "Wait until a block has the coin again. If none does, give up what spends "
     "it: `wallet abandon`, or `lsp factory abandon`.",
-    "change_spent": "Wait until a block has it again: by another txid it would end what spends it.",
+    "change_spent": "Wait until a block has it again: by another txid, or none, it would end what "
+    "spends it. Or give up that first: `wallet balance` and `lsp factories` show what waits.",
     "coins_taken": "Wait: a block has one of both. `wallet coins` shows what its coins are for.",
     "cannot_close": "Close it in parts, once they are on chain: see --vertex.",
 }

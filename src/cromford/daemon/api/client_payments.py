@@ -154,7 +154,8 @@ class ClientPayments:
     def samples(self) -> Iterator[Sample]:
         """Yield for Prometheus what all channels hold together, and how many are open."""
         channels = self._channels()
-        return channel_views.channel_samples(channels, channel_views.totals(channels))
+        n_open = sum(one["status"] == "open" for one in channels)
+        return channel_views.channel_samples(n_open, channel_views.totals(channels))
 
     def stands(self) -> list[ChannelStand]:
         """Return how each channel that is not over stands: what it holds, what is for sale."""

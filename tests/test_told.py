@@ -6,6 +6,7 @@ from cromford import told
 from cromford.bitcoin.tx import Txid
 from cromford.channel.errors import PeerViolation, UpdateRefused
 from cromford.protocol.faults import Refusal
+from cromford.protocol.refusing import check_range
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,22 @@ def test_one_is_told_as_one() -> None:
         "2,000 clients",
     ]
     assert told.counted(1, "is", "are") == "1 is"
+
+
+@pytest.mark.parametrize(
+    ("sat_per_kw", "words"),
+    [(0, "0 sat/vB"), (1, "0.004 sat/vB"), (250, "1 sat/vB"), (2_500, "10 sat/vB")],
+)
+def test_a_feerate_is_told_as_people_type_it(sat_per_kw: int, words: str) -> None:
+    assert told.feerate(sat_per_kw) == words
+    error = Refusal("tree_feerate_sat_per_kw", expected=250_001, received=sat_per_kw)
+    assert str(error).endswith(f"expected 1,000.004 sat/vB, received {words}")
+
+
+def test_both_ends_of_a_range_have_the_unit_of_what_is_outside() -> None:
+    with pytest.raises(Refusal) as refused:
+        check_range("max_in_flight_msat", (1_000, 5_000), 6_001)
+    assert str(refused.value) == "max_in_flight_msat: expected 1 sat..5 sat, received 6,001 msat"
 
 
 @pytest.mark.parametrize("kind", [UpdateRefused, Refusal])

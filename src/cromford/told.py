@@ -3,6 +3,7 @@
 from typing import Final
 
 MSAT_PER_SAT: Final = 1000
+_SAT_PER_KW_OF_SAT_PER_VB: Final = 250
 
 
 def sat(amount_sat: int) -> str:
@@ -15,6 +16,12 @@ def msat(amount_msat: int) -> str:
     if amount_msat % MSAT_PER_SAT:
         return f"{amount_msat:,} msat"
     return sat(amount_msat // MSAT_PER_SAT)
+
+
+def feerate(sat_per_kw: int) -> str:
+    """Return a feerate, given in sat per 1000 weight units, as people type it: `2.5 sat/vB`."""
+    whole = f"{sat_per_kw / _SAT_PER_KW_OF_SAT_PER_VB:,.3f}"
+    return f"{whole.rstrip('0').rstrip('.')} sat/vB"
 
 
 def counted(number: int, thing: str, things: str | None = None) -> str:
@@ -36,10 +43,13 @@ def shown(field: str, value: object) -> str:
         field: What it is the value of.
         value: Bytes are shown in hex, and the hash of a transaction or of a network's first block
             as people read it, also where it came as mere bytes in a field of that name; a number
-            of `…_msat` with its unit, in sat where it is whole.
+            of `…_msat` with its unit, in sat where it is whole, and of
+            `…_sat_per_kw` in sat/vB.
     """
     if type(value) is bytes:
         return value[::-1].hex() if field.endswith(("txid", "network")) else value.hex()
     if isinstance(value, int) and field.endswith("_msat"):
         return msat(value)
+    if isinstance(value, int) and field.endswith("_sat_per_kw"):
+        return feerate(value)
     return str(value)

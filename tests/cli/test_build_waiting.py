@@ -6,10 +6,17 @@ from typing import Any
 import pytest
 from tests.cli import answers
 from tests.cli.conftest import CommandLine
+from tests.cli.world_answers import TERMS
 
+from cromford.bitcoin.tx import OutPoint, Tx, Txid, TxIn, TxOut
 from cromford.cli import build_waiting
 
 FIRST, SECOND = "ab" * 32, "cd" * 32
+FUNDING_TX = Tx(
+    version=2,
+    inputs=(TxIn(outpoint=OutPoint(txid=Txid(bytes(32)), vout=0), nsequence=0),),
+    outputs=tuple(TxOut(amount_sat=sat, script_pubkey=bytes(34)) for sat in (500_000, 7_000)),
+)
 PROPOSED = {"event": "attempt_proposed", "attempt_id": FIRST}
 ABORTED = {"event": "attempt_aborted", "attempt_id": FIRST, "reason": "client 2\x1b was silent"}
 STORY = [
@@ -29,13 +36,33 @@ def telling(*events: dict[str, Any], at_once: int = 1) -> dict[str, Any]:
         page = [dict(one) for one in events[number : number + at_once]]
         return {"events": page, "cursor": f"7f-{number + len(page)}"}
 
-    return {"build": answers.BUILD | {"cursor": "7f-0"}, "events": told}
+    def shown(params: dict[str, Any]) -> dict[str, Any]:
+        """Return what was built: a client fewer than was planned."""
+        funding = answers.FUNDING | {"amount_sat": 500_000, "tx_hex": FUNDING_TX.serialize().hex()}
+        fee = {"payer": "lsp", "item": "funding_fee", "amount_sat": 250, "recovered": "never"}
+        return answers.SHOWN | {
+            "factory_id": params["factory_id"],
+            "terms": TERMS | {"attempt_id": params["factory_id"]},
+            "placed": answers.PLACED[:1],
+            "funding": funding,
+            "ledger": [*answers.SHOWN["ledger"], fee],
+        }
+
+    return {"build": answers.BUILD | {"cursor": "7f-0"}, "events": told, "factory_show": shown}
 
 
 def test_it_waits_over_an_abort_for_the_factory_that_is_funded(fake: Any) -> None:
     line = CommandLine(fake(telling(*STORY)).datadir)
     document = line.document("lsp", "build", "--wait")
-    assert document == answers.BUILD | {"cursor": "7f-0", "factory_id": SECOND}
+    assert document == answers.BUILD | {
+        "cursor": "7f-0",
+        "factory_id": SECOND,
+        "terms": TERMS | {"attempt_id": SECOND},
+        "placed": answers.PLACED[:1],
+        "funding_amount_sat": 500_000,
+        "funding_fee_sat": 250,
+        "change_sat": 7_000,
+    }
     for_people = line.run("lsp", "build", "--wait")
     assert for_people.stdout.startswith(f"built: factory {SECOND}")
     assert for_people.stderr.splitlines() == [

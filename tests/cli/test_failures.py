@@ -128,6 +128,7 @@ USAGE_ERRORS = [
     ("demo --step-blocks 1000 --states 64", "at least the slowest path's 126000 (dw, dw)"),
     # Nothing that was typed is without effect.
     ("demo --payments 0 --seed 3", "--seed: with --payments 0 there is nothing to choose"),
+    ("demo --clients 1 --payments 3", "--payments: one client has no other to pay"),
     ("demo --clients 2 --inner static", "--inner: 2 clients in one leaf have nothing above"),
     ("--datadir d demo", "--datadir: this command has no use for it"),
     ("--network signet demo", "--network: this command has no use for it"),

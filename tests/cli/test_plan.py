@@ -82,7 +82,7 @@ REFUSED = [
     (
         "--clients 2 --inner static",
         "plan_invalid",
-        "inner_kind: expected none for 2 clients in one leaf, received static",
+        "inner: expected none for 2 clients in one leaf, received static",
     ),
     ("--inner-arities 2", "usage", "expected both or neither, received only the arities"),
     ("--inner-kinds dw", "usage", "expected both or neither, received only the kinds"),
@@ -90,11 +90,15 @@ REFUSED = [
     ("--feerate 0", "usage", "expected a number in 0.1..1000, received 0"),
     ("--loss-rate 100", "usage", "expected a number in 0..99.9999, received 100"),
     ("--active-blocks 2000", "plan_invalid", "active_blocks: expected at least ready_min_blocks"),
-    ("--tree-feerate 21", "plan_invalid", "tree_feerate_sat_per_kw: expected 250..5000"),
+    (
+        "--tree-feerate 21",
+        "plan_invalid",
+        "tree_feerate: expected 1 sat/vB..20 sat/vB, received 21 sat/vB",
+    ),
     (
         "--inner dw --inner-arities 4 --inner-kinds dw",
         "plan_invalid",
-        "inner_kind: expected none where inner_levels say it all, received dw",
+        "inner: expected none where inner_levels say it all, received dw",
     ),
     ("--network signet", "usage", "No such option"),
 ]

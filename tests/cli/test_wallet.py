@@ -96,6 +96,17 @@ def test_a_split_is_asked_for_as_it_was_typed(lsp: FakeDaemon) -> None:
     assert lsp.calls == [("wallet_split", asked)]
 
 
+def test_what_was_split_before_by_an_id_is_shown_and_nobody_is_asked(tmp_path: Path) -> None:
+    with FakeDaemon(tmp_path, {"wallet_split": answers.SPLIT | {"split": True}}) as lsp:
+        words = ("split", "3", "--external-id", "coins-7")
+        result = CommandLine(lsp.datadir).run("lsp", "wallet", *words)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("split: the coins are free")
+    assert lsp.calls == [
+        ("wallet_split", {"n_coins": 3, "external_id": "coins-7", "dry_run": True})
+    ]
+
+
 @pytest.mark.parametrize("n_coins", ["1", "21", "three"])
 def test_a_number_of_coins_that_is_never_made_is_not_asked_for(
     client: FakeDaemon, n_coins: str

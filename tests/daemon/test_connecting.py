@@ -57,3 +57,16 @@ def test_a_password_is_the_first_line_of_its_file(node: ScriptedNode, tmp_path: 
             return await chain.block_hash(1)
 
     assert asyncio.run(ask())
+
+
+def test_a_mark_that_an_editor_wrote_is_no_part_of_a_password(
+    node: ScriptedNode, tmp_path: Path
+) -> None:
+    path = tmp_path / "password"
+    path.write_text("\ufefffirst\n", encoding="utf-8")
+
+    async def ask() -> object:
+        async with connected(node, path) as chain:
+            return await chain.block_hash(1)
+
+    assert asyncio.run(ask())

@@ -173,6 +173,18 @@ def test_an_operator_finds_what_it_paid_and_forwarded(tmp_path: Path) -> None:
                 code, message = await refused(t, name, method, **{param: wrong})
                 assert code == "invalid_param"
                 assert message == f"{param}: expected one of {expected}, received '{wrong}'"
+            for direction, wrong, expected in (
+                ("in", "failed", "open, paid, expired"),
+                ("out", "open", "paid, failed, pending, unknown"),
+                ("move", "expired", "paid, failed, pending, unknown"),
+            ):
+                code, message = await refused(
+                    t, "alice", "payments", direction=direction, status=wrong
+                )
+                assert (code, message) == (
+                    "invalid_param",
+                    f"status: expected one of {expected}, received '{wrong}'",
+                )
             assert await pages(t, "lsp", "payments", "payments", direction="out")
 
     asyncio.run(scenario())

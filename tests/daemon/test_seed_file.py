@@ -12,6 +12,8 @@ import pytest
 import wallycore
 from mnemonic import Mnemonic
 
+from cromford.daemon import seed_file
+from cromford.daemon.home import MARK
 from cromford.daemon.seed_file import (
     SEED_FILE,
     BadSeed,
@@ -233,6 +235,36 @@ def test_an_empty_passphrase_encrypts_nothing(tmp_path: Path) -> None:
         write_phrase(tmp_path, PHRASE, "")
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("written", ["correct horse", f"{MARK}correct horse"])
+@pytest.mark.parametrize("given", ["correct horse", f"{MARK}correct horse"])
+def test_a_mark_that_an_editor_wrote_locks_nobody_out(
+    tmp_path: Path, written: str, given: str
+) -> None:
+    """What is in a file with the mark is typed without it, and the other way round."""
+    write_phrase(tmp_path, PHRASE, written)
+    assert read_phrase(tmp_path, given) == PHRASE
+    with pytest.raises(WrongPassphrase):
+        read_phrase(tmp_path, f"{given} ")
+
+
+@pytest.mark.parametrize("given", ["correct horse", f"{MARK}correct horse"])
+def test_a_file_that_was_encrypted_with_the_mark_opens_as_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """Files of before were: to take it off what is given would lock out whoever has one."""
+    monkeypatch.setattr(seed_file, "without_mark", lambda passphrase: passphrase)
+    write_phrase(tmp_path, PHRASE, f"{MARK}correct horse")
+    monkeypatch.undo()
+    assert read_phrase(tmp_path, given) == PHRASE
+    change_passphrase(tmp_path, old=given, new=f"{MARK}battery")
+    assert read_phrase(tmp_path, "battery") == PHRASE
+
+
+def test_a_mark_alone_encrypts_nothing(tmp_path: Path) -> None:
+    with pytest.raises(BadSeed, match="at least one character"):
+        write_phrase(tmp_path, PHRASE, MARK)
 
 
 def test_a_seed_that_others_can_read_is_refused(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from cromford.ports import Checkpoint, Row, Store, StoreDamaged, StoreFailed
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
 from cromford.protocol.journal.lsp_state import LspState
+from cromford.protocol.journal.snapshot import UnreadableSnapshot
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
 
 pytestmark = pytest.mark.sampled_file(8)
@@ -334,6 +335,27 @@ def test_rows_that_were_lost_or_changed_start_nothing_where_the_records_are_gone
             pytest.raises(StoreDamaged, match=rf"rows of \w+ are damaged: {shelf}"),
         ):
             Driver(LSP_ROLE, beginning, journal, lambda _effect: ())
+
+
+def test_a_row_that_changed_while_the_daemon_runs_is_found_before_its_records_go(
+    pump: CountingPump, tmp_path: Path
+) -> None:
+    """By the first checkpoint of a run: it must not take the place of what all can be made of."""
+    damaged_home(pump, tmp_path, "SELECT 1")
+    with Journal(tmp_path) as journal:
+        driver = Driver(LSP_ROLE, driver_of(pump).beginning, journal, lambda _effect: ())
+        rows = journal.rows(HOUSE, "House.entries")
+        key, value = next(iter(rows))
+        changed = value[:-1] + bytes([value[-1] ^ 1])
+        for now, is_found in ((changed, True), (value, False)):
+            journal._connection.execute(
+                "UPDATE shelf SET value = ? WHERE name = 'House.entries' AND key = ?", (now, key)
+            )
+            if is_found:
+                with pytest.raises(UnreadableSnapshot, match=r"damaged: House.entries"):
+                    driver.begin_checkpoint(HOUSE)()
+            else:
+                driver.keep(driver.begin_checkpoint(HOUSE)())
 
 
 def test_a_label_that_was_changed_starts_nothing_and_is_named(pump: CountingPump) -> None:

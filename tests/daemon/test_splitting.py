@@ -95,3 +95,42 @@ def test_an_lsp_splits_coins_of_one_amount_and_keeps_the_rest(tmp_path: Path) ->
             assert sorted(made) == [*[(70_000, "free")] * 3, (split["change_sat"], "free")]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("amount_sat", [None, 70_000])
+def test_whoever_did_not_hear_the_answer_asks_again_and_splits_once(
+    tmp_path: Path, amount_sat: int | None
+) -> None:
+    """Over a bump and the block; anything else by that id is refused, and names what differs."""
+
+    async def main() -> None:
+        async with town(tmp_path) as t:
+            asked = {"n_coins": 3, "amount_sat": amount_sat, "external_id": "coins-7"}
+            split = await t.call("lsp", "wallet_split", **asked)
+            again = await t.call("lsp", "wallet_split", **asked, dry_run=True)
+            same = ("txid", "amount_sat", "fee_sat", "change_sat", "n_coins", "split")
+            assert {field: again[field] for field in same} == {
+                field: split[field] for field in same
+            }
+            for other in ({"n_coins": 4}, {"n_coins": 2}, {"amount_sat": 80_000}):
+                (field,) = other
+                with pytest.raises(ApiFailure, match=f"another payment: {field}: expected") as no:
+                    await t.call("lsp", "wallet_split", **asked | other)
+                assert no.value.code == "external_id_taken"
+            sent = {"address": t.mining_address, "amount_sat": 70_000, "external_id": "coins-7"}
+            with pytest.raises(ApiFailure, match="address: expected bcrt1p"):
+                await t.call("lsp", "wallet_send", **sent)
+            waiting = (await t.call("lsp", "wallet_balance"))["waiting"]
+            assert [one["txid"] for one in waiting] == [split["txid"]]
+            bumped = await t.call(
+                "lsp", "wallet_bump", txid=split["txid"], feerate_sat_per_vb="20", from_amount=True
+            )
+            again = await t.call("lsp", "wallet_split", **asked)
+            assert [again[field] for field in same[:3]] == [
+                *(bumped["txid"], split["amount_sat"], bumped["fee_sat"])
+            ]
+            await t.mine(1, mempool=1)
+            assert (await t.call("lsp", "wallet_split", **asked))["txid"] == bumped["txid"]
+            assert t.node.call("getrawmempool") == []
+
+    asyncio.run(main())

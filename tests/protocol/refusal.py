@@ -8,6 +8,7 @@ import pytest
 from tests.protocol.forge import Change, Victim, scene, with_funding, with_input, with_tx
 from tests.protocol.pump import LEAST_SAT, WANTED_SAT
 
+from cromford import told
 from cromford.bitcoin.tx import OutPoint, Tx, Txid
 from cromford.protocol import events as ev
 from cromford.protocol.journal import opening_records as op
@@ -35,9 +36,9 @@ def check_refused(
     shown_expected, _, shown_received = reason.partition(": expected ")[2].partition(", received ")
     assert shown_expected != shown_received, "a refusal shows what differs"
     if expected is not None:
-        assert shown_expected == _shown(expected)
+        assert shown_expected == told.shown(field, expected)
     if received is not None:
-        assert shown_received == _shown(received)
+        assert shown_received == told.shown(field, received)
 
     assert victim.signing == [], "the signer was asked"
     assert not any(isinstance(record, op.SigningIntended) for record in victim.records)
@@ -48,10 +49,6 @@ def check_refused(
     victim.handle(wish)
     assert isinstance(victim.sent[-1], m.Join), "it can join again, with fresh keys"
     assert victim.sent[-1].factory_pool.pubkey != victim.attempt.join.factory_pool.pubkey
-
-
-def _shown(value: object) -> str:
-    return value.hex() if type(value) is bytes else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,11 @@ from tests.protocol.paying_clients import newest_link
 from tests.protocol.pump import COIN_SAT, Pump
 from tests.protocol.sleepers import lsp_state
 from tests.protocol.test_abandoned_fundings import POLICY, abandon, code_of, status
+from tests.protocol.test_abandoned_fundings import request as abandon_request
 from tests.protocol.test_bumped_payments import bump as bumped_payment
 from tests.protocol.test_leaving import wallet_sat
 from tests.protocol.test_own_fees import asks
+from tests.protocol.test_paying import pay
 
 from cromford import effects as fx
 from cromford.bitcoin.fees import fee_sat_of
@@ -196,6 +198,27 @@ def test_a_reorganisation_publishes_both_again() -> None:
     pump.mine(2)
     assert {child.txid, funding_of(pump).txid} <= pump.chain.confirmed.keys()
     assert lsp_state(pump).wallet.payments == {}
+
+
+@pytest.mark.parametrize("with_child", [False, True], ids=["change", "child"])
+def test_what_a_block_had_is_not_replaced_while_its_change_pays_for_something(
+    *, with_child: bool
+) -> None:
+    """After a reorganisation a child, or the end of the funding, would end that in silence."""
+    pump = waiting()
+    if with_child:
+        bump(pump)
+    pump.mine()
+    since = pay(pump, pump.lsp, None)
+    for node in (pump.lsp, *pump.clients):
+        pump.handle(node, ev.BlockRemoved(height=node.state.chain.height))
+    pump.chain.remove_tip(1)
+    for asked in (request(pump, 4 * RATE), abandon_request(pump)):
+        assert code_of(pump, asked) == "change_spent"
+    pump.handle(pump.lsp, ev.AbandonRequested(txid=since.txid, reason="no"))
+    bump(pump, 4 * RATE)
+    pump.chain.mempool.clear()
+    abandon(pump)
 
 
 def test_what_a_funding_pays_is_not_told_while_a_coin_of_it_is_off_the_chain() -> None:

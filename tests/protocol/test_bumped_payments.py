@@ -166,6 +166,31 @@ def test_a_payment_that_came_back_takes_no_coin_from_what_has_it_now() -> None:
 
 
 @each_role
+def test_a_payment_that_came_back_is_not_published_while_its_coin_pays_for_another(
+    role: str,
+) -> None:
+    """By its higher fee it would end that one in every mempool. Once that is given up, it goes."""
+    pump, node = with_wallet(role)
+    first = pay(pump, node, COIN_SAT - 700)
+    second = bumped(pump, node, bump(first.txid))
+    pump.chain.mempool.clear()
+    pump.chain.broadcast(first)
+    pump.mine()
+    since = pay(pump, node, None)
+    take_block_back(pump)
+    for _ in range(2):
+        pump.chain.mempool.clear()
+        pump.restart(node)
+        assert list(pump.chain.mempool) == [since.txid]
+    pump.handle(node, ev.AbandonRequested(txid=since.txid, reason="no"))
+    pump.chain.mempool.clear()
+    pump.restart(node)
+    assert list(pump.chain.mempool) == [second.txid]
+    free = {coin.outpoint for coin in node.state.wallet.free(pump.chain.height)}
+    assert free.isdisjoint(one.outpoint for one in second.inputs), "they are its own again"
+
+
+@each_role
 def test_a_payment_that_came_back_stays_where_another_hangs_on_it(role: str) -> None:
     """By another txid its change would be gone, and what spends that could never confirm."""
     pump, node = with_wallet(role)

@@ -10,6 +10,7 @@ from tests.protocol.refusal import check_refused
 from tests.protocol.test_leaving import QUICK
 from tests.simulation.sim_node import LENIENT
 
+from cromford import told
 from cromford.factory.kinds import InnerLevels, VertexKind
 from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
@@ -52,7 +53,7 @@ def test_at_15000_sat_per_kw_a_balance_of_19300_sat_would_burn_and_is_not_risked
     check_refused(
         rebuilt(**DEAR),
         "tree_feerate_sat_per_kw",
-        expected="at most 5000 (10 times the 500 of our own node)",
+        expected="at most 20 sat/vB (10 times the 2 sat/vB of our own node)",
         received=15_000,
     )
 
@@ -62,7 +63,7 @@ def test_what_the_own_node_asks_itself_is_judged_by_the_capacity() -> None:
     check_refused(
         rebuilt(**DEAR),
         "capacity_sat",
-        expected="at least 247740 (leaving burns 24774 at 15000 sat/kw; 10 % may be burnt)",
+        expected="at least 247740 (leaving burns 24774 at 60 sat/vB; 10 % may be burnt)",
         received=WANTED_SAT,
         victim=hearing(asks(15_000), Victim()),
     )
@@ -76,7 +77,7 @@ def test_a_feerate_is_measured_by_what_the_clients_own_node_asks(estimate: int, 
     check_refused(
         rebuilt(tree_feerate_sat_per_kw=most + 1),
         "tree_feerate_sat_per_kw",
-        expected=f"at most {most} (10 times the {own} of our own node)",
+        expected=f"at most {told.feerate(most)} (10 times the {told.feerate(own)} of our own node)",
         received=most + 1,
         victim=hearing(asks(estimate), Victim()),
     )
@@ -96,7 +97,7 @@ def test_a_capacity_of_which_leaving_burns_a_satoshi_too_much_is_refused() -> No
     check_refused(
         rebuilt(tree_feerate_sat_per_kw=2_612, capacity_sat=ONE_CHANNEL_LESS),
         "capacity_sat",
-        expected="at least 50020 (leaving burns 5002 at 2612 sat/kw; 10 % may be burnt)",
+        expected="at least 50020 (leaving burns 5002 at 10.448 sat/vB; 10 % may be burnt)",
         received=LEAST_SAT,
     )
 
@@ -123,7 +124,7 @@ def test_a_factory_signed_on_a_dear_day_is_not_measured_by_the_days_after() -> N
     )
     claim = ClaimedCandidate(join=state.joining.join, propose=rebuilt(**DEAR))
     assert check_terms(claim, facts).tree_feerate_sat_per_kw == 15_000
-    with pytest.raises(Refusal, match="tree_feerate_sat_per_kw: expected at most 5000"):
+    with pytest.raises(Refusal, match="tree_feerate_sat_per_kw: expected at most 20 sat/vB"):
         check_terms(claim, replace(facts, fees=OwnFees()))
     with pytest.raises(Refusal, match="capacity_sat: expected at least 247740"):
         check_terms(claim, replace(facts, policy=LENIENT))
@@ -153,8 +154,8 @@ def test_an_lsp_plans_no_tree_that_is_far_above_what_its_own_node_asks() -> None
     with pytest.raises(Rejected) as refused:
         planned(pump, asks(25))
     assert str(refused.value) == (
-        "tree_feerate_sat_per_kw: expected at most 2500 (10 times the 250 of our node), "
-        "received 2600"
+        "tree_feerate_sat_per_kw: expected at most 10 sat/vB (10 times the 1 sat/vB of our node), "
+        "received 10.4 sat/vB"
     )
     lsp_asking(pump, asks(25))
     pump.build()
@@ -199,5 +200,5 @@ def test_an_lsp_plans_no_factory_in_which_everybodys_leaving_burns_too_much_of_i
     # The tree 15,930 sat, and eight commitments of 660.
     assert str(refused.value) == (
         "fees: expected at most 4 % of the 489600 sat in channels and L-stocks to be burnt if "
-        "everybody leaves, received 21210 sat, at 500 sat/kw"
+        "everybody leaves, received 21210 sat, at 2 sat/vB"
     )

@@ -281,19 +281,22 @@ def test_an_honest_beginning_is_agreed_to(pump: Pump) -> None:
 @pytest.mark.parametrize(
     ("feerates", "refusal"),
     [
-        ((749,), "feerate_sat_per_kw: expected at least 750, received 749"),
+        ((749,), "feerate_sat_per_kw: expected at least 3 sat/vB, received 2.996 sat/vB"),
         ((750,), None),
         ((750, 751), None),
-        ((750, 750), "feerate_sat_per_kw: expected above 750, the one before, received 750"),
-        ((800, 750), "feerate_sat_per_kw: expected above 800, the one before, received 750"),
+        (
+            (750, 750),
+            "feerate_sat_per_kw: expected above 3 sat/vB, the one before, received 3 sat/vB",
+        ),
+        (
+            (800, 750),
+            "feerate_sat_per_kw: expected above 3.2 sat/vB, the one before, received 3 sat/vB",
+        ),
         ((), "options: expected 1..2 feerates, received 0"),
         ((MOST_SAT_PER_KW,), None),
         (
             (MOST_SAT_PER_KW + 1,),
-            (
-                f"feerate_sat_per_kw: expected at most {MOST_SAT_PER_KW}, "
-                f"received {MOST_SAT_PER_KW + 1}"
-            ),
+            "feerate_sat_per_kw: expected at most 10,000 sat/vB, received 10,000.004 sat/vB",
         ),
     ],
 )

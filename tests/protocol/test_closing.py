@@ -23,6 +23,7 @@ from tests.protocol.paying_clients import begin_payment, pay
 from tests.protocol.pump import Pump
 
 from cromford import effects as fx
+from cromford import told
 from cromford.bitcoin.tx import OutPoint, Tx
 from cromford.factory.kinds import VertexKind
 from cromford.protocol import events as ev
@@ -186,8 +187,8 @@ def test_an_estimate_that_nobody_should_believe_begins_no_close_but_one_with_a_n
     refusal = rejected(pump)
     assert (refusal.code, refusal.retryable) == ("bad_feerate", True)
     assert str(refusal) == (
-        "feerate_sat_per_kw: expected an estimate of at most 250000 for 36 blocks, or one by name, "
-        "received 250001"
+        "feerates_sat_per_vb: expected an estimate of at most 1,000 sat/vB for 36 blocks, or one "
+        "by name, received 1,000.004 sat/vB"
     )
     close(pump, feerates_sat_per_kw=(1_000,))
     assert finished(pump.lsp)
@@ -245,11 +246,11 @@ def test_what_does_not_exist_is_refused_by_name(code: str) -> None:
 @pytest.mark.parametrize(
     ("feerates", "said"),
     [
-        ((749,), "expected at least 750, received 749"),
-        ((750, 750), "expected above 750"),
-        ((1_000, 900), "expected above 1000"),
-        ((MOST_SAT_PER_KW + 1,), f"expected at most {MOST_SAT_PER_KW}"),
-        ((750, 800, 900), "expected 1..2 feerates, received 3"),
+        ((749,), "feerates_sat_per_vb: expected at least 3 sat/vB, received 2.996 sat/vB"),
+        ((750, 750), "expected above 3 sat/vB, the one before, received 3 sat/vB"),
+        ((1_000, 900), "expected above 4 sat/vB, the one before, received 3.6 sat/vB"),
+        ((MOST_SAT_PER_KW + 1,), f"expected at most {told.feerate(MOST_SAT_PER_KW)}, received"),
+        ((750, 800, 900), "feerates_sat_per_vb: expected 1..2 feerates, received 3"),
     ],
 )
 def test_a_bad_feerate_is_refused_by_name(feerates: tuple[int, ...], said: str) -> None:
@@ -262,7 +263,9 @@ def test_a_bad_feerate_is_refused_by_name(feerates: tuple[int, ...], said: str) 
 def test_twice_our_mempools_minimum_is_the_least_where_that_is_more() -> None:
     pump = closable_factory(1)
     pump.lsp.fees = OwnFees(mempool_min_sat_per_kw=500)
-    assert "expected at least 1000, received 999" in str(rejected(pump, feerates_sat_per_kw=(999,)))
+    assert "expected at least 4 sat/vB, received 3.996 sat/vB" in str(
+        rejected(pump, feerates_sat_per_kw=(999,))
+    )
     ask_for_close(pump, feerates_sat_per_kw=(1_000,))
     assert pump.factory.closing is not None
 

@@ -19,6 +19,7 @@ from cromford.protocol import events as ev
 from cromford.protocol.channels.depth import NOT_DEEP
 from cromford.protocol.facts import FRESH
 from cromford.protocol.journal import opening_records as op
+from cromford.protocol.lobby.choosing import lent_sat
 from cromford.protocol.policy import LspPolicy
 
 FIRST_MSAT: Final = 30_000_000
@@ -205,6 +206,22 @@ def test_a_client_that_was_displaced_joins_the_next_factory() -> None:
     pump.mine(DEPTH)
     given(pump)
     assert [newest_link(client).key.candidate for client in pump.clients] == [0, 0]
+
+
+@pytest.mark.sampled(0)
+def test_who_was_displaced_is_lent_nothing_there_unless_the_chain_turns_back() -> None:
+    """All of it is the LSP's. The client would have to wait for the expiry to join with it all."""
+    pump, _ = displaced()
+    all_sat = sum(pump.attempt.terms.capacity_sat)
+    for lent_total_sat in (0, all_sat, 0):
+        house = lsp_state(pump).house
+        assert house.lent_sat() == lent_total_sat
+        for client, capacity_sat in zip(pump.clients, pump.attempt.terms.capacity_sat, strict=True):
+            assert lent_sat(house, client.node_id) == (capacity_sat if lent_total_sat else 0)
+            assert lsp_state(pump).has_seat(client.node_id) is bool(lent_total_sat)
+        pump.restart(pump.lsp)
+        pump.take_back(DEPTH)
+        bury(pump, candidates(pump)[0 if not lent_total_sat else 1])
 
 
 @pytest.mark.sampled(0)

@@ -17,6 +17,7 @@ from tests.protocol.ladders import (
 from tests.protocol.sleepers import lsp_state
 from tests.protocol.test_forked_fundings import shown
 from tests.protocol.test_ladder_reorgs import bury, live_in
+from tests.protocol.test_paying import pay
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
@@ -55,6 +56,18 @@ def test_each_takes_the_place_of_the_one_before_in_the_mempool_and_no_client_is_
         assert replace_by(pump).txid == txs[rung].txid
         assert in_mempool(pump) == {txs[rung].txid}
     assert refused(pump, asked_for(pump, None)).code == "no_higher_candidate"
+
+
+def test_none_takes_the_place_of_one_whose_change_pays_for_something() -> None:
+    """A block had that one, and a reorganisation took it back."""
+    pump = forked()
+    pump.mine()
+    pay(pump, pump.lsp, None)
+    pump.chain.remove_tip(1)
+    for node in (pump.lsp, *pump.clients):
+        pump.handle(node, ev.BlockRemoved(height=node.state.chain.height))
+    for asked in (asked_for(pump, None), abandon_request(pump, FAR_MORE)):
+        assert refused(pump, asked).code == "change_spent"
 
 
 def test_a_candidate_may_be_left_out_and_none_is_gone_back_to() -> None:

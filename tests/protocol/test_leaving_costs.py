@@ -192,6 +192,21 @@ def test_what_is_in_a_block_is_paid_for_no_more() -> None:
     assert (over["fees_today"]["short_sat"], over["n_transactions"]) == (0, len(txids) - 1)
 
 
+def test_what_is_in_a_block_is_no_step_any_more() -> None:
+    """The commitment was listed as what follows when it was on chain already."""
+    pump = live_factory(1, policy=QUICK)
+    client = pump.client_at(1)
+    pay(pump, pump.lsp, client, BALANCE_MSAT)
+    pump.handle(client, ev.ExitRequested(attempt_id=pump.held(client).attempt_id))
+    for left in (["commitment", "sweep"], ["sweep"], []):
+        while (told := exit_plan(client.state, pump.held(client), FEES)["channel"]) is not None:
+            if [step["name"] for step in told["steps"]] == left:
+                break
+            pump.mine()
+        assert told is not None
+        assert told["exit_sat"] > 0, "of what is taken already, too"
+
+
 @pytest.mark.parametrize("feerate", FEERATES_SAT_PER_VB)
 def test_what_a_sweep_costs_on_its_day(page: str, feerate: int) -> None:
     fees = OwnFees(estimates=((SWEEP_BLOCKS, feerate * SAT_PER_KW_OF_SAT_PER_VB),))

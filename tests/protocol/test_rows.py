@@ -423,3 +423,26 @@ def test_what_lies_in_a_store_is_not_the_same_as_what_lies_anywhere_else() -> No
 def test_a_snapshot_holds_all_of_a_state_unless_rows_are_asked_for() -> None:
     assert SNAPSHOTS.has_shelves
     assert not Snapshots(House, {}).has_shelves
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_checkpoint_that_could_not_be_opened_is_found_before_it_is_stored(
+    *, is_damaged: bool
+) -> None:
+    """What lies there and is not written is counted, too: it was changed, or nobody knew of it."""
+    table = Table()
+    made = shelved(table, FULL)
+    house = opened(table, made)
+    later = replace(house, order=house.order.set(5, b"5").delete(0))
+    if is_damaged:
+        (place, value) = next(one for one in table.lying.items() if one[0][0] == "House.entries")
+        table.lying[place] = value[:-1] + bytes([value[-1] ^ 1])
+    again = SNAPSHOTS.shelve(later, HERE, written_by="1", stored=table)
+    SNAPSHOTS.reread(again, HERE, stored=table)
+    if is_damaged:
+        with pytest.raises(UnreadableSnapshot, match=r"rows of house are damaged: House.entries"):
+            SNAPSHOTS.reread(again, HERE, stored=table, counts=True)
+        return
+    assert SNAPSHOTS.reread(again, HERE, stored=table, counts=True) == later
+    table.take(again)
+    assert opened(table, again) == later

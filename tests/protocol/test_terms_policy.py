@@ -54,10 +54,8 @@ def ranged(term: str, *, policy: str = "", low: bool = True, **with_it: Any) -> 
     """Return one below and one above the policy's range."""
     least, most = getattr(POLICY, policy or term)
     values = [least - 1, most + 1] if low else [most + 1]
-    return [
-        Bad(term=term, value=value, expected=f"{least}..{most}", with_it=with_it)
-        for value in values
-    ]
+    expected = f"{told.shown(term, least)}..{told.shown(term, most)}"
+    return [Bad(term=term, value=value, expected=expected, with_it=with_it) for value in values]
 
 
 def far(n_blocks: int) -> int:

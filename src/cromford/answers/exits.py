@@ -88,7 +88,10 @@ class NotWorthItsFee(TypedDict):
 
 
 class OutOfTheChannel(TypedDict):
-    """What follows once the channel is on chain, up to the wallet: `exit_sat` reaches it."""
+    """What follows once the channel is on chain, up to the wallet: `exit_sat` reaches it, in all.
+
+    What is in a block already is no step any more.
+    """
 
     steps: list[ChannelExitStep]
     exit_sat: Sat

@@ -75,7 +75,8 @@ class PlannedFactory(TypedDict):
 class BuildAnswer(PlannedFactory, LadderPlan):
     """A build that was planned, or `started`.
 
-    What becomes of it is told by the events that follow `cursor`.
+    What becomes of it is told by the events that follow `cursor`, and so is its id: `attempt_id` of
+    the terms that were planned is all zeros.
     """
 
     started: bool

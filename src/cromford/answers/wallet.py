@@ -106,7 +106,10 @@ class BumpedPayment(SpentCoins):
 
 
 class SplitCoins(SpentCoins):
-    """Coins made of others; `split` is false where it was only planned."""
+    """Coins made of others; `split` is false where it was only planned.
+
+    One that is asked for again by its external id is told as it is now, whatever is asked.
+    """
 
     split: bool
     n_coins: Count

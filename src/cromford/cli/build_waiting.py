@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import click
 
+from cromford.bitcoin.tx import Tx
 from cromford.cli.events import FOLLOW_WAIT_SECONDS, events_after
 from cromford.cli.failures import CommandFailed
 from cromford.cli.invocation import Invocation
@@ -66,6 +67,26 @@ def await_factory(invocation: Invocation, cursor: str) -> str:
         retryable=True,
         remediation="`cromford lsp factories` shows how far it is.",
     )
+
+
+def built(invocation: Invocation, factory_id: str) -> dict[str, Any]:
+    """Return what was built, in the words of what was planned: clients may have left meanwhile.
+
+    Raises:
+        ApiFailure: If the daemon is gone.
+    """
+    shown = invocation.call(ROLE, "factory_show", factory_id=factory_id)
+    fees = [line["amount_sat"] for line in shown["ledger"] if line["item"] == "funding_fee"]
+    funding = shown["funding"]
+    outputs = Tx.parse(bytes.fromhex(funding["tx_hex"])).outputs
+    return {
+        "factory_id": factory_id,
+        "terms": shown["terms"],
+        "placed": shown["placed"],
+        "funding_amount_sat": funding["amount_sat"],
+        "funding_fee_sat": sum(fees),
+        "change_sat": sum(out.amount_sat for out in outputs) - funding["amount_sat"],
+    }
 
 
 def _tell(invocation: Invocation, event: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from cromford.bitcoin.network import MAINNET
 from cromford.cli.asking import confirm, confirm_fee, stale_option, warned_of_stale
 from cromford.cli.backup import backup_group
 from cromford.cli.bans import bans_group
-from cromford.cli.build_waiting import await_factory, wait_option
+from cromford.cli.build_waiting import await_factory, built, wait_option
 from cromford.cli.closing import close_command
 from cromford.cli.configuration.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.configuration.settings import flags_of
@@ -157,7 +157,7 @@ def build(
         dry_run=dry_run,
     )
     if wait:
-        answer |= {"factory_id": await_factory(invocation, answer["cursor"])}
+        answer |= built(invocation, await_factory(invocation, answer["cursor"]))
     show(invocation, answer, lists.build)
 
 

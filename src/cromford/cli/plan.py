@@ -35,11 +35,12 @@ from cromford.planning.idea import (
     CAPITAL_MILLIONTHS_MAX,
     EXIT_DELAY_BLOCKS_MAX,
     LOSS_MILLIONTHS_MAX,
+    MILLIONTHS_PER_PERCENT,
     YEAR_BLOCKS,
     Idea,
     InvalidPlan,
 )
-from cromford.planning.plan import MILLIONTHS_PER_PERCENT, plan_factory
+from cromford.planning.plan import plan_factory
 
 _DEFAULT: Final = Idea()
 _CLIENTS: Final = Integer(1, N_CLIENTS_MAX)
@@ -250,10 +251,11 @@ def _inner_levels(
 def _refused(error: InvalidPlan) -> CommandFailed:
     """Return how a plan that cannot be is refused: with the option, where one says the field."""
     asked = {field.name for field in fields(Idea)}
-    option = f"--{ASKED_AS.get(error.field, error.field).replace('_', '-')}"
+    name = ASKED_AS.get(error.field, error.field)
+    option = f"--{name.replace('_', '-')}"
     return CommandFailed(
         "plan_invalid",
-        str(error),
+        f"{name}: expected {error.expected}, received {error.received}",
         remediation=f"Change {option}." if error.field in asked else "See: cromford plan --help",
         exit_code=EXIT_USAGE,
     )

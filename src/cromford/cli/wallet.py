@@ -48,6 +48,12 @@ together_option = click.option(
     metavar=_FEERATE.metavar,
     help="Of both together, in sat/vB.  [default: what the daemon's node asks for 6 blocks]",
 )
+external_id_option = click.option(
+    "--external-id",
+    metavar="ID",
+    type=Id(),
+    help="An id of your own: asked for again with it, the payment is shown, and made once.",
+)
 feerates_option = click.option(
     "--feerate",
     "--feerate-sat-per-vb",
@@ -129,12 +135,7 @@ def _send(role: str) -> click.Command:
     @click.argument("address", metavar="ADDRESS")
     @click.argument("amount", metavar="AMOUNT_SAT|all", type=SatOrAll())
     @feerate_option
-    @click.option(
-        "--external-id",
-        metavar="ID",
-        type=Id(),
-        help="An id of your own: asked for again with it, the payment is shown, and made once.",
-    )
+    @external_id_option
     @click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
     @click.option("--yes", is_flag=True, help="Do not ask: what is sent stays sent.")
     @invocation_options
@@ -194,6 +195,7 @@ def _split(role: str) -> click.Command:
         help="What each coin is to hold.  [default: all that is free, divided]",
     )
     @feerate_option
+    @external_id_option
     @click.option("--dry-run", is_flag=True, help="Show what would be split; split nothing.")
     @click.option("--yes", is_flag=True, help="Do not ask: the fee stays paid.")
     @invocation_options
@@ -205,6 +207,7 @@ def _split(role: str) -> click.Command:
         n_coins: int,
         amount_sat: int | None,
         feerate_sat_per_vb: Decimal | None,
+        external_id: str | None,
         dry_run: bool,
         yes: bool,
     ) -> None:
@@ -219,9 +222,13 @@ def _split(role: str) -> click.Command:
             "n_coins": n_coins,
             "amount_sat": amount_sat,
             "feerate_sat_per_vb": digits(feerate_sat_per_vb),
+            "external_id": external_id,
         }
         if not dry_run and not yes:
             planned = invocation.call(role, "wallet_split", **asked, dry_run=True)
+            if planned["split"]:
+                show(invocation, planned, print_split)  # By this id, before: nobody is asked.
+                return
             # What was shown is what is split: coins and estimate may move while somebody thinks.
             asked["amount_sat"] = planned["amount_sat"]
             asked["feerate_sat_per_vb"] = str(planned["feerate_sat_per_vb"])

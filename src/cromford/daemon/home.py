@@ -8,6 +8,7 @@ from cromford.bitcoin.network import Network
 
 PASSPHRASE: Final = "the file with the seed's passphrase"  # noqa: S105 - what a file is called
 NEW_PASSPHRASE: Final = "the file with the new passphrase"  # noqa: S105 - what a file is called
+MARK: Final = "\ufeff"  # That some editors begin a file with.
 PASSWORD: Final = "the file with the node's password"  # noqa: S105 - what a file is called
 PHRASE: Final = "the file with the seed's words"
 

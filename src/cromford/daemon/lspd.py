@@ -45,6 +45,7 @@ from cromford.daemon.ceremonies import Ceremonies
 from cromford.daemon.ceremony_log import CeremonyLog
 from cromford.daemon.deadlines import Due
 from cromford.daemon.driver import Role
+from cromford.daemon.factory_numbers import AllNumbers
 from cromford.daemon.happenings import Happenings
 from cromford.daemon.logs import set_up_logging
 from cromford.daemon.lookups import LspLookup
@@ -58,7 +59,6 @@ from cromford.daemon.signing import draw
 from cromford.daemon.views import lsp as views
 from cromford.daemon.views.bans import paused
 from cromford.daemon.views.closing import close_under_way
-from cromford.daemon.views.deadlines import lsp_deadline_blocks
 from cromford.daemon.views.lsp_exit import exit_next
 from cromford.open_files import allow_open_files
 from cromford.ports import BlockRef
@@ -173,6 +173,7 @@ class LspDaemon(Daemon[LspState]):
         self._fundings = LspFundings(self)
         self._attempt_keys = AttemptKeys(self._signer, draw=draw, post=self.post)
         self._ceremonies = Ceremonies()
+        self._numbers = AllNumbers()
         self._ceremony_log = CeremonyLog()
         self._happenings = Happenings(LspLookup(lambda: self.state), is_lsp=True)
         self._forget_old_keys()
@@ -286,21 +287,7 @@ class LspDaemon(Daemon[LspState]):
         yield "banned_peers", {}, len(list(paused(state.house)))
         yield from self._ceremonies.samples(state)
         yield from self._happenings.samples()
-        deadline_blocks = lsp_deadline_blocks(state)
-        if deadline_blocks is not None:
-            yield "blocks_to_next_deadline", {}, deadline_blocks
-        for status, count in views.statuses(state).items():
-            yield "factories", {"status": status}, count
-        for period, count in views.periods(state).items():
-            yield "factories_in_period", {"period": period}, count
-        for status, count in views.closes_now(state).items():
-            yield "closes", {"status": status}, count
-        yield "locked_sat", {}, views.locked_sat(state)
-        yield from self._payments.samples()
-        yield "earned_msat", {}, state.book.earned_msat
-        yield "forwards", {"status": "held"}, len(state.book.held)
-        yield "forwards", {"status": "pending"}, len(state.book.forwards)
-        yield "forwards", {"status": "finished"}, state.book.n_finished
+        yield from self._numbers.samples(state, self.facts)
 
     def _perform(self, effect: fx.Performed) -> Iterable[ev.Event]:
         if isinstance(effect, fx.PrepareAttempt):

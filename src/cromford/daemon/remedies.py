@@ -21,13 +21,14 @@ _REMEDIES: Final = {
     "factory that is partly on chain close what lies there: see --vertex and --client.",
     "vertex_not_found": "`lsp factory show` draws the tree; a transaction's name will do, too.",
     "client_not_found": "`lsp factory show` lists the clients by their numbers.",
-    "bad_feerate": "250 sat/kw are 1 sat/vB. A close pays at least 1.5 times what its tree does, "
+    "bad_feerate": "A close pays at least 1.5 times what its tree does, "
     "and twice what the node's mempool takes; a second feerate is above the first.",
     "insufficient_coins": "`wallet balance` shows what is free, what is set aside, and what comes "
     "back with a block. Pay to `wallet address`, or ask for less.",
     "coins_off_chain": "Wait until a block has the coin again. If none does, give up what spends "
     "it: `wallet abandon`, or `lsp factory abandon`.",
-    "change_spent": "Wait until a block has it again: by another txid it would end what spends it.",
+    "change_spent": "Wait until a block has it again: by another txid, or none, it would end what "
+    "spends it. Or give up that first: `wallet balance` and `lsp factories` show what waits.",
     "coins_taken": "Wait: a block has one of both. `wallet coins` shows what its coins are for.",
     "cannot_close": "Close it in parts, once they are on chain: see --vertex.",
 }

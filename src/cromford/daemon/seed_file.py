@@ -5,6 +5,7 @@ passphrase does. Under one the phrase is encrypted with ChaCha20-Poly1305 by a k
 makes (RFC 9106): whoever has only the file has to guess, at a cost for each guess.
 """
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -19,6 +20,7 @@ from mnemonic import Mnemonic
 from cromford.adapters.directories import sync_directory
 from cromford.codec.decoders import decoded
 from cromford.codec.reader import MalformedBytes
+from cromford.daemon.home import MARK
 
 SEED_FILE: Final = "seed"
 ENTROPY_SIZE: Final = 32  # BIP 39: 24 words.
@@ -215,7 +217,13 @@ def _check_reads_back(path: Path, phrase: str, passphrase: str | None) -> None:
         raise BadSeed(f"{path}: something else was read than written")
 
 
+def without_mark(passphrase: str) -> str:
+    """Return a passphrase as whoever wrote it reads it: without an editor's mark before it."""
+    return passphrase.removeprefix(MARK)
+
+
 def _encrypt(phrase: str, passphrase: str) -> bytes:
+    passphrase = without_mark(passphrase)
     if not passphrase:
         raise BadSeed("passphrase: expected at least one character")
     salt, nonce = secrets.token_bytes(SALT_SIZE), secrets.token_bytes(NONCE_SIZE)
@@ -253,12 +261,13 @@ def _decrypt(path: Path, data: bytes, passphrase: str | None) -> str:
     if passphrase is None:
         raise WrongPassphrase(f"{path}: the seed is encrypted and no passphrase was given")
     parameters = (stored.iterations, stored.memory_kib, stored.lanes)
-    key = _derive(passphrase, stored.salt, parameters)
-    try:
-        phrase = ChaCha20Poly1305(key).decrypt(stored.nonce, stored.ciphertext, None)
-    except InvalidTag:
-        raise WrongPassphrase(f"{path}: the passphrase is wrong") from None
-    return phrase.decode("utf-8", errors="replace")
+    bare = passphrase.removeprefix(MARK)
+    for one in (bare, MARK + bare):  # Files of before were encrypted with the mark.
+        key = _derive(one, stored.salt, parameters)
+        with contextlib.suppress(InvalidTag):
+            phrase = ChaCha20Poly1305(key).decrypt(stored.nonce, stored.ciphertext, None)
+            return phrase.decode("utf-8", errors="replace")
+    raise WrongPassphrase(f"{path}: the passphrase is wrong")
 
 
 def _derive(passphrase: str, salt: bytes, parameters: tuple[int, int, int]) -> bytes:

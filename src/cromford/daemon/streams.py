@@ -114,6 +114,7 @@ class Stream(Generic[S]):
         self._rows = _StoredRows(store, name)
         self._made: _Made[S] | None = None
         self._is_in_one_piece = False
+        self._has_kept = False  # Whether a checkpoint was stored since it was opened.
         try:
             self._begin()
         except StoreDamaged as damaged:
@@ -188,8 +189,8 @@ class Stream(Generic[S]):
             wake_height: From which height it is to be loaded; None for never.
 
         It raises `SnapshotTooLarge`, or `SnapshotDiffers`, or what `Snapshots.encode` and `decode`
-        raise, if it cannot: all but the first are bugs of ours, and the records are still there.
-        Until the next is due, as many follow again.
+        raise, if it cannot: all but the first are bugs of ours, or a damaged file, and the records
+        are still there. Until the next is due, as many follow again.
 
         Raises:
             ValueError: If the stream is always folded.
@@ -209,7 +210,9 @@ class Stream(Generic[S]):
                 written = snapshots.shelve(
                     state, position, written_by=__version__, stored=self._rows
                 )
-                read = snapshots.reread(written, position, stored=self._rows)
+                # All rows are read, so once a run: what they add up to follows from then on.
+                is_first = not self._has_kept
+                read = snapshots.reread(written, position, stored=self._rows, counts=is_first)
             else:
                 written = Shelved(snapshots.encode(state, position, written_by=__version__), ())
                 read = snapshots.decode(written.snapshot, position)
@@ -248,6 +251,7 @@ class Stream(Generic[S]):
         self._checkpoint_n = checkpoint.n
         self._label = checkpoint.label
         self._rows.are_void = False
+        self._has_kept = True
         made, self._made = self._made, None
         if self._snapshots is None or not self._snapshots.has_shelves:
             return lambda value: value

@@ -63,6 +63,8 @@ def check_settings(settings: DemoSettings) -> None:
         DemoFailed: Naming the option, and what it could be instead.
     """
     _check_exit(settings)
+    if settings.n_clients == 1 and settings.n_payments:
+        raise refused("--payments", "one client has no other to pay")
     if settings.n_payments == 0 and settings.seed is not None:
         raise refused("--seed", "with --payments 0 there is nothing to choose")
     try:

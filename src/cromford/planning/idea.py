@@ -1,8 +1,10 @@
 """What somebody asks about a factory, and the policy by which an LSP would build that."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final
 
+from cromford import told
 from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, SAT_PER_KW_OF_SAT_PER_VB
 from cromford.bitcoin.timelock import DELAY_BLOCKS_MAX
 from cromford.bitcoin.tx import MAX_MONEY_SAT
@@ -16,6 +18,7 @@ DAY_BLOCKS: Final = YEAR_BLOCKS // 365
 EXIT_DELAY_BLOCKS_MAX: Final = 10 * YEAR_BLOCKS
 FEERATE_MAX_SAT_PER_KW: Final = 1_000 * SAT_PER_KW_OF_SAT_PER_VB
 CAPITAL_MILLIONTHS_MAX: Final = MILLION  # 100 % a year.
+MILLIONTHS_PER_PERCENT: Final = 10_000
 LOSS_MILLIONTHS_MAX: Final = 999_999  # Of all clients, some are left after a year.
 # What an LSP asks for a month of inbound liquidity is what locking the capital costs it.
 CAPITAL_MILLIONTHS: Final = round(SalePrice().per_month * YEAR_BLOCKS / MONTH_BLOCKS)
@@ -41,6 +44,7 @@ class InvalidPlan(ValueError):
     """A factory that cannot be, or that no usual client signs: names the field."""
 
     def __init__(self, field: str, *, expected: object, received: object) -> None:
+        received = _shown(field, received)
         super().__init__(f"{field}: expected {expected}, received {received}")
         self.field = field
         self.expected = expected
@@ -102,7 +106,8 @@ class Idea:
         }.items():
             received: int = getattr(self, field)
             if not low <= received <= high:
-                raise InvalidPlan(field, expected=f"{low}..{high}", received=received)
+                expected = f"{_shown(field, low)}..{_shown(field, high)}"
+                raise InvalidPlan(field, expected=expected, received=received)
         if self.inner_kind is not None and self.inner_levels is not None:
             raise InvalidPlan(
                 "inner_kind",
@@ -125,3 +130,10 @@ class Idea:
             tree_feerate_sat_per_kw=self.tree_feerate_sat_per_kw,
             funding_feerate_sat_per_kw=self.feerate_sat_per_kw,
         )
+
+
+def _shown(field: str, value: object) -> str:
+    """Return a value in the unit that whoever plans gives it in."""
+    if isinstance(value, int) and field.endswith("_millionths"):
+        return f"{Decimal(value) / MILLIONTHS_PER_PERCENT:f} %"
+    return told.shown(field, value)

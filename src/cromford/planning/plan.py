@@ -9,7 +9,7 @@ from cromford.bitcoin.tx import WITNESS_SCALE
 from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.kinds import VertexKind
 from cromford.planning.draft import Draft, WayOut, draft_of
-from cromford.planning.idea import DAY_BLOCKS, Idea, InvalidPlan
+from cromford.planning.idea import DAY_BLOCKS, MILLIONTHS_PER_PERCENT, Idea, InvalidPlan
 from cromford.planning.monthly import (
     Monthly,
     all_there,
@@ -22,7 +22,6 @@ from cromford.planning.monthly import (
 from cromford.protocol.lobby.shapes import BY_NUMBER, OWN
 
 N_POINTS: Final = 50  # Lifetimes that are plotted: a column each, in a terminal of 60.
-MILLIONTHS_PER_PERCENT: Final = 10_000
 
 
 class AskedDocument(TypedDict):

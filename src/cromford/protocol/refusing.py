@@ -1,5 +1,6 @@
 """The two checks that most others are made of: a value is the expected one, or in a range."""
 
+from cromford import told
 from cromford.protocol.faults import Refusal
 
 
@@ -20,4 +21,5 @@ def check_range(field: str, limits: tuple[int, int], received: int) -> None:
         Refusal: Naming the field and the range.
     """
     if not limits[0] <= received <= limits[1]:
-        raise Refusal(field, expected=f"{limits[0]}..{limits[1]}", received=received)
+        least, most = (told.shown(field, limit) for limit in limits)
+        raise Refusal(field, expected=f"{least}..{most}", received=received)

@@ -93,7 +93,7 @@ def on_spending_requested(
         Rejected: If the wallet cannot pay it, or another has its id.
     """
     wallet = turn.state.wallet
-    external_id = "" if isinstance(event, ev.SplitRequested) else event.external_id
+    external_id = event.external_id
     if external_id in wallet.newest_called:
         raise Rejected("external_id_taken", f"a payment has the id {external_id!r}")
     plan = planned(wallet, event, tip_height=turn.height)
@@ -239,6 +239,6 @@ def owed_spendings(wallet: Wallet) -> tuple[fx.Broadcast, ...]:
     """Return the payments to publish again: signed, not yet in a block, and none that ends more."""
     return tuple(
         fx.Broadcast(name=PAYMENT, tx=tx)
-        for txid, tx in wallet.payments.items()
-        if not wallet.is_behind(txid)
+        for tx in wallet.payments.values()
+        if not wallet.is_withheld(tx)
     )

@@ -26,11 +26,15 @@ class SpendingRequested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRequested:
-    """The operator wants coins of one amount each; without an amount, out of all that is free."""
+    """The operator wants coins of one amount each; without an amount, out of all that is free.
+
+    By one `external_id` they are made once.
+    """
 
     n_coins: int
     amount_sat: int | None
     feerate_sat_per_kw: int
+    external_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

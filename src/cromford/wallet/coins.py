@@ -129,6 +129,18 @@ class CalledPayment:
     fee_sat: int
     asked_sat: int | None
 
+    @property
+    def coins_made(self) -> tuple[TxOut, ...]:
+        """Those that it made, if it is a split; else the one output that it pays.
+
+        They pay to one script, and so does their change. A bump may have taken from the first or,
+        without change, from the last of them.
+        """
+        first, *rest = self.tx.outputs
+        alike = [out for out in rest if out.script_pubkey == first.script_pubkey]
+        asked = self.asked_sat
+        return (first, *(out for out in alike if asked is None or out.amount_sat == asked))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wallet:
@@ -284,6 +296,14 @@ class Wallet:
             OutPoint(txid=by, vout=vout) in self.reserved for vout in range(N_OUTPUTS_MAX)
         )
 
+    def is_withheld(self, tx: Tx) -> bool:
+        """Say whether a payment that waits is not published: it would end what was paid since.
+
+        After a reorganisation, with a coin of its own, or what a block had in its place.
+        """
+        held = (self.reserved.get(tx_in.outpoint) for tx_in in tx.inputs)
+        return self.is_behind(tx.txid) or any(owner not in {None, tx.txid} for owner in held)
+
     def lost_to(self, txid: Txid) -> Txid | None:
         """Return what a block has in a payment's place, or had; None if it is published."""
         if txid in self.payments and not self.is_behind(txid):
@@ -398,12 +418,22 @@ class Wallet:
         return replace(self.released(txid), payments=payments)
 
     def released(self, owner: bytes) -> "Wallet":
-        """Return the wallet with the coins of an attempt, or of a payment, free again."""
-        reserved = self.reserved
+        """Return the wallet with the coins of an attempt, or of a payment, free again.
+
+        But for those that a payment spends which waits, and did not get them back: see
+        `with_revived`.
+        """
+        reserved, freed = self.reserved, set[OutPoint]()
         for outpoint in self.reserved_for.get(owner, ()):
             if reserved.get(outpoint) == owner:
                 reserved = reserved.delete(outpoint)
-        return replace(self, reserved=reserved, reserved_for=self.reserved_for.delete(owner))
+                freed.add(outpoint)
+        wallet = replace(self, reserved=reserved, reserved_for=self.reserved_for.delete(owner))
+        for txid, tx in self.payments.items():
+            back = [tx_in.outpoint for tx_in in tx.inputs if tx_in.outpoint in freed]
+            if back and txid != owner:
+                wallet = wallet.with_reserved(back, txid)
+        return wallet
 
     def free(self, tip_height: int) -> tuple[WalletCoin, ...]:
         """Return the confirmed, mature, unspent and unreserved coins, largest first."""

@@ -387,6 +387,14 @@ def test_a_factory_that_could_never_be_built_is_refused_at_the_start(
             ("--dying-policy", "sweep", "--dying-wait-percent", "10"),
             "lsp.dying_wait_percent: expected the default, 25, where dying_policy does not",
         ),
+        (
+            ("--fee-policy", "ephemeral", "--max-feerate-times-estimate", "3"),
+            "lsp.max_feerate_times_estimate: expected the default, 10, where fee_policy is",
+        ),
+        (
+            ("--fee-policy", "ephemeral", "--max-burnt-percent", "3"),
+            "lsp.max_burnt_percent: expected the default, 10, where fee_policy is ephemeral and",
+        ),
         (("--api-beyond-loopback",), "api.beyond_loopback: expected only beside api.listen"),
         (
             ("--api-beyond-loopback", "--api-listen", "127.0.0.1:9000"),
@@ -406,16 +414,31 @@ def test_a_choice_that_would_do_nothing_is_refused(
     assert told in refused.stderr
 
 
+@pytest.mark.parametrize("key", ["max_feerate_sat_per_vb = 3", "max_burnt_percent = 3"])
+def test_a_limit_of_fees_where_no_tree_pays_any_is_refused(
+    started: Started, tmp_path: Path, key: str
+) -> None:
+    lines = ("[client]", f"lsp = '{LSP}'", "fee_policies = ['ephemeral']", key)
+    (tmp_path / "config.toml").write_text("\n".join(lines), encoding="utf-8")
+    refused = started.run("client", "run")
+    assert (refused.exit_code, refused.stdout) == (EXIT_USAGE, "")
+    name = key.partition(" ")[0]
+    assert f"client.{name}: expected the default, " in refused.stderr
+    assert "where fee_policies is ephemeral alone and no tree pays" in refused.stderr
+
+
 def test_what_an_agent_has_no_use_for_is_said_to_have_no_effect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[Any] = []
     monkeypatch.setattr(daemons, "run_agent", begun.append)
     file = tmp_path / "config.toml"
-    file.write_text("[metrics]\nlisten = '127.0.0.1:9'\n[backup]\ndir = 'b'\n", encoding="utf-8")
+    lines = ("[metrics]", "listen = '127.0.0.1:9'", "[backup]", "dir = 'b'", "[chain]")
+    feerate = "fallback_feerate_sat_per_vb = 5"
+    file.write_text("\n".join((*lines, feerate)), encoding="utf-8")
     told = CommandLine(tmp_path).run("agent", "run").stderr
     assert len(begun) == 1
-    for path in ("metrics.listen", "backup.dir"):
+    for path in ("metrics.listen", "backup.dir", "chain.fallback_feerate_sat_per_vb"):
         assert f"WARNING: {path} has no effect" in told
     file.unlink()
     assert CommandLine(tmp_path).run("agent", "run").stderr == ""

@@ -98,6 +98,17 @@ def test_a_payment_whose_coin_a_reorganisation_took_for_good_is_given_up() -> No
     assert owner.requested
 
 
+def test_a_payment_whose_coin_pays_for_another_since_is_not_shown_to_the_node() -> None:
+    """It came back by a reorganisation: the node might take it, and end that one."""
+    owner = Owner(lambda _: pytest.fail("it was published"))
+    owner.wallet = owner.wallet.with_reserved(sorted(owner.wallet.unspent)[:1], b"\xaa" * 32)
+    with pytest.raises(ApiFailure) as failure:
+        owner.abandon(dry_run=False)
+    assert failure.value.code == "coins_taken"
+    assert "wallet coins" in failure.value.remediation
+    assert owner.requested == []
+
+
 def test_a_payment_whose_coin_a_block_has_spent_that_we_have_not_read_is_soon_over() -> None:
     owner = Owner(nothing)
     owner.missing = frozenset(sorted(owner.wallet.unspent)[:1])

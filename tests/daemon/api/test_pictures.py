@@ -165,6 +165,16 @@ def test_a_plan_that_cannot_be_names_the_parameter(
         assert not refused.value.retryable
 
 
+def test_what_is_out_of_range_is_told_in_the_unit_that_it_is_given_in() -> None:
+    for params, message in (
+        ({"feerate": "5000"}, "feerate: expected 0.1 sat/vB..1,000 sat/vB, received 5,000 sat/vB"),
+        ({"loss_rate": "100"}, "loss_rate: expected 0 %..99.9999 %, received 100 %"),
+    ):
+        with pytest.raises(ApiFailure) as refused:
+            asked("plan", **params)
+        assert str(refused.value) == message
+
+
 def test_a_plan_is_asked_for_in_a_query(tmp_path: Path) -> None:
     levels = {"inner_arities": [2, 2], "inner_kinds": ["static", "dw"]}
 

@@ -169,6 +169,12 @@ def test_a_wrong_query_is_named(tmp_path: Path, query: str, param: str) -> None:
         (posted("/v1/payments", b"[" * 100_000, JSON), 400, "invalid_request", "JSON object"),
         (posted("/v1/payments", b"[]", JSON), 400, "invalid_request", "got `array`"),
         (posted("/v1/payments", b"7", JSON), 400, "invalid_request", "got `int`"),
+        (
+            posted("/v1/payments", b'{"a":1,"a":1}', JSON),
+            400,
+            "invalid_param",
+            "a: it is said twice",
+        ),
         (posted("/v1/payments", b"{}"), 415, "invalid_request", "content-type: expected"),
         (
             posted("/v1/payments", b"a=1", "Content-Type: application/x-www-form-urlencoded"),

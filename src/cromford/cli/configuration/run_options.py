@@ -11,6 +11,7 @@ from cromford.adapters.peer_address import is_of_one_machine, written_endpoint
 from cromford.adapters.places import HANDSHAKES_MAX, Limits
 from cromford.agent.options import AgentOptions
 from cromford.bitcoin.network import MAINNET, NETWORKS, SIGNET, Network
+from cromford.cli.configuration.keys import KEYS
 from cromford.cli.configuration.kinds import sat_per_kw
 from cromford.cli.configuration.role_keys import CLIENT_RANGES
 from cromford.cli.configuration.together import (
@@ -43,6 +44,7 @@ from cromford.watch.burnt import BurnLimit
 BITCOIND_HOME: Final = Path("~/.bitcoin")
 COOKIE_NAME: Final = ".cookie"
 FEERATE_DEFAULT_SAT_PER_VB: Final = Decimal(2)
+_BURN_LIMITS: Final = ("max_feerate_times_estimate", "max_burnt_percent")
 # A delay that protects somebody is at least a step, or it could pass unseen: its key, and the
 # field of the policy.
 _PROTECTING_DELAYS: Final = {
@@ -51,8 +53,10 @@ _PROTECTING_DELAYS: Final = {
     "to_self_delay_client_blocks": "to_self_delay_client",
 }
 _LSP: Final = LspPolicy()
-# What an agent has not: it serves no numbers, no TCP, and has no seed and no store.
+_DEFAULTS: Final = {key.path: key.default for key in KEYS}
+# What an agent has not: it serves no numbers, no TCP, has no seed and no store, and signs nothing.
 _NOT_OF_AN_AGENT: Final = (
+    "chain.fallback_feerate_sat_per_vb",
     "metrics.listen",
     "api.listen",
     "seed.passphrase_file",
@@ -174,7 +178,7 @@ def agent_options(values: Values, datadir: Path) -> AgentOptions:
     """
     network = allowed_network(values)
     for path in _NOT_OF_AN_AGENT:
-        if values[path] is not None:
+        if values[path] != _DEFAULTS[path]:
             click.echo(AGENT_WARNING.format(path), err=True)
     return AgentOptions(
         datadir=datadir.absolute(),
@@ -384,6 +388,8 @@ def lsp_policy(values: Values) -> LspPolicy:
         raise click.UsageError("lsp.funding_feerate_sat_per_vb: expected above 0, received 0")
     _check_delays(of)
     policy = fee_policy_of(of["fee_policy"])
+    if policy is FeePolicy.EPHEMERAL:
+        _check_unlimited("lsp", of, *_BURN_LIMITS, where="fee_policy is ephemeral")
     return LspPolicy(
         capacity_min_sat=of["capacity_min_sat"],
         capacity_max_sat=of["capacity_max_sat"],
@@ -450,6 +456,21 @@ def _check_share(
             f"lsp.{name}: expected the default, {getattr(_LSP, name)}, where dying_policy does not "
             f"name {' and '.join(missing)}; received {of[name]}"
         )
+
+
+def _check_unlimited(section: str, of: Values, *names: str, where: str) -> None:
+    """Check that nothing limits what trees pay that pay nothing: a child's fee has no limit here.
+
+    Raises:
+        click.UsageError: Naming the first key that would do nothing.
+    """
+    for name in names:
+        default = _DEFAULTS[f"{section}.{name}"]
+        if of[name] != default:
+            raise click.UsageError(
+                f"{section}.{name}: expected the default, {default}, where {where} and no tree "
+                f"pays by itself; received {of[name]}"
+            )
 
 
 def _burn_limit(of: Values) -> BurnLimit:
@@ -532,6 +553,9 @@ def client_policy(values: Values) -> ClientPolicy:
     pairs = [(f"{name}_min", f"{name}_max") for name in CLIENT_RANGES]
     check_order("client", of, *pairs, ("min_feerate_sat_per_vb", "max_feerate_sat_per_vb"))
     check_client(of)
+    if set(of["fee_policies"]) == {FeePolicy.EPHEMERAL.label}:
+        limits = ("min_feerate_sat_per_vb", "max_feerate_sat_per_vb", *_BURN_LIMITS)
+        _check_unlimited("client", of, *limits, where="fee_policies is ephemeral alone")
     ranges: dict[str, Any] = {
         field: (of[f"{name}_min"], of[f"{name}_max"]) for name, field in CLIENT_RANGES.items()
     }

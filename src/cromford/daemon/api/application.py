@@ -28,7 +28,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cromford.codec.decoders import decoded
+from cromford.codec.decoders import RepeatedName, decoded_object
 from cromford.codec.reader import MalformedBytes
 from cromford.daemon.api import failures as status
 from cromford.daemon.api import operations as ops
@@ -320,6 +320,7 @@ async def body_params(
 
     Raises:
         ApiFailure: If it has more, or holds no JSON object.
+        InvalidParam: Naming a parameter that it says twice.
         CallerGone: If the caller left before it was there.
     """
     body = await _read_body(receive, size_max)
@@ -333,7 +334,9 @@ async def body_params(
             status=status.UNSUPPORTED_MEDIA_TYPE,
         )
     try:
-        return decoded(_BODY_DECODER, body)
+        return decoded_object(_BODY_DECODER, body)
+    except RepeatedName as error:
+        raise InvalidParam(error.name, "it is said twice") from error
     except MalformedBytes as error:
         raise ApiFailure(
             "invalid_request",

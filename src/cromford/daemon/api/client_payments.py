@@ -13,7 +13,7 @@ from cromford.crypto.keys import sha256
 from cromford.daemon.api.factory_id import find_factory
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
-from cromford.daemon.api.paging import begun_at, cursor_of, hash_of
+from cromford.daemon.api.paging import begun_at, check_choice, cursor_of, hash_of
 from cromford.daemon.api.payment_limits import (
     ANNOUNCED_HOLD_SECONDS_MAX,
     ANNOUNCEMENT_SECONDS,
@@ -23,6 +23,7 @@ from cromford.daemon.api.payment_limits import (
 )
 from cromford.daemon.api.payments import (
     INVOICE_STATUSES,
+    PAYMENT_STATUSES,
     HashParams,
     KnownPayment,
     Means,
@@ -154,7 +155,8 @@ class ClientPayments:
     def samples(self) -> Iterator[Sample]:
         """Yield for Prometheus what all channels hold together, and how many are open."""
         channels = self._channels()
-        return channel_views.channel_samples(channels, channel_views.totals(channels))
+        n_open = sum(one["status"] == "open" for one in channels)
+        return channel_views.channel_samples(n_open, channel_views.totals(channels))
 
     def stands(self) -> list[ChannelStand]:
         """Return how each channel that is not over stands: what it holds, what is for sale."""
@@ -373,6 +375,10 @@ class ClientPayments:
     async def _payments(self, params: dict[str, Any]) -> PaymentsAnswer:
         wanted = read_params(params, _OwnParams)
         check_wanted(wanted)
+        if wanted.direction:
+            is_asked_for = wanted.direction == "in"
+            stands = INVOICE_STATUSES if is_asked_for else PAYMENT_STATUSES
+            check_choice("status", wanted.status, stands)
         return self._page(wanted)
 
     async def _invoices(self, params: dict[str, Any]) -> PaymentsAnswer:

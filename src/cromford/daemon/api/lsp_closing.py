@@ -12,7 +12,7 @@ from cromford.daemon.api.wallet import given_feerate
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.views.closing import planned_close
 from cromford.protocol import events as ev
-from cromford.protocol.closing.planning import plan_close
+from cromford.protocol.closing.planning import FEERATES, plan_close
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.turn import Decision
@@ -67,7 +67,7 @@ class LspClosing:
         wanted = read_params(params, _CloseParams)
         if len(wanted.feerates_sat_per_vb) > N_CLOSE_OPTIONS_MAX:
             raise InvalidParam(
-                "feerates_sat_per_vb",
+                FEERATES,
                 f"expected at most {N_CLOSE_OPTIONS_MAX}, "
                 f"received {len(wanted.feerates_sat_per_vb)}",
             )
@@ -78,7 +78,9 @@ class LspClosing:
             attempt_id=factory.attempt.attempt_id,
             vertex=wanted.vertex,
             client=wanted.client,
-            feerates_sat_per_kw=tuple(given_feerate(one) for one in wanted.feerates_sat_per_vb),
+            feerates_sat_per_kw=tuple(
+                given_feerate(one, FEERATES) for one in wanted.feerates_sat_per_vb
+            ),
         )
         self._owner.foresee(asked)
         plan = planned_close(factory, plan_close(factory, self._owner.facts, asked))

@@ -7,7 +7,7 @@ import msgspec
 
 from cromford.answers.fundings import BuildAnswer, ReplacedFunding
 from cromford.bitcoin.fees import sat_per_vb
-from cromford.daemon.api.failures import ApiFailure, InvalidParam
+from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.api.handlers import Handler, Params, read_params
 from cromford.daemon.api.wallet import given_feerate
 from cromford.daemon.event_log import EventLog
@@ -151,7 +151,4 @@ def _feerates(given: list[str]) -> tuple[int, ...]:
     Raises:
         InvalidParam: If one is no feerate.
     """
-    try:
-        return tuple(given_feerate(one) for one in given)
-    except InvalidParam as error:
-        raise InvalidParam("funding_feerates_sat_per_vb", str(error)) from error
+    return tuple(given_feerate(one, "funding_feerates_sat_per_vb") for one in given)

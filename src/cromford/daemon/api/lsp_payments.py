@@ -41,7 +41,6 @@ from cromford.daemon.api.payments import (
     read_invoice,
 )
 from cromford.daemon.driver import Driver
-from cromford.daemon.metrics import Sample
 from cromford.daemon.views import channels as channel_views
 from cromford.daemon.views.lsp import channels_of
 from cromford.daemon.views.pages import LOOKED_AT_MAX, Spot, page_of
@@ -129,20 +128,6 @@ class LspPayments:
             "forward_show": self._forward_show,
             "balances": without_params(self._balances),
         }
-
-    def samples(self) -> Iterator[Sample]:
-        """Yield for Prometheus what all channels hold together, and how many are open.
-
-        In a factory that sleeps none is: nobody of it is here.
-        """
-        state, facts = self._owner.state, self._owner.facts
-        loaded = [
-            channel
-            for factory in state.all_factories()
-            for channel in channels_of(state.house, factory, facts)
-        ]
-        resting = channel_views.amounts_of(state.resting.totals)
-        return channel_views.channel_samples(loaded, channel_views.totals([*loaded, resting]))
 
     async def _pay(self, params: dict[str, Any]) -> PaymentAnswer:
         wanted = read_params(params, _LspPayParams)

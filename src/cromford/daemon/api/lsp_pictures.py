@@ -27,11 +27,12 @@ from cromford.picture.plot import cost_plot
 from cromford.planning.idea import (
     ASKED_AS,
     EXIT_DELAY_BLOCKS_MAX,
+    MILLIONTHS_PER_PERCENT,
     YEAR_BLOCKS,
     Idea,
     InvalidPlan,
 )
-from cromford.planning.plan import MILLIONTHS_PER_PERCENT, PlanDocument, plan_factory
+from cromford.planning.plan import PlanDocument, plan_factory
 
 LEVELS_MAX: Final = 16  # Above the leaves, of two children each, is more than any factory has.
 NUMBER_LENGTH_MAX: Final = 32

@@ -26,6 +26,7 @@ from cromford.bitcoin.block import COINBASE_MATURITY
 from cromford.bitcoin.fees import MIN_RELAY_SAT_PER_KW, SAT_PER_KW_OF_SAT_PER_VB, sat_per_vb
 from cromford.bitcoin.network import Network
 from cromford.bitcoin.tx import Tx, Txid
+from cromford.daemon.api.called_payments import sent_before, split_before
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
 from cromford.daemon.api.payment_limits import EXTERNAL_ID_SIZE_MAX
@@ -100,6 +101,7 @@ class _SplitParams(msgspec.Struct, forbid_unknown_fields=True):
     n_coins: int
     amount_sat: int | None = None  # of each coin; None: all that is free, divided
     feerate_sat_per_vb: str | None = None  # a decimal number; None: the node's estimate
+    external_id: str = ""  # by one, it is made once
     dry_run: bool = False
 
 
@@ -281,12 +283,16 @@ async def _send(owner: WalletOwner, wanted: _SendParams) -> SentCoins:
         script_pubkey = script_of_address(wanted.address, owner.network)
     except ValueError as error:
         raise InvalidParam("address", str(error)) from error
-    check_words("external_id", wanted.external_id, size_max=EXTERNAL_ID_SIZE_MAX)
-    if (known := owner.wallet.called_now(wanted.external_id)) is not None:
-        return _sent_before(owner.wallet, known, wanted, script_pubkey)
-    feerate_sat_per_kw, source = await _feerate(owner, wanted)
-    if (known := owner.wallet.called_now(wanted.external_id)) is not None:  # Since then.
-        return _sent_before(owner.wallet, known, wanted, script_pubkey)
+    known, priced = await _called_or_priced(owner, wanted)
+    if known is not None:
+        return sent_before(
+            owner.wallet,
+            known,
+            script_pubkey=script_pubkey,
+            amount_sat=wanted.amount_sat,
+            network=owner.network,
+        )
+    feerate_sat_per_kw, source = priced
     event = ev.SpendingRequested(
         script_pubkey=script_pubkey,
         amount_sat=wanted.amount_sat,
@@ -297,60 +303,18 @@ async def _send(owner: WalletOwner, wanted: _SendParams) -> SentCoins:
     return {"sent": not wanted.dry_run, **spending}
 
 
-def _sent_before(
-    wallet: Wallet, called: CalledPayment, wanted: _SendParams, script_pubkey: bytes
-) -> SentCoins:
-    """Return the payment that has this id: whoever asks again may not have heard the answer.
-
-    Raises:
-        ApiFailure: If it pays something else, was given up, or lost its coins to another.
-    """
-    tx, external_id = called.tx, called.external_id
-    paid, *rest = tx.outputs
-    for field, expected, received in (
-        ("address", paid.script_pubkey.hex(), script_pubkey.hex()),
-        ("amount_sat", called.asked_sat, wanted.amount_sat),
-    ):
-        if expected != received:
-            raise ApiFailure(
-                "external_id_taken",
-                f"external_id: {external_id!r} is that of another payment: {field}: expected "
-                f"{expected}, received {received}",
-                remediation="Give each payment an id of its own.",
-            )
-    newest = wallet.newest_called[external_id]
-    if newest not in wallet.payments and newest not in wallet.ended_payments:
-        raise ApiFailure(
-            "payment_abandoned",
-            f"external_id: {external_id!r} is that of {newest}, which was given up",
-            remediation="It, or what it replaced, may confirm all the same, and is shown then. If "
-            "neither can, pay by another id.",
-        )
-    by = wallet.lost_to(tx.txid)
-    if by is not None:
-        raise ApiFailure(
-            "payment_overtaken",
-            f"external_id: {external_id!r} is that of {tx.txid}, in whose place a block has {by}",
-            remediation="Look whom that pays. What it replaced may confirm all the same, and is "
-            "shown then. If it cannot, pay by another id.",
-        )
-    return {
-        "sent": True,
-        "txid": str(tx.txid),
-        "amount_sat": paid.amount_sat,
-        "fee_sat": called.fee_sat,
-        "change_sat": sum(out.amount_sat for out in rest),
-        "feerate_sat_per_vb": sat_per_vb(1000 * called.fee_sat // tx.weight),
-        "feerate_source": "what it pays",
-    }
-
-
 async def _split(owner: WalletOwner, wanted: _SplitParams) -> SplitCoins:
-    feerate_sat_per_kw, source = await _feerate(owner, wanted)
+    known, priced = await _called_or_priced(owner, wanted)
+    if known is not None:
+        return split_before(
+            owner.wallet, known, n_coins=wanted.n_coins, amount_sat=wanted.amount_sat
+        )
+    feerate_sat_per_kw, source = priced
     event = ev.SplitRequested(
         n_coins=wanted.n_coins,
         amount_sat=wanted.amount_sat,
         feerate_sat_per_kw=feerate_sat_per_kw,
+        external_id=wanted.external_id,
     )
     spending = _spend(owner, event, source=source, dry_run=wanted.dry_run)
     return {"split": not wanted.dry_run, "n_coins": wanted.n_coins, **spending}
@@ -378,6 +342,22 @@ async def _bump(owner: WalletOwner, wanted: _BumpParams) -> BumpedPayment:
     if not wanted.dry_run:
         owner.request(event)
     return {"bumped": not wanted.dry_run, "replaces": str(txid), **_spent(plan, event, source)}
+
+
+async def _called_or_priced(
+    owner: WalletOwner, wanted: _SendParams | _SplitParams
+) -> tuple[CalledPayment | None, tuple[int, str]]:
+    """Return the payment that has this external id; what one would pay, and by whom, if none has.
+
+    Raises:
+        InvalidParam: If the id is none, or the feerate.
+        ApiFailure: If the node says nothing that can be used.
+    """
+    check_words("external_id", wanted.external_id, size_max=EXTERNAL_ID_SIZE_MAX)
+    if (known := owner.wallet.called_now(wanted.external_id)) is not None:
+        return known, (0, "")
+    priced = await _feerate(owner, wanted)
+    return owner.wallet.called_now(wanted.external_id), priced  # It may have one since then.
 
 
 async def _feerate(
@@ -426,6 +406,10 @@ async def _abandon(owner: WalletOwner, wanted: _AbandonParams) -> AbandonedPayme
     """Give up a payment, if the node refuses it at this moment and no block can have it."""
     txid = _txid(wanted.txid)
     payment = _payment(owner, txid)
+    if owner.wallet.is_withheld(payment):
+        why = "its coins, or the change of what a block had in its place, are in use since"
+        told = f"it came back by a reorganisation, and {why}: the node might take it, and end that"
+        raise refusal(Rejected("coins_taken", told))
     reason = await refusal_of(owner.chain, payment, lambda: owner.wallet, remediation=BUMP_IT)
     await _check_is_alone(owner.chain, payment)
     # Blocks may have come and gone meanwhile: with the payment, or without a coin of it.
@@ -575,8 +559,12 @@ def check_believable(feerate_sat_per_kw: int) -> None:
         )
 
 
-def given_feerate(given: str) -> int:
+def given_feerate(given: str, param: str = "feerate_sat_per_vb") -> int:
     """Return a feerate in sat per 1000 weight units, rounded up, of a decimal number in sat/vB.
+
+    Args:
+        given: The number.
+        param: The parameter that said it.
 
     Raises:
         InvalidParam: If it is no feerate.
@@ -584,10 +572,10 @@ def given_feerate(given: str) -> int:
     try:
         feerate = Decimal(given)
     except ArithmeticError:
-        raise InvalidParam("feerate_sat_per_vb", f"{given!r} is no number") from None
+        raise InvalidParam(param, f"expected a number, received {given!r}") from None
     if not feerate.is_finite() or not 0 < feerate <= FEERATE_MAX_SAT_PER_VB:
         raise InvalidParam(
-            "feerate_sat_per_vb",
+            param,
             f"expected above 0 and at most {FEERATE_MAX_SAT_PER_VB}, received {given}",
         )
     per_kw = feerate * SAT_PER_KW_OF_SAT_PER_VB

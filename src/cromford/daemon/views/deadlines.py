@@ -9,6 +9,7 @@ from cromford.protocol.exiting.client import is_over
 from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.lsp_state import LspState
 
 FAR_BLOCKS: Final = 1 << 31  # No height that counts is so far away.
@@ -40,22 +41,26 @@ def lsp_deadline_blocks(state: LspState) -> int | None:
 
     Of factories in memory: one that sleeps has nothing to lose before it is woken.
     """
-    return _nearest(_of_lsp(state))
+    return _nearest(factory_deadline_blocks(factory) for factory in state.all_factories())
 
 
-def _of_lsp(state: LspState) -> Iterator[int]:
-    for factory in state.all_factories():
-        if factory.attempt.funded is None:
-            continue
-        chain = factory.chain
-        for link in factory.book.links.values():
-            if link.state.htlcs and leads_to(factory, link.client):
-                yield blocks_to_look_away(
-                    factory.book, link, chain, most_blocks=FAR_BLOCKS, expires=False
-                )
-        change = factory.lifetime.next_change(chain.height) if period_of(factory) else None
-        if change is not None:
-            yield change - chain.height
+def factory_deadline_blocks(factory: Factory) -> int:
+    """Return the same of one factory; `FAR_BLOCKS` where nothing is to be done, or lost."""
+    return min(_of_factory(factory), default=FAR_BLOCKS)
+
+
+def _of_factory(factory: Factory) -> Iterator[int]:
+    if factory.attempt.funded is None:
+        return
+    chain = factory.chain
+    for link in factory.book.links.values():
+        if link.state.htlcs and leads_to(factory, link.client):
+            yield blocks_to_look_away(
+                factory.book, link, chain, most_blocks=FAR_BLOCKS, expires=False
+            )
+    change = factory.lifetime.next_change(chain.height) if period_of(factory) else None
+    if change is not None:
+        yield change - chain.height
 
 
 def _nearest(left: Iterator[int]) -> int | None:

@@ -1,6 +1,7 @@
 """What leaving takes, as a client's operator reads it: from the root down to the wallet."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, assert_never
 
 from cromford.answers.exits import (
@@ -67,11 +68,7 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> Exit
     leaving = _out_of_the_channel(state, attempt, fees)
     path = {step.tx.txid: FeeAndWeight(step.fee_sat, step.tx.weight) for step in steps}
     agreed = [one for txid, one in path.items() if txid not in state.chain.confirmed]
-    out = [
-        one
-        for one in (() if leaving is None else leaving.steps)
-        if one.is_agreed and one.outpoint not in state.chain.spends
-    ]
+    out = [one for one in (() if leaving is None else leaving.steps) if one.is_agreed]
     agreed += [FeeAndWeight(one.fee_sat, WITNESS_SCALE * one.vsize) for one in out]
     n_htlcs = sum(one.name != COMMITMENT_NAME for one in out)
     today = _fees_at(agreed, n_htlcs, fees.within(SWEEP_BLOCKS), fees)
@@ -149,7 +146,7 @@ def _free_sat(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> int:
 def _out_of_the_channel(
     state: ClientState, attempt: ClientAttempt, fees: OwnFees
 ) -> ExitCost | None:
-    """Return what follows once the channel is on chain, up to the wallet.
+    """Return what follows once the channel is on chain, up to the wallet: what is in no block yet.
 
     None where it cannot be said: state that was lost, or may be, and where the LSP's commitment is
     on chain instead of ours.
@@ -159,12 +156,14 @@ def _out_of_the_channel(
     is_theirs = landed.landed is not None and landed.landed is not landed.finished
     if holding.link.withholds_commitment or is_theirs or landed.finished is None:
         return None
-    return exit_cost_of(
+    cost = exit_cost_of(
         landed.finished,
         landed_height=_landed_height(attempt, state),
         fees=fees,
         preimages=holding.preimages,
     )
+    left = tuple(step for step in cost.steps if step.outpoint not in state.chain.spends)
+    return replace(cost, steps=left)
 
 
 def _show_leaving(leaving: ExitCost) -> OutOfTheChannel:

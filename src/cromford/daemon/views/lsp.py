@@ -165,13 +165,6 @@ def period_of(factory: Factory) -> str:
     return factory.lifetime.period_at(factory.chain.height, is_funded=is_funded(factory)).label
 
 
-def periods(state: LspState) -> Counter[str]:
-    """Return how many factories are in each period of their lives."""
-    loaded = (period_of(factory) for factory in state.all_factories())
-    counted = Counter(loaded) + Counter(dict(state.resting.periods))
-    return Counter({period: count for period, count in counted.items() if period})
-
-
 def closes_now(state: LspState) -> dict[str, int]:
     """Return how many closes are under way, and how many wait for a block with all signatures.
 
@@ -180,12 +173,13 @@ def closes_now(state: LspState) -> dict[str, int]:
     factories = [*state.all_factories()]
     return {
         "under_way": sum(factory.closing is not None for factory in factories),
-        "waiting": sum(
-            close.is_waiting(factory.chain)
-            for factory in factories
-            for close in factory.closed.values()
-        ),
+        "waiting": sum(map(closes_waiting, factories)),
     }
+
+
+def closes_waiting(factory: Factory) -> int:
+    """Return how many closes of a factory wait for a block with all signatures."""
+    return sum(close.is_waiting(factory.chain) for close in factory.closed.values())
 
 
 def dying(house: House, entry: FactoryEntry) -> LspDyingFactory | None:
@@ -380,14 +374,15 @@ def capital(state: LspState, locking: Iterable[FactoryEntry]) -> LspCapital:
 
 def locked_sat(state: LspState) -> int:
     """Return how much of the LSP's coins factories hold, without looking at those that sleep."""
-    awake = sum(
-        factory.attempt.tree.funding_amount_sat
-        - closed_sat(factory)
-        - sum(factory.settled.values())
-        for factory in state.all_factories()
-        if factory.begun is not None and status_of(factory) in LOCKING
-    )
-    return state.resting.locked_sat + awake
+    return state.resting.locked_sat + sum(map(locked_in, state.all_factories()))
+
+
+def locked_in(factory: Factory) -> int:
+    """Return how much of the LSP's coins a factory in memory holds."""
+    if factory.begun is None or status_of(factory) not in LOCKING:
+        return 0
+    settled_sat = sum(factory.settled.values())
+    return factory.attempt.tree.funding_amount_sat - closed_sat(factory) - settled_sat
 
 
 def is_locking(state: LspState, entry: FactoryEntry) -> bool:
@@ -452,12 +447,6 @@ def bump_of(house: House, attempt_id: bytes) -> FundingChild | None:
         "fee_sat": bump.fee_sat,
         "feerate_sat_per_vb": sat_per_vb(paid),
     }
-
-
-def statuses(state: LspState) -> Counter[str]:
-    """Return how many factories there are of each status."""
-    loaded = (status_of(factory) for factory in state.all_factories())
-    return Counter(loaded) + Counter(dict(state.resting.statuses))
 
 
 def payment_statuses(house: House) -> dict[tuple[str, str], int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from cromford import told
 from cromford.bitcoin.tx import OutPoint
 from cromford.crypto.keys import TaggedHash
 from cromford.factory.close import (
@@ -35,6 +36,7 @@ from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.watch.feerates import BELIEVED_SAT_PER_KW, OwnFees
 
+FEERATES: Final = "feerates_sat_per_vb"  # As whoever asks names them.
 USUAL_BLOCKS: Final = 36  # A close that nobody waits for: a quarter of a day.
 DEARER_FACTOR: Final = 3  # The option for a day when the first does not confirm.
 
@@ -107,10 +109,9 @@ def usual_feerates(state: Factory, fees: OwnFees) -> tuple[int, ...]:
     """
     least, estimate = _least(state, fees), fees.within(USUAL_BLOCKS)
     if estimate > BELIEVED_SAT_PER_KW:
-        expected = (
-            f"expected an estimate of at most {BELIEVED_SAT_PER_KW} for {USUAL_BLOCKS} blocks"
-        )
-        reason = f"feerate_sat_per_kw: {expected}, or one by name, received {estimate}"
+        most = f"at most {told.feerate(BELIEVED_SAT_PER_KW)} for {USUAL_BLOCKS} blocks"
+        reason = f"{FEERATES}: expected an estimate of {most}, or one by name, received "
+        reason += told.feerate(estimate)
         raise Rejected("bad_feerate", reason, retryable=True)
     first = max(least, estimate)
     return first, DEARER_FACTOR * first
@@ -145,7 +146,8 @@ def _check_feerates(state: Factory, fees: OwnFees, feerates: tuple[int, ...]) ->
     problem = problem_with_feerates(feerates, least_sat_per_kw=_least(state, fees))
     if problem is not None:
         field, expected, received = problem
-        raise Rejected("bad_feerate", f"{field}: expected {expected}, received {received}")
+        told_received = told.shown(field, received)
+        raise Rejected("bad_feerate", f"{FEERATES}: expected {expected}, received {told_received}")
 
 
 def _scope_of(state: Factory, asked: ev.CloseRequested) -> CloseScope:

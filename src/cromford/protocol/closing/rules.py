@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from cromford import told
 from cromford.channel.terms import Party
 from cromford.factory.close import CloseScope
 from cromford.protocol.closing.restored import (
@@ -44,7 +45,8 @@ def problem_with_feerates(
 ) -> tuple[str, str, int] | None:
     """Return what is wrong with a close's feerates: a field, what is expected, what is there.
 
-    At most two, ascending, each from the least up to what Core takes for no mistake.
+    At most two, ascending, each from the least up to what Core takes for no mistake. What is
+    expected is told in sat/vB.
     """
     n_options = len(feerates_sat_per_kw)
     if not 1 <= n_options <= N_CLOSE_OPTIONS_MAX:
@@ -52,11 +54,11 @@ def problem_with_feerates(
     before = 0
     for feerate in feerates_sat_per_kw:
         if feerate < least_sat_per_kw:
-            return "feerate_sat_per_kw", f"at least {least_sat_per_kw}", feerate
+            return "feerate_sat_per_kw", f"at least {told.feerate(least_sat_per_kw)}", feerate
         if feerate > MOST_SAT_PER_KW:
-            return "feerate_sat_per_kw", f"at most {MOST_SAT_PER_KW}", feerate
+            return "feerate_sat_per_kw", f"at most {told.feerate(MOST_SAT_PER_KW)}", feerate
         if feerate <= before:
-            return "feerate_sat_per_kw", f"above {before}, the one before", feerate
+            return "feerate_sat_per_kw", f"above {told.feerate(before)}, the one before", feerate
         before = feerate
     return None
 

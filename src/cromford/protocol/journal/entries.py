@@ -47,6 +47,8 @@ class FactoryEntry:
         published: The place of the candidate that is published.
         settled: The clients whose channels went on chain, where all that was ours is taken.
         settled_sat: What was in these channels.
+        displaced_by: Of a dead one, the candidate that had its place, in which nobody has anything
+            but us; None where something else had.
     """
 
     attempt_id: bytes
@@ -71,6 +73,7 @@ class FactoryEntry:
     published: int = 0
     settled: frozenset[int] = frozenset()
     settled_sat: int = 0
+    displaced_by: Txid | None = None
 
     @property
     def funding_txids(self) -> tuple[Txid, ...]:

@@ -163,15 +163,24 @@ class House:
         return tuple(self.entry_of(number) for number in self.of_client.get(node_id, ()))
 
     def is_standing(self, entry: FactoryEntry) -> bool:
-        """Say whether we lend in a factory: funded, neither expired, replaced nor all closed."""
+        """Say whether we lend in a factory: funded, neither expired, replaced nor all closed.
+
+        In one that was found dead again, once the chain has turned back to what channels are in.
+        """
         if not entry.seated:
             return False
-        is_live = entry.status == FUNDED or (entry.status == DEAD and self.is_confirmed(entry))
+        confirmed = self.confirmed_funding(entry)
+        is_back = confirmed is not None and confirmed != entry.displaced_by
+        is_live = entry.status == FUNDED or (entry.status == DEAD and is_back)
         return is_live and self.chain.height < entry.expiry_height
 
     def is_confirmed(self, entry: FactoryEntry) -> bool:
         """Say whether a factory's funding is in a block: any candidate of it."""
-        return any(self.chain.depth(txid) > 0 for txid in entry.funding_txids)
+        return self.confirmed_funding(entry) is not None
+
+    def confirmed_funding(self, entry: FactoryEntry) -> Txid | None:
+        """Return which candidate of a factory's funding is in a block; None if none is."""
+        return next((txid for txid in entry.funding_txids if self.chain.depth(txid) > 0), None)
 
     def sale(self, number: int) -> tuple[FactoryEntry, int]:
         """Return where a sale is, by its number, from 1 on: its factory, and its place there."""

@@ -209,8 +209,10 @@ def _with_mail(house: House, sender: str, content: mail.AnyMail, at: int) -> Hou
                 height=house.chain.height,
             )
             bumps, wallet = without_bump(house.bumps, house.wallet, attempt_id)
+            known = replace(entry, displaced_by=house.confirmed_funding(entry))
+            named = replace(house, entries=house.entries.set(attempt_id, known))
             return replace(
-                _with_status(house, attempt_id, DEAD),
+                _with_status(named, attempt_id, DEAD),
                 tally=died,
                 bumps=bumps,
                 wallet=wallet.released(attempt_id),

@@ -7,6 +7,7 @@ added by something else is found when the stream is opened, before anything is d
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -231,10 +232,22 @@ class Shapes:
             raise ValueError(f"what describes rows is damaged: {error!r}") from error
 
 
-def sum_of(rows: Rows, shelf: str, shape_ids: set[bytes]) -> RowSum:
-    """Return what the stored rows of a shelf amount to, and add what they are described by."""
+def sum_of(
+    rows: Rows, shelf: str, shape_ids: set[bytes], *, changes: Iterable[ShelfRow] = ()
+) -> RowSum:
+    """Return what the stored rows of a shelf amount to, and add what they are described by.
+
+    Args:
+        rows: The stream's.
+        shelf: Which of its shelves.
+        shape_ids: What describes the rows is added here.
+        changes: What is about to be stored over them.
+    """
     count = added = 0
-    for key, value in rows.walk(shelf, b""):
+    changed = {row.key: row.value for row in changes if row.shelf == shelf}
+    lying = ((key, value) for key, value in rows.walk(shelf, b"") if key not in changed)
+    coming = ((key, value) for key, value in changed.items() if value is not None)
+    for key, value in chain(lying, coming):
         count += 1
         shape_ids.add(value[:SHAPE_ID_SIZE])
         added += _hash(shelf, key, value)

@@ -131,12 +131,7 @@ class Snapshots(Generic[S]):
         """
 
         def counted(name: str, key_type: str, row_sum: RowSum) -> Shelf[Any, Any]:
-            found = sum_of(stored, name, shape_ids)
-            if found != row_sum:
-                raise UnreadableSnapshot(
-                    f"rows of {position.stream} are damaged: {name}: expected {row_sum.n} that "
-                    f"add up to {row_sum.total.hex()}, found {found.n}, {found.total.hex()}"
-                )
+            _check_sum(position, name, sum_of(stored, name, shape_ids), row_sum)
             return Shelf(None, StoredShelf(stored, name, key_type, shapes.read, row_sum))
 
         shape_ids: set[bytes] = set()
@@ -150,15 +145,26 @@ class Snapshots(Generic[S]):
             raise UnreadableSnapshot(f"rows of {position.stream}: {error}") from error
         return state
 
-    def reread(self, shelved: Shelved, position: Position, *, stored: Rows) -> S:
+    def reread(
+        self, shelved: Shelved, position: Position, *, stored: Rows, counts: bool = False
+    ) -> S:
         """Return the state that will be read once a snapshot and its rows are stored.
 
+        Args:
+            shelved: The snapshot, and its rows.
+            position: Where it belongs.
+            stored: The rows of the stream as they are.
+            counts: Whether each row is counted, as `open` will.
+
         Raises:
-            UnreadableSnapshot: As `decode`.
+            UnreadableSnapshot: As `decode`, or if `open` would raise it.
         """
         shapes = Shapes(stored, shelved.rows, self._reader_of_rows)
 
         def above(name: str, key_type: str, row_sum: RowSum) -> Shelf[Any, Any]:
+            if counts:
+                found = sum_of(stored, name, set(), changes=shelved.rows)
+                _check_sum(position, name, found, row_sum)
             ground: StoredShelf[Any, Any] = StoredShelf(
                 stored, name, key_type, shapes.read, row_sum
             )
@@ -254,6 +260,14 @@ class Snapshots(Generic[S]):
             for kind, (_, content) in zip(kinds, described, strict=True)
         ]
         return lambda: PlainReader(kinds, names, makers, self._references, shelf)
+
+
+def _check_sum(position: Position, name: str, found: RowSum, expected: RowSum) -> None:
+    if found != expected:
+        raise UnreadableSnapshot(
+            f"rows of {position.stream} are damaged: {name}: expected {expected.n} that "
+            f"add up to {expected.total.hex()}, found {found.n}, {found.total.hex()}"
+        )
 
 
 def _decompressed(packed: bytes) -> bytes:

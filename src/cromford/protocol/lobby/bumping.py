@@ -45,13 +45,14 @@ def planned(
         fees: What our own node asks for.
 
     Raises:
-        Rejected: If there is no such funding without a block, it pays that already, or the coins do
-            not reach.
+        Rejected: If there is no such funding without a block, it pays that already, its change is
+            in use, or the coins do not reach.
     """
     entry = signed_entry(house, attempt_id)
     if funding is None:
         raise not_signed(attempt_id)
     check_waits(house, entry)
+    check_change_is_free(house, attempt_id, [funding])
     parent = FeeAndWeight(funding_fee_sat(house, entry, funding), funding.weight)
     known = house.bumps.get(attempt_id)
     before = None if known is None else FeeAndWeight(known.fee_sat, _weight(known.child))
@@ -176,6 +177,8 @@ def _waiting(house: House) -> Iterator[FundingBump]:
 def _owed(house: House, bump: FundingBump) -> Iterator[fx.Effect]:
     wallet, txid = house.wallet, bump.child.txid
     signed = wallet.payments.get(txid)
+    if signed is not None and wallet.is_withheld(signed):
+        return
     if signed is not None:
         yield fx.PublishBumped(name=BUMP, funding=bump.funding, child=signed)
         return
@@ -222,6 +225,33 @@ def check_waits(house: House, entry: FactoryEntry) -> None:
     if entry.status == DEAD or is_spent:
         raise Rejected("factory_dead", "a coin of the funding is spent already")
     check_coins_are_known(house, entry)
+
+
+def check_change_is_free(house: House, attempt_id: bytes, fundings: Iterable[Tx]) -> None:
+    """Check that nothing spends the change of a funding, or of its child, that would end with it.
+
+    A block had it, the change was paid with, and a reorganisation took the block away.
+
+    Args:
+        house: The house.
+        attempt_id: The factory's name.
+        fundings: Its candidates of which a block may have had one.
+
+    Raises:
+        Rejected: If something does.
+    """
+    known = house.bumps.get(attempt_id)
+    child = None if known is None else known.child
+    changes = [funding.outpoint(CHANGE_VOUT) for funding in fundings]
+    if child is not None:
+        changes = [one for one in changes if house.wallet.reserved.get(one) != child.txid]
+        changes += child.outpoints
+    if any(one in house.wallet.reserved for one in changes):
+        raise Rejected(
+            "change_spent",
+            "the funding came back by a reorganisation, and its change, or that of its child, is "
+            "in use since",
+        )
 
 
 def check_coins_are_known(house: House, entry: FactoryEntry) -> None:
@@ -284,7 +314,13 @@ def _usable(house: House, known: FundingBump | None) -> list[WalletCoin]:
     wallet = house.wallet
     spent = () if known is None else known.child.inputs[1:]
     held = (wallet.coins.get(tx_in.outpoint) for tx_in in spent)
-    own = [coin for coin in held if coin is not None and coin.spent_height is None]
+    own = [
+        coin
+        for coin in held
+        if coin is not None
+        and coin.spent_height is None
+        and (known is None or wallet.reserved.get(coin.outpoint) in {None, known.child.txid})
+    ]
     return [*own, *wallet.free(house.chain.height)]
 
 

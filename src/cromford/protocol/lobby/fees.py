@@ -4,6 +4,7 @@ They are judged by the transactions that follow from them: its own node must rel
 must burn no more than its operator allows.
 """
 
+from cromford import told
 from cromford.factory.shape import plan_of
 from cromford.factory.terms import FactoryTerms, InvalidTerms
 from cromford.protocol.journal.first_commitments import channel_terms_of
@@ -37,7 +38,7 @@ def _check_is_relayed(terms: FactoryTerms, min_relay_sat_per_kw: int) -> None:
             "tree_feerate_sat_per_kw",
             f"at least {cheap.least_sat} sat for {cheap.tx.name}, {cheap.tx.vsize} vB, or our node "
             "may not relay it",
-            f"{cheap.tx.fee_sat} sat, at {terms.tree_feerate_sat_per_kw} sat/kw",
+            f"{cheap.tx.fee_sat} sat, at {told.feerate(terms.tree_feerate_sat_per_kw)}",
         )
 
 
@@ -46,16 +47,17 @@ def _check_burns(terms: FactoryTerms, limit: BurnLimit, fees: OwnFees) -> None:
     if feerate > most:
         raise InvalidTerms(
             "tree_feerate_sat_per_kw",
-            f"at most {most} ({limit.times_estimate} times the {own_sat_per_kw(fees)} of our node)",
-            feerate,
+            f"at most {told.feerate(most)} ({limit.times_estimate} times the "
+            f"{told.feerate(own_sat_per_kw(fees))} of our node)",
+            told.feerate(feerate),
         )
     channel, plan = channel_terms_of(terms), plan_of(terms)
     least_sat = limit.capacity_min_sat(channel)
     if min(terms.capacity_sat) < least_sat:
         raise InvalidTerms(
             "capacity_sat",
-            f"at least {least_sat} (leaving burns {channel_burns_sat(channel)} at {feerate} "
-            f"sat/kw; {limit.percent} % may be burnt)",
+            f"at least {least_sat} (leaving burns {channel_burns_sat(channel)} at "
+            f"{told.feerate(feerate)}; {limit.percent} % may be burnt)",
             min(terms.capacity_sat),
         )
     burnt_sat, whole_sat = factory_burns_sat(plan, channel), capital_sat(plan)
@@ -64,5 +66,5 @@ def _check_burns(terms: FactoryTerms, limit: BurnLimit, fees: OwnFees) -> None:
             "fees",
             f"at most {limit.percent} % of the {whole_sat} sat in channels and L-stocks to be "
             "burnt if everybody leaves",
-            f"{burnt_sat} sat, at {feerate} sat/kw",
+            f"{burnt_sat} sat, at {told.feerate(feerate)}",
         )

@@ -15,7 +15,11 @@ from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.house import House
-from cromford.protocol.lobby.bumping import check_coins_are_known, signed_entry
+from cromford.protocol.lobby.bumping import (
+    check_change_is_free,
+    check_coins_are_known,
+    signed_entry,
+)
 from cromford.protocol.lobby.replacing import least_sat_above
 from cromford.protocol.turn import Turn
 from cromford.wallet.coins import InsufficientCoins, WalletCoin, wallet_tx_vsize
@@ -45,9 +49,9 @@ def planned(
         fees: What our own node asks for.
 
     Raises:
-        Rejected: If there is no such funding without a block, its coins do not pay for it or are
-            all off the chain, or with a fee ladder it pays too little to take the published
-            candidate's place.
+        Rejected: If there is no such funding without a block, its change is in use, its coins do
+            not pay for it or are all off the chain, or with a fee ladder it pays too little to take
+            the published candidate's place.
     """
     entry = signed_entry(house, attempt_id)
     if house.is_confirmed(entry):
@@ -55,6 +59,8 @@ def planned(
     coins = _coins(house, entry.coins)
     if any(coin.spent_height is not None for coin in coins):
         raise Rejected("factory_dead", "a coin of the funding is spent already")
+    if entry.replacement is None:
+        check_change_is_free(house, attempt_id, fundings)
     if not coins:
         check_coins_are_known(house, entry)
     coin = max(coins, key=lambda coin: (coin.txout.amount_sat, coin.outpoint))

@@ -14,6 +14,7 @@ from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
 from cromford.protocol.journal.house import House
 from cromford.protocol.lobby.bumping import (
+    check_change_is_free,
     check_waits,
     funding_fee_sat,
     not_signed,
@@ -62,13 +63,14 @@ def planned(
         fees: What our own node asks for.
 
     Raises:
-        Rejected: If there is no such funding without a block, it has no higher candidate, or that
-            one pays too little: then with what would do.
+        Rejected: If there is no such funding without a block, its change is in use, it has no
+            higher candidate, or that one pays too little: then with what would do.
     """
     entry = signed_entry(house, attempt_id)
     if not fundings:
         raise not_signed(attempt_id)
     check_waits(house, entry)
+    check_change_is_free(house, attempt_id, fundings)
     if not entry.published < len(fundings) - 1:
         what = "it has no other candidate" if len(fundings) == 1 else "its highest is published"
         raise Rejected(

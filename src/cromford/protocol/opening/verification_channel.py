@@ -59,8 +59,8 @@ def check_feerate(terms: GeneralTerms, *, limit: BurnLimit, fees: OwnFees) -> No
     if feerate > most:
         raise Refusal(
             "tree_feerate_sat_per_kw",
-            expected=f"at most {most} ({limit.times_estimate} times the {own_sat_per_kw(fees)} of "
-            "our own node)",
+            expected=f"at most {told.feerate(most)} ({limit.times_estimate} times the "
+            f"{told.feerate(own_sat_per_kw(fees))} of our own node)",
             received=feerate,
         )
 
@@ -77,7 +77,7 @@ def check_burns(terms: GeneralTerms, capacity_sat: int, *, limit: BurnLimit) -> 
         raise Refusal(
             "capacity_sat",
             expected=f"at least {least_sat} (leaving burns {channel_burns_sat(channel)} at "
-            f"{terms.tree_feerate_sat_per_kw} sat/kw; {limit.percent} % may be burnt)",
+            f"{told.feerate(terms.tree_feerate_sat_per_kw)}; {limit.percent} % may be burnt)",
             received=capacity_sat,
         )
 

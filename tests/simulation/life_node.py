@@ -10,6 +10,7 @@ from cromford.factory.terms import FeePolicy
 from cromford.ports import StoreFailed
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
+from cromford.protocol.journal.snapshot import UnreadableSnapshot
 from cromford.protocol.policy import ClientPolicy, LspPolicy, WhenDying
 from tests.simulation.fates import Act, Fates, Hazard
 from tests.simulation.mixture import Mixture
@@ -155,7 +156,8 @@ class LifeNode(SimNode):
             (self.driver, self.signer, self.disk), self.is_late = its_own, True
             holder.go_on()
             (self.driver, self.signer, self.disk), self.is_late = present, False
-            is_refused = isinstance(holder.error, StoreFailed)
+            # Or it found its successor's rows where its checkpoint was to lie beside its own.
+            is_refused = isinstance(holder.error, StoreFailed | UnreadableSnapshot)
             if holder.error is not None and not is_refused:
                 raise holder.error
             return is_refused

@@ -19,7 +19,7 @@ from cromford.ports import Block, BlockRef, BlocksPruned, Chain, ChainStatus, Ch
 
 POLL_SECONDS: Final = 1.0
 BATCH_EVENTS_MAX: Final = 8  # A parsed block can take tens of megabytes.
-# If all of so many are gone, and the node never heard of the newest, its chain is no fork of ours.
+# Where all of these are gone, and the newest was never there, a chain is no fork of ours.
 FOREIGN_BLOCKS_MIN: Final = 144
 KNOWN_BLOCKS_MAX: Final = 288  # Remembered to walk back on; deeper, the node is asked.
 BACKOFF_FIRST_SECONDS: Final = 0.5

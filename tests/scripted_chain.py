@@ -134,6 +134,8 @@ class ScriptedChain:
 
     async def block(self, block_hash: Txid) -> Block:
         self._answer()
+        if block_hash not in self.blocks:
+            raise ChainUnavailable("Block not found")
         block = self.blocks[block_hash]
         if block.height < self.kept_height:
             raise ChainUnavailable("Block not available (pruned data)")

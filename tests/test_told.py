@@ -42,6 +42,14 @@ def test_both_ends_of_a_range_have_the_unit_of_what_is_outside() -> None:
     assert str(refused.value) == "max_in_flight_msat: expected 1 sat..5 sat, received 6,001 msat"
 
 
+def test_a_range_has_both_of_its_ends() -> None:
+    for within in (2, 3, 5):
+        check_range("states", (2, 5), within)
+    for outside in (1, 6):
+        with pytest.raises(Refusal, match=f"^states: expected 2..5, received {outside}$"):
+            check_range("states", (2, 5), outside)
+
+
 @pytest.mark.parametrize("kind", [UpdateRefused, Refusal])
 def test_an_error_about_an_amount_tells_its_unit(kind: type[UpdateRefused | Refusal]) -> None:
     error = kind("amount_msat", expected=2_000_000, received=1_999_999)

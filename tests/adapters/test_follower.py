@@ -11,6 +11,7 @@ from tests.scripted_chain import Change, ScriptedChain, ref
 from cromford.adapters.chain_check import ChainMismatch
 from cromford.adapters.follower import (
     BATCH_EVENTS_MAX,
+    FOREIGN_BLOCKS_MIN,
     KNOWN_BLOCKS_MAX,
     ChainEvent,
     ChainFollower,
@@ -322,6 +323,34 @@ def test_before_a_block_is_undone_the_node_is_asked_whether_it_is_still_ours() -
             await anext(batches)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("n_known", [FOREIGN_BLOCKS_MIN - 1, FOREIGN_BLOCKS_MIN])
+@pytest.mark.parametrize("is_foreign", [False, True])
+def test_a_chain_that_shares_nothing_but_its_beginning_undoes_no_block(
+    n_known: int, *, is_foreign: bool
+) -> None:
+    """Two signets of people's own, or two regtest nodes: a store was begun on the other one."""
+    chain = ScriptedChain()
+    chain.mine(FOREIGN_BLOCKS_MIN + 10)
+    known = [ref(block) for block in chain.active][-n_known:]
+    ours, chain.active[1:] = chain.active[1:], []
+    chain.mine(FOREIGN_BLOCKS_MIN + 20)
+    for one in ours if is_foreign else ():
+        del chain.blocks[one.block_hash]
+
+    async def first() -> tuple[ChainEvent, ...]:
+        return await anext(following(chain, known).batches())
+
+    if not is_foreign or n_known < FOREIGN_BLOCKS_MIN:
+        assert isinstance(asyncio.run(first())[0], Disconnected)
+        return
+    (oldest, there) = known[0], chain.active[known[0].height]
+    with pytest.raises(ChainMismatch) as refused:
+        asyncio.run(first())
+    assert str(refused.value) == (
+        f"block {oldest.height}: expected {oldest.block_hash}, received {there.block_hash}"
+    )
 
 
 def test_a_block_at_another_height_than_the_next_is_not_taken() -> None:

@@ -1,8 +1,12 @@
 """What an LSP's factories come to is what it would be if each scrape counted all of them."""
 
+import gc
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
+from weakref import ref
 
+from immutables import Map
 from tests.protocol.paying_clients import pay
 from tests.protocol.pump import PumpNode
 from tests.protocol.sleepers import SleepyNode, Village, live_through, lsp_state, settled
@@ -44,6 +48,20 @@ def test_a_scrape_says_what_counting_everything_anew_says() -> None:
         village.found(*itertools.islice(clients, size))
     live_through(village, 3)
     assert village.n_scrapes > 100
+
+
+def test_what_was_counted_once_is_kept_in_memory_by_nobody() -> None:
+    """Whoever asks once may never ask again, and factories fall asleep to leave memory."""
+    state = lsp_state(settled(1, PumpNode, 1))
+    numbers = AllNumbers()
+    ((number, factory),) = state.factories.items()
+    only = replace(state, factories=Map({number: replace(factory)}))
+    (counted,) = (ref(one) for one in only.factories.values())
+    (before,) = numbers.of(only, FRESH)
+    assert numbers.of(only, FRESH)[0] is before
+    del only
+    gc.collect()
+    assert counted() is None
 
 
 def test_between_blocks_only_a_factory_that_changed_is_counted_anew() -> None:

@@ -173,18 +173,27 @@ def test_an_operator_finds_what_it_paid_and_forwarded(tmp_path: Path) -> None:
                 code, message = await refused(t, name, method, **{param: wrong})
                 assert code == "invalid_param"
                 assert message == f"{param}: expected one of {expected}, received '{wrong}'"
+            assert await pages(t, "lsp", "payments", "payments", direction="out")
+
+    asyncio.run(scenario())
+
+
+def test_a_status_that_nothing_of_a_direction_has_is_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            await t.start_client("alice")
             for direction, wrong, expected in (
                 ("in", "failed", "open, paid, expired"),
                 ("out", "open", "paid, failed, pending, unknown"),
                 ("move", "expired", "paid, failed, pending, unknown"),
             ):
-                code, message = await refused(
-                    t, "alice", "payments", direction=direction, status=wrong
-                )
-                assert (code, message) == (
+                asked = {"direction": direction, "status": wrong}
+                assert await refused(t, "alice", "payments", **asked) == (
                     "invalid_param",
                     f"status: expected one of {expected}, received '{wrong}'",
                 )
-            assert await pages(t, "lsp", "payments", "payments", direction="out")
+            assert (
+                await pages(t, "alice", "payments", "payments", direction="in", status="paid") == []
+            )
 
     asyncio.run(scenario())

@@ -133,6 +133,6 @@ def test_one_feerate_or_two_ascend_from_the_least() -> None:
         assert problem_with_feerates(feerates, least_sat_per_kw=1) is None
     assert problem_with_feerates((), least_sat_per_kw=1) == ("options", "1..2 feerates", 0)
     said = problem_with_feerates((2, 2), least_sat_per_kw=1)
-    assert said == ("feerate_sat_per_kw", "above 2, the one before", 2)
+    assert said == ("feerate_sat_per_kw", "above 0.008 sat/vB, the one before", 2)
     said = problem_with_feerates((0,), least_sat_per_kw=1)
-    assert said == ("feerate_sat_per_kw", "at least 1", 0)
+    assert said == ("feerate_sat_per_kw", "at least 0.004 sat/vB", 0)

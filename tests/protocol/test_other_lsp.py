@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Final
 
+import pytest
 from tests.protocol.paying_clients import book, live_factory, make_invoice, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_leaving import QUICK
@@ -11,6 +12,7 @@ from tests.protocol.test_leaving import QUICK
 from cromford import effects as fx
 from cromford.crypto.keys import pubkey_of
 from cromford.daemon.api.client_payments import ClientPayments
+from cromford.daemon.clientd import tell_other_lsps
 from cromford.protocol import events as ev
 from cromford.protocol.facts import FRESH
 from cromford.protocol.journal.client_attempt import RootSent
@@ -61,6 +63,21 @@ def test_another_lsp_hears_nothing_of_a_channel_and_cannot_end_it() -> None:
     assert (listed["spendable"], listed["channels_open"]) == (0, 0)
     start_for(pump, alice, pump.lsp.node_id)
     assert pay(pump, alice, bob, PAID_MSAT).status == "paid"
+
+
+def test_channels_with_another_lsp_than_the_one_that_is_named_are_told_at_the_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The node id may be mistyped, or the configuration an older one."""
+    pump = live_factory(2, policy=QUICK)
+    alice, _ = pump.clients
+    tell_other_lsps(alice.state)
+    assert not caplog.records
+    start_for(pump, alice, OTHER_LSP)
+    tell_other_lsps(alice.state)
+    (told,) = caplog.records
+    named = f"lsp={pump.lsp.node_id.hex()} configured={OTHER_LSP.hex()}"
+    assert told.getMessage() == f"channels_of_another_lsp {named} channels=1"
 
 
 def test_no_invoice_names_a_new_lsp_for_a_channel_with_the_old_one() -> None:

@@ -31,7 +31,9 @@ from cromford.ports import CredentialsRefused
 
 _LISTENING_FLAGS: Final = {PEERS: "--listen", METRICS: "--metrics-listen", API: "--api-listen"}
 _MISMATCH_REMEDIES: Final = {
-    "signet challenge": "For a signet of your own, see --signet-challenge.",
+    "signet": "For a signet of your own, see --signet-challenge.",
+    "block": "The store was begun on another chain of this network, such as a signet or a regtest "
+    "node of somebody's own. Point --chain-url at a node of that one; nothing was undone.",
 }
 
 
@@ -156,7 +158,7 @@ def node_failures() -> Iterator[None]:
             "chain_mismatch",
             f"the node does not fit: {error}",
             remediation=_MISMATCH_REMEDIES.get(
-                error.field,
+                error.field.split(" ")[0],
                 "Point --chain-url at a node of the network, Bitcoin Core 29 or newer.",
             ),
         ) from error

@@ -1,6 +1,7 @@
 """The client's daemon: stays connected to its LSP, joins, verifies, leaves."""
 
 import asyncio
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
@@ -61,6 +62,7 @@ CLIENT_ROLE: Role[ClientState] = Role(
     parts=ClientParts(),
 )
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
+_log = logging.getLogger(__name__)
 
 
 class _JoinParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -179,6 +181,7 @@ class ClientDaemon(Daemon[ClientState]):
 
     async def network_side(self) -> None:
         """Stay connected to the LSP."""
+        tell_other_lsps(self.state)
         await self._reconnecting.run()
 
     async def _dial(self) -> NoiseConnection:
@@ -459,6 +462,22 @@ class ClientDaemon(Daemon[ClientState]):
                 remediation="Nothing of yours is left there; the LSP closes it without you.",
             )
         return attempt
+
+
+def tell_other_lsps(state: ClientState) -> None:
+    """Say in the log that channels of the store are with another LSP than the one that was named.
+
+    They are no less ours; but a node id that somebody mistyped, or an older configuration, leaves
+    them without payments for good.
+    """
+    ours = state.config.lsp_node_id.hex()
+    for node_id, n_channels in sorted(views.with_other_lsps(state).items()):
+        _log.warning(
+            "channels_of_another_lsp lsp=%s configured=%s channels=%d",
+            node_id.hex(),
+            ours,
+            n_channels,
+        )
 
 
 def run(options: ClientOptions) -> None:

@@ -7,6 +7,7 @@ was: to look at ten thousand channels each time would cost a second of a core.
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from weakref import ReferenceType, ref
 
 from cromford.answers.channels import ChannelAmounts
 from cromford.bitcoin.block import BlockRef
@@ -54,9 +55,12 @@ class FactoryNumbers:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A factory as it was counted, and all else that its numbers follow from."""
+    """A factory as it was counted, and all else that its numbers follow from.
 
-    factory: Factory
+    It is not kept in memory by this: whoever asks once may never ask again.
+    """
+
+    factory: ReferenceType[Factory]
     tip: tuple[BlockRef, ...]
     is_fresh: bool
     is_markable: bool
@@ -65,7 +69,7 @@ class _Seen:
     def is_of(self, factory: Factory, tip: tuple[BlockRef, ...], facts: Facts) -> bool:
         """Say whether they are the same now."""
         return (
-            self.factory is factory
+            self.factory() is factory
             and self.tip == tip
             and self.is_fresh == facts.is_fresh
             and self.is_markable == (facts.unmarkable is None)
@@ -90,7 +94,7 @@ class AllNumbers:
             if known is None or not known.is_of(factory, tip, facts):
                 numbers = _counted(state, factory.at(tip), facts)
                 markable = facts.unmarkable is None
-                known = _Seen(factory, tip, facts.is_fresh, markable, numbers)
+                known = _Seen(ref(factory), tip, facts.is_fresh, markable, numbers)
             seen[number] = known
         self._seen = seen
         return [one.numbers for one in seen.values()]

@@ -384,12 +384,8 @@ def lsp_policy(values: Values) -> LspPolicy:
     )
     if of["build_at_clients"] is not None:
         check_order("lsp", of, ("min_clients", "build_at_clients"))
-    if of["funding_feerate_sat_per_vb"] == 0:
-        raise click.UsageError("lsp.funding_feerate_sat_per_vb: expected above 0, received 0")
     _check_delays(of)
-    policy = fee_policy_of(of["fee_policy"])
-    if policy is FeePolicy.EPHEMERAL:
-        _check_unlimited("lsp", of, *_BURN_LIMITS, where="fee_policy is ephemeral")
+    policy = _checked_fee_policy(of)
     return LspPolicy(
         capacity_min_sat=of["capacity_min_sat"],
         capacity_max_sat=of["capacity_max_sat"],
@@ -433,6 +429,15 @@ def lsp_policy(values: Values) -> LspPolicy:
         dying_step_percent=of["dying_step_percent"],
         dying_wait_percent=of["dying_wait_percent"],
     )
+
+
+def _checked_fee_policy(of: Values) -> FeePolicy:
+    if of["funding_feerate_sat_per_vb"] == 0:
+        raise click.UsageError("lsp.funding_feerate_sat_per_vb: expected above 0, received 0")
+    policy = fee_policy_of(of["fee_policy"])
+    if policy is FeePolicy.EPHEMERAL:
+        _check_unlimited("lsp", of, *_BURN_LIMITS, where="fee_policy is ephemeral")
+    return policy
 
 
 def _dying_policy(of: Values) -> tuple[DyingStep, ...]:

@@ -1,5 +1,6 @@
 """A client's state as its operator reads it: plain data, computed on demand, never stored."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
@@ -328,3 +329,16 @@ def show(state: ClientState, attempt: ClientAttempt, facts: Facts) -> OwnFactory
             confirmations=state.chain.depth(attempt.funding_tx.txid),
         ),
     }
+
+
+def with_other_lsps(state: ClientState) -> Counter[bytes]:
+    """Return how many channels are with each LSP that this client was not started for.
+
+    Nothing is paid through them; they can be left.
+    """
+    return Counter(
+        link.node_id
+        for link in state.book.ordered_links
+        if link.node_id != state.config.lsp_node_id
+        and not channel_views.is_on_chain(link, state.chain)
+    )

@@ -289,17 +289,15 @@ def _skimmed_msat(turn: Turn[Factory], link: Link, payment_hash: bytes) -> int |
     store of the leaf was restored before it signed, it is delivered whole.
     """
     state = turn.state
-    due = state.skims.get(payment_hash)
-    if due is not None:
-        return due.price_msat if due.client == link.client else 0
+    kept_msat = state.kept_msat(link.client, payment_hash)
     for advance in state.advances.values():
         is_for_it = advance.payment_hash == payment_hash and advance.buyer == link.client
-        if is_for_it and not _awaits_restored(state, advance):
+        if is_for_it and not advance.is_sold and not _awaits_restored(state, advance):
             place = advance.clients.index(link.client)
             capacity_sat = advance.allocation.capacities_sat[place]
             has_grown = link.present.capacity_sat == capacity_sat
-            return advance.price_msat if has_grown else None
-    return 0
+            return kept_msat + advance.price_msat if has_grown else None
+    return kept_msat
 
 
 def _awaits_restored(state: Factory, advance: LspAdvance) -> bool:

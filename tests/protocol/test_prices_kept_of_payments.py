@@ -9,7 +9,14 @@ from typing import Final
 import pytest
 from tests.protocol.advances import remembered
 from tests.protocol.markets import Market
-from tests.protocol.paying_clients import balance, book, make_invoice, newest_link, pay
+from tests.protocol.paying_clients import (
+    balance,
+    book,
+    make_invoice,
+    newest_link,
+    open_factory,
+    pay,
+)
 from tests.protocol.pump import PumpNode
 from tests.protocol.test_buying_from_payments import FULL_MSAT, PAID_MSAT
 
@@ -228,6 +235,42 @@ def test_what_is_bought_twice_out_of_one_payment_is_paid_twice(market: Market) -
     price_msat = first.price_msat + second.price_msat
     assert kept_msat(market) == [price_msat]
     assert balance(market.buyer).own_msat == FULL_MSAT + PAID_MSAT - price_msat
+
+
+@pytest.mark.parametrize("is_grown", [True, False], ids=["bought", "buying"])
+def test_what_is_bought_in_one_factory_is_kept_of_a_payment_that_goes_on_in_another(
+    market: Market,
+    is_grown: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """It is too little there, and its payee makes room in its other channel."""
+    pump, first = market.pump, market.attempt_id
+    open_factory(pump)
+    second = pump.attempt.attempt_id
+    assert pay(pump, pump.lsp, market.buyer, FULL_MSAT).status == "paid"
+    waits = make_invoice(pump, market.buyer, PAID_MSAT)
+    pump.handle(payer(market), waits)
+    pump.run()
+    quote = quote_for(market, waits.payment_hash, 10_000)
+    order(market, quote)
+    if is_grown:
+        pump.run()
+    else:
+        pump.run_to(m.AdvanceDone)
+    held_back = list(pump.wire)
+    pump.wire.clear()
+    room = make_invoice(pump, payer(market), PAID_MSAT + FULL_MSAT // 10)
+    pump.handle(market.buyer, replace(room, attempt_id=second))
+    pump.run()
+    assert book(market.buyer).payments[room.payment_hash].status == "paid"
+    assert (status(market, waits.payment_hash) == "paid") is is_grown
+    pump.wire.extend(held_back)
+    pump.run()
+    assert status(market, waits.payment_hash) == "paid"
+    assert kept_msat(market) == [quote.price_msat]
+    added = pump.sent(pump.lsp, m.UpdateAddHtlc)
+    there = [one.channel_id for one in added if one.delivery.skimmed]
+    assert [book(pump.lsp).links[one].attempt_id for one in there] == [second]
+    assert second != first
 
 
 def test_a_payment_may_pay_for_a_purchase_with_all_but_a_millisatoshi(market: Market) -> None:

@@ -303,7 +303,12 @@ def check_can_skim(turn: Turn[Factory], client: int, payment_hash: bytes, price:
     if not waiting_msat:
         reason = "no payment with this hash waits here for your channel to have room"
         raise NotSold("payment_not_here", reason)
-    left_msat = waiting_msat - turn.state.kept_msat(client, payment_hash)
+    elsewhere_msat = turn.facts.directory.kept_msat(
+        node_id, payment_hash, besides=turn.state.stream
+    )
+    if elsewhere_msat is None:
+        raise NotSold("busy", "you buy out of this payment in another factory: wait for that")
+    left_msat = waiting_msat - turn.state.kept_msat(client, payment_hash) - elsewhere_msat
     if left_msat <= price:
         left = told.msat(left_msat)
         reason = f"price_msat: expected less than the payment's {left}, received {told.msat(price)}"

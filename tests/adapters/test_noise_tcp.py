@@ -2,6 +2,7 @@ import asyncio
 import gc
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
@@ -189,6 +190,21 @@ def test_nobody_listening_is_a_lost_connection() -> None:
             host, port = server.host, server.port
         with pytest.raises(ConnectionLost, match=f"{host}:{port}"):
             await connect(host, port, node_id=BOB.node_id, identity=ALICE, timeout_seconds=5)
+
+    asyncio.run(scenario())
+
+
+def test_where_no_thread_can_look_a_name_up_the_connection_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")  # What CPython says: `pids.max`, `ulimit -u`.
+
+    async def scenario() -> None:
+        with monkeypatch.context() as full:
+            full.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(ConnectionLost, match="localhost:1: can't start new thread"):
+                await connect("localhost", 1, node_id=BOB.node_id, identity=ALICE)
 
     asyncio.run(scenario())
 

@@ -36,6 +36,7 @@ class Known:
         lasting: Those of them that do not die.
         announced: How long a payment is held, by its hash.
         obstacles: Why a factory would take nothing.
+        kept: What other factories keep of any payment, in msat; None if one waits.
         room: What anybody could be offered, in msat.
         coins: How many coins are free.
         elsewhere: How many HTLCs of other factories need one.
@@ -48,6 +49,7 @@ class Known:
     lasting: tuple[str, ...] = ()
     announced: Mapping[bytes, int] = field(default_factory=dict)
     obstacles: Mapping[str, str] = field(default_factory=dict)
+    kept: int | None = 0
     room: int = 0
     coins: int = 0
     elsewhere: int | None = None
@@ -91,6 +93,10 @@ class Known:
 
     def waiting_msat(self, _node_id: bytes, _payment_hash: bytes) -> int:
         return 0
+
+    def kept_msat(self, _node_id: bytes, _payment_hash: bytes, *, besides: str) -> int | None:
+        assert besides
+        return self.kept
 
     def room_msat(self, _node_id: bytes) -> int:
         return self.room

@@ -9,13 +9,22 @@ from typing import Final
 import pytest
 from tests.protocol.advances import remembered
 from tests.protocol.markets import Market
-from tests.protocol.paying_clients import balance, book, make_invoice, newest_link, pay
+from tests.protocol.paying_clients import (
+    balance,
+    book,
+    make_invoice,
+    newest_link,
+    open_factory,
+    pay,
+)
 from tests.protocol.pump import PumpNode
 from tests.protocol.test_buying_from_payments import FULL_MSAT, PAID_MSAT
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
+from cromford.protocol.advancing.buying import answer_to
 from cromford.protocol.advancing.selling import QUOTE_BLOCKS
+from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import advance_records as ar
 from cromford.wire import messages as m
 
@@ -43,19 +52,22 @@ def payment_that_waits(market: Market, *, lacking_msat: int = 0) -> ev.PayReques
     return request
 
 
-def quote_for(market: Market, payment_hash: bytes) -> m.Quote:
-    return market.quote(SOLD_SAT, payment_hash=payment_hash)
+def quote_for(market: Market, payment_hash: bytes, amount_sat: int = SOLD_SAT) -> m.Quote:
+    return market.quote(amount_sat, payment_hash=payment_hash)
 
 
 def order(market: Market, quote: m.Quote) -> None:
     """Let the buyer's operator buy; nothing is delivered yet."""
-    asked = ev.PurchaseRequested(
+    market.pump.handle(market.buyer, ordering(market, quote))
+
+
+def ordering(market: Market, quote: m.Quote) -> ev.PurchaseRequested:
+    return ev.PurchaseRequested(
         attempt_id=market.attempt_id,
         quote_id=quote.quote_id,
         price_max_msat=quote.price_msat,
         beyond_coverage=True,
     )
-    market.pump.handle(market.buyer, asked)
 
 
 def payer(market: Market) -> PumpNode:
@@ -205,3 +217,110 @@ def test_a_payment_that_no_price_was_agreed_for_is_delivered_whole_once_there_is
     assert not kept_msat(market)
     assert balance(market.buyer).own_msat == FULL_MSAT + PAID_MSAT - quote.price_msat
     assert newest_link(market.buyer).state.capacity_sat == quote.capacity_sat
+
+
+def test_what_is_bought_twice_out_of_one_payment_is_paid_twice(market: Market) -> None:
+    """What was bought first was too little: the payment still waits, and pays for both."""
+    waits = payment_that_waits(market)
+    first = quote_for(market, waits.payment_hash, 10_000)
+    order(market, first)
+    market.pump.run()
+    assert newest_link(market.buyer).state.capacity_sat == first.capacity_sat
+    assert status(market, waits.payment_hash) == "pending"
+    second = quote_for(market, waits.payment_hash)
+    order(market, second)
+    market.pump.run()
+    assert newest_link(market.buyer).state.capacity_sat == second.capacity_sat
+    assert status(market, waits.payment_hash) == "paid"
+    price_msat = first.price_msat + second.price_msat
+    assert kept_msat(market) == [price_msat]
+    assert balance(market.buyer).own_msat == FULL_MSAT + PAID_MSAT - price_msat
+
+
+@pytest.mark.parametrize("is_grown", [True, False], ids=["bought", "buying"])
+def test_what_is_bought_in_one_factory_is_kept_of_a_payment_that_goes_on_in_another(
+    market: Market,
+    is_grown: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """It is too little there, and its payee makes room in its other channel."""
+    pump, first = market.pump, market.attempt_id
+    open_factory(pump)
+    second = pump.attempt.attempt_id
+    assert pay(pump, pump.lsp, market.buyer, FULL_MSAT).status == "paid"
+    waits = make_invoice(pump, market.buyer, PAID_MSAT)
+    pump.handle(payer(market), waits)
+    pump.run()
+    quote = quote_for(market, waits.payment_hash, 10_000)
+    order(market, quote)
+    if is_grown:
+        pump.run()
+    else:
+        pump.run_to(m.AdvanceDone)
+    held_back = list(pump.wire)
+    pump.wire.clear()
+    room = make_invoice(pump, payer(market), PAID_MSAT + FULL_MSAT // 10)
+    pump.handle(market.buyer, replace(room, attempt_id=second))
+    pump.run()
+    assert book(market.buyer).payments[room.payment_hash].status == "paid"
+    assert (status(market, waits.payment_hash) == "paid") is is_grown
+    pump.wire.extend(held_back)
+    pump.run()
+    assert status(market, waits.payment_hash) == "paid"
+    assert kept_msat(market) == [quote.price_msat]
+    added = pump.sent(pump.lsp, m.UpdateAddHtlc)
+    there = [one.channel_id for one in added if one.delivery.skimmed]
+    assert [book(pump.lsp).links[one].attempt_id for one in there] == [second]
+    assert second != first
+
+
+def test_a_payment_may_pay_for_a_purchase_with_all_but_a_millisatoshi(market: Market) -> None:
+    waits = payment_that_waits(market)
+    market.set_price(base_msat=PAID_MSAT - 1, per_million=0, per_month=0)
+    order(market, quote_for(market, waits.payment_hash))
+    market.pump.run()
+    assert status(market, waits.payment_hash) == "paid"
+    assert kept_msat(market) == [PAID_MSAT - 1]
+
+
+def test_a_client_buys_no_more_out_of_a_payment_than_what_it_bought_before_leaves(
+    market: Market,
+) -> None:
+    waits = payment_that_waits(market)
+    market.set_price(base_msat=1_000_000, per_million=0, per_month=0)
+    order(market, quote_for(market, waits.payment_hash, 10_000))
+    market.pump.run()
+
+    def dearer(_from: PumpNode, _to: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        if isinstance(message, m.Quote):
+            message = replace(message, price_msat=PAID_MSAT - 1_000_000)
+        return (message,)
+
+    asked = ev.QuoteRequested(
+        attempt_id=market.attempt_id, amount_sat=SOLD_SAT, payment_hash=waits.payment_hash
+    )
+    market.pump.handle(market.buyer, asked)
+    with market.pump.tampering(dearer):
+        market.pump.run()
+    quote = answer_to(market.buyer.state.quotes[market.attempt_id])
+    assert isinstance(quote, m.Quote)
+    driver = market.buyer.driver
+    assert driver is not None
+    with pytest.raises(Rejected, match=r"the payment's 39,000 sat, received 39,000 sat"):
+        driver.foresee(ordering(market, quote))
+
+
+def test_a_payment_pays_for_no_more_than_it_brings_however_much_is_bought_out_of_it(
+    market: Market,
+) -> None:
+    waits = payment_that_waits(market)
+    market.set_price(base_msat=PAID_MSAT // 2, per_million=0, per_month=0)
+    first = quote_for(market, waits.payment_hash, 10_000)
+    order(market, first)
+    market.pump.run()
+    refused = market.refusal(SOLD_SAT, payment_hash=waits.payment_hash)
+    assert (refused.code, refused.missing_msat) == ("insufficient_balance", 1)
+    market.set_price(base_msat=PAID_MSAT // 2 - 1)
+    order(market, quote_for(market, waits.payment_hash))
+    market.pump.run()
+    assert status(market, waits.payment_hash) == "paid"
+    assert kept_msat(market) == [PAID_MSAT - 1]

@@ -63,8 +63,15 @@ def quiet(moments: Moments) -> Factory:
 class Directory:
     """Who is here, what it costs, and what waits for whom."""
 
-    def __init__(self, price: SalePrice = FREE, *, away: int = 0, waiting_msat: int = 0) -> None:
-        self.price, self.away, self.waits = price, away, waiting_msat
+    def __init__(
+        self,
+        price: SalePrice = FREE,
+        *,
+        away: int = 0,
+        waiting_msat: int = 0,
+        kept_msat: int | None = 0,
+    ) -> None:
+        self.price, self.away, self.waits, self.kept = price, away, waiting_msat, kept_msat
         self.asked: list[tuple[bytes, bytes]] = []
         self.seats: Any = ()
 
@@ -74,6 +81,7 @@ class Directory:
             is_connected=self.is_connected,
             sale_price=lambda: self.price,
             waiting_msat=self.waiting_msat,
+            kept_msat=self.kept_msat,
         )
         return replace(FRESH, directory=directory)
 
@@ -83,6 +91,11 @@ class Directory:
     def waiting_msat(self, node_id: bytes, payment_hash: bytes) -> int:
         self.asked.append((node_id, payment_hash))
         return self.waits
+
+    def kept_msat(self, node_id: bytes, payment_hash: bytes, *, besides: str) -> int | None:
+        assert (node_id, payment_hash) == self.asked[-1]
+        assert besides
+        return self.kept
 
 
 def hear(
@@ -226,6 +239,24 @@ def test_a_price_is_paid_by_the_balance_or_by_the_payment_that_waits(
     none_waits = answer(0, 0, OTHER)
     assert isinstance(none_waits, m.QuoteRefused)
     assert none_waits.code == "payment_not_here"
+
+
+def test_a_payment_pays_for_what_its_payee_bought_elsewhere_first(
+    moments: Moments, quiet: Factory
+) -> None:
+    def answer(kept_msat: int | None) -> m.Message:
+        price = replace(FREE, base_msat=10)
+        directory = Directory(price, waiting_msat=100, kept_msat=kept_msat)
+        (word,) = said(hear(quiet, asked(moments, payment_hash=OTHER), directory))
+        return word
+
+    assert isinstance(answer(89), m.Quote)
+    short = answer(90)
+    assert isinstance(short, m.QuoteRefused)
+    assert (short.code, short.missing_msat) == ("insufficient_balance", 1)
+    busy = answer(None)
+    assert isinstance(busy, m.QuoteRefused)
+    assert (busy.code, busy.missing_msat) == ("leaf_busy", 0)
 
 
 @pytest.mark.parametrize("have_msat", [-5, 0, 4])

@@ -62,12 +62,13 @@ def offered(
     facts: Facts = FRESH,
     *,
     here: bool = True,
+    elsewhere: int | None = 0,
     **about: Any,
 ) -> tuple[Turn[Factory], m.UpdateAddHtlc | str]:
     """Let a payee's factory be asked; return what it offers, or why it does not."""
     factory = factory or moment().factory
     asked = structs.replace(moment().asked, **{"channel_id": ELSEWHERE, **about})
-    known = Known(here=moment().everybody if here else frozenset())
+    known = Known(here=moment().everybody if here else frozenset(), kept=elsewhere)
     refusal = channels.obstacle(in_factory(factory, facts, known), asked)
     turn = in_factory(factory, facts, known)
     channels.on_forward_asked(turn, ASKER, asked)
@@ -187,9 +188,9 @@ def buying(*, payment_hash: bytes, buyer: int, grown_sat: int = 0) -> Factory:
     return changed(factory, advances=Map({"leaf": advance}))
 
 
-def skimmed(factory: Factory) -> int | str:
+def skimmed(factory: Factory, *, elsewhere: int | None = 0) -> int | str:
     """Return what is kept of the payment, as its payee is told; or why it waits."""
-    _, update = offered(factory)
+    _, update = offered(factory, elsewhere=elsewhere)
     if isinstance(update, str):
         return update
     told = sum(one.price_msat for one in update.delivery.skimmed)
@@ -203,6 +204,13 @@ def test_what_a_payee_bought_out_of_a_payment_is_kept_of_that_one_alone() -> Non
     assert skimmed(kept(bob)) == PRICE_MSAT
     assert skimmed(kept(bob, OTHER_HASH)) == 0
     assert skimmed(kept(alice)) == 0, "another bought out of one with its hash"
+
+
+def test_what_a_payee_bought_out_of_it_in_other_factories_is_kept_of_a_payment_too() -> None:
+    bob = bobs().client
+    assert skimmed(moment().factory, elsewhere=7) == 7
+    assert skimmed(kept(bob), elsewhere=7) == PRICE_MSAT + 7
+    assert skimmed(kept(bob), elsewhere=None) == NOT_GROWN
 
 
 def test_a_payment_that_is_bought_out_of_waits_until_its_payees_channel_has_grown() -> None:

@@ -154,7 +154,7 @@ async def connect(
         raise ConnectionLost(
             f"{where} closed during the handshake: is its node id {node_id.hex()}?"
         ) from error
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # No thread may be had to look the name up, either.
         raise ConnectionLost(f"{where}: {error}") from error
     else:
         return connection

@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from cromford.cli.failures import CommandFailed
@@ -35,8 +35,10 @@ def log_level_again(read: Callable[[], str]) -> Iterator[None]:
         _log.warning("log_level_read level=%s", level)
 
     def heard(_number: int, _frame: FrameType | None) -> None:
-        # A handler interrupts whatever is being done, perhaps a line that is being written.
-        threading.Thread(target=take, name="log level").start()
+        # A handler interrupts whatever is being done, perhaps a line that is being written. What it
+        # raised would end that: where no thread may be had, the level stays until the next SIGHUP.
+        with suppress(RuntimeError):
+            threading.Thread(target=take, name="log level").start()
 
     before = signal.signal(signal.SIGHUP, heard)
     try:

@@ -207,8 +207,11 @@ class EventLog:
         """
         if not await self.wait_beyond(number, seconds=seconds):
             return []
-        # The journal may be busy with a commit: the loop does not wait for its turn.
-        return await asyncio.to_thread(self.after, number, skips_gone=skips_gone)
+        try:
+            # The journal may be busy with a commit: the loop does not wait for its turn.
+            return await asyncio.to_thread(self.after, number, skips_gone=skips_gone)
+        except RuntimeError:  # No thread may be had: then it does.
+            return self.after(number, skips_gone=skips_gone)
 
     async def wait_beyond(self, number: int, *, seconds: float) -> bool:
         """Wait for an event with a greater number, and say whether there is one."""

@@ -4,14 +4,14 @@ All of it is one append. Mail that cannot be taken now, because a bug was met in
 in the sender's outbox: the receiver is stopped, and the others go on.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cromford.bitcoin.tx import OutPoint
 from cromford.changed import changed
 from cromford.effects import LookUpSpenders
 from cromford.protocol.channels.coins import n_needing_coins
-from cromford.protocol.channels.forwarding import AWAY, room_msat, waiting_msat
+from cromford.protocol.channels.forwarding import AWAY, kept_msat, room_msat, waiting_msat
 from cromford.protocol.channels.lsp import obstacle
 from cromford.protocol.facts import Facts, Lacking
 from cromford.protocol.faults import Rejected
@@ -332,15 +332,28 @@ class _Desk:
         )
         return max(amounts, default=0)
 
+    def kept_msat(self, node_id: bytes, payment_hash: bytes, *, besides: str) -> int | None:
+        whole_msat = 0
+        for factory in self._awake_of(node_id):
+            kept = 0 if factory.stream == besides else kept_msat(factory, node_id, payment_hash)
+            if kept is None:
+                return None
+            whole_msat += kept
+        return whole_msat
+
     def room_msat(self, node_id: bytes) -> int:
-        round_, most_msat = self._round, 0
+        rooms = (room_msat(factory, node_id) for factory in self._awake_of(node_id))
+        return max(rooms, default=0)
+
+    def _awake_of(self, node_id: bytes) -> Iterator[Factory]:
+        """Yield the factories in which a client has a channel: of those asleep nobody is here."""
+        round_ = self._round
         for stream in self.streams_of(node_id):
             number = factory_number(stream)
             if number is None or number not in round_.before.factories:
-                continue  # Of one that sleeps nobody is here.
+                continue
             if round_.goes_on(stream):
-                most_msat = max(most_msat, room_msat(round_.factory_now(number), node_id))
-        return most_msat
+                yield round_.factory_now(number)
 
     def obstacle(
         self,

@@ -62,6 +62,12 @@ class Directory(Protocol):
     def waiting_msat(self, node_id: bytes, payment_hash: bytes) -> int:
         """Return what a payment brings a client that waits for it here; 0 if none does."""
 
+    def kept_msat(self, node_id: bytes, payment_hash: bytes, *, besides: str) -> int | None:
+        """Return what is kept of a payment for what its payee bought in all factories but one.
+
+        None while it buys out of it there: the payment waits for that.
+        """
+
     def room_msat(self, node_id: bytes) -> int:
         """Return what no HTLC may be larger than that a client could be offered now; 0 for none.
 
@@ -117,6 +123,15 @@ class _Nowhere:
         return SalePrice()
 
     def waiting_msat(self, node_id: bytes, payment_hash: bytes) -> int:  # noqa: ARG002 - nor paid
+        return 0
+
+    def kept_msat(
+        self,
+        node_id: bytes,  # noqa: ARG002 - nor anybody's
+        payment_hash: bytes,  # noqa: ARG002 - the same
+        *,
+        besides: str,  # noqa: ARG002 - the same
+    ) -> int | None:
         return 0
 
     def room_msat(self, node_id: bytes) -> int:  # noqa: ARG002 - nor to be paid

@@ -7,6 +7,7 @@ import hmac
 import json
 import logging
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -400,6 +401,37 @@ def test_a_disk_that_refuses_is_told_and_nothing_stops(
                         while "webhooks_not_written" not in caplog.text:  # noqa: ASYNC110 - a log
                             await asyncio.sleep(0.005)
             assert b"7f-2" in (tmp_path / kept.FILE_NAME).read_bytes()  # As it ended.
+
+    play(scenario)
+
+
+def test_where_no_thread_can_begin_a_webhook_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")  # What CPython says: `pids.max`, `ulimit -u`.
+
+    async def scenario() -> None:
+        taken: list[str] = []
+
+        async def take(_target: Target, _key: bytes, message: Message) -> None:
+            taken.append(message.message_id)
+
+        house = House(tmp_path)
+        house.begin_anew(poster=take)
+        async with house.webhooks:
+            await house.add(1, name="old")
+            with monkeypatch.context() as full:
+                full.setattr(threading.Thread, "start", refuse)
+                house.happen(1)
+                await house.until(lambda _one: "webhooks_not_written" in caplog.text)
+                await house.add(1, name="shop")
+                await house.ask("webhook_remove", name="old")
+            assert await house.log.wait_after(0, seconds=1.0)  # By a thread, which is had again.
+            assert [one.name for one in kept.read_webhooks(tmp_path)] == ["shop"]
+            house.happen(2)
+            await house.until_written("7f-2")
+        assert taken == ["evt_7f-1", "evt_7f-2"]
 
     play(scenario)
 

@@ -18,6 +18,7 @@ from typing import Final, Self
 import msgspec
 
 from cromford.answers.events import EventAnswer
+from cromford.daemon.backup.said import reason_of
 from cromford.daemon.event_log import CursorExpired, CursorUnknown, EventLog
 from cromford.daemon.webhooks.kept import (
     Target,
@@ -247,8 +248,8 @@ class Webhooks:
         async with self._writing:
             try:
                 await self._write()
-            except OSError as error:
-                _log.warning("webhooks_not_written error=%s", error.strerror)
+            except (OSError, RuntimeError) as error:  # No thread may be had, either.
+                _log.warning("webhooks_not_written error=%s", reason_of(error))
 
     def _write_at_once(self, deliveries: list[WebhookWork]) -> None:
         # An operator who goes away meanwhile cannot part what is on disk from what is at work.
@@ -257,12 +258,20 @@ class Webhooks:
     async def _write(self) -> None:
         counts = [(one, one.n_taken_unwritten, one.n_seen_unwritten) for one in self._deliveries]
         webhooks = [delivery.webhook for delivery in self._deliveries]
-        writing = asyncio.ensure_future(asyncio.to_thread(write_webhooks, self._home, webhooks))
+        is_over = False
+
+        def write() -> None:
+            # What no thread was had for is still done once one is: by then others have written.
+            if not is_over:
+                write_webhooks(self._home, webhooks)
+
+        writing = asyncio.ensure_future(asyncio.to_thread(write))
         try:
             await asyncio.shield(writing)
         finally:
             # Whoever is cancelled meanwhile, too: the next to write has to find the disk at rest.
             await asyncio.wait({writing})
+            is_over = True
             if writing.exception() is None:
                 for delivery, n_taken, n_seen in counts:
                     delivery.n_taken_unwritten -= n_taken

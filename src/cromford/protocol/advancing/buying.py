@@ -251,12 +251,15 @@ def _buy(turn: Turn[ClientState], event: ev.PurchaseRequested) -> None:
             f"received {told.msat(quote.price_msat)}",
         )
     invoice = _open_invoice(turn.state, wanted.payment_hash)
-    if invoice is not None and invoice.amount_msat <= quote.price_msat:
-        raise Rejected(
-            "insufficient_balance",
-            f"price_msat: expected less than the payment's {told.msat(invoice.amount_msat)}, "
-            f"received {told.msat(quote.price_msat)}",
-        )
+    if invoice is not None:
+        # What was bought out of it before leaves so much.
+        left_msat = invoice.amount_msat - turn.state.skims.get(wanted.payment_hash, 0)
+        if left_msat <= quote.price_msat:
+            raise Rejected(
+                "insufficient_balance",
+                f"price_msat: expected less than the payment's {told.msat(left_msat)}, "
+                f"received {told.msat(quote.price_msat)}",
+            )
     if not (wanted.payment_hash or can_pay(link.state, quote.price_msat)):
         payable = payable_msat(link.state)
         raise Rejected(

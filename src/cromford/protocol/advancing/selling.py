@@ -65,7 +65,7 @@ def take_message(turn: Turn[Factory], node_id: bytes, message: m.QuoteRequest | 
             case m.QuoteRequest():
                 _quote(turn, node_id, client, message)
             case m.Buy():
-                _sell(turn, node_id, client, message)
+                _sell(turn, client, message)
             case _:
                 assert_never(message)
     except NotSold as refused:
@@ -127,7 +127,7 @@ def _quote(turn: Turn[Factory], node_id: bytes, client: int, message: m.QuoteReq
     turn.note(QuoteCounted(client=client))
     offer = offer_of(turn, client, message.amount_sat)
     if message.payment_hash:
-        check_can_skim(turn, node_id, message.payment_hash, offer.price_msat)
+        check_can_skim(turn, client, message.payment_hash, offer.price_msat)
     else:
         check_can_pay(channel_of(turn.state, client), offer.price_msat)
     state_index = len(offer.leaf.states)
@@ -288,31 +288,38 @@ def check_can_pay(link: Link, price: int) -> None:
     raise NotSold("insufficient_balance", reason, missing_msat=price - max(0, payable))
 
 
-def check_can_skim(turn: Turn[Factory], node_id: bytes, payment_hash: bytes, price: int) -> None:
+def check_can_skim(turn: Turn[Factory], client: int, payment_hash: bytes, price: int) -> None:
     """Check that a payment waits here that can pay a price: we advance nothing else for it.
+
+    It pays for all that its payee buys out of it.
 
     Args:
         turn: The decision so far.
-        node_id: The client.
+        client: Its participant index.
         payment_hash: Of the payment.
         price: What is to be kept of it, in msat.
 
     Raises:
         NotSold: If none waits, or it brings no more than that.
     """
+    node_id = turn.state.attempt.seats[client - 1].node_id
     waiting_msat = turn.facts.directory.waiting_msat(node_id, payment_hash)
     if not waiting_msat:
         reason = "no payment with this hash waits here for your channel to have room"
         raise NotSold("payment_not_here", reason)
-    if waiting_msat <= price:
-        waiting = told.msat(waiting_msat)
-        reason = (
-            f"price_msat: expected less than the payment's {waiting}, received {told.msat(price)}"
-        )
-        raise NotSold("insufficient_balance", reason, missing_msat=price - waiting_msat + 1)
+    elsewhere_msat = turn.facts.directory.kept_msat(
+        node_id, payment_hash, besides=turn.state.stream
+    )
+    if elsewhere_msat is None:
+        raise NotSold("busy", "you buy out of this payment in another factory: wait for that")
+    left_msat = waiting_msat - turn.state.kept_msat(client, payment_hash) - elsewhere_msat
+    if left_msat <= price:
+        left = told.msat(left_msat)
+        reason = f"price_msat: expected less than the payment's {left}, received {told.msat(price)}"
+        raise NotSold("insufficient_balance", reason, missing_msat=price - left_msat + 1)
 
 
-def _sell(turn: Turn[Factory], node_id: bytes, client: int, message: m.Buy) -> None:
+def _sell(turn: Turn[Factory], client: int, message: m.Buy) -> None:
     """Begin the advance that a client agreed to pay for.
 
     Raises:
@@ -331,7 +338,7 @@ def _sell(turn: Turn[Factory], node_id: bytes, client: int, message: m.Buy) -> N
         reason = f"state_index: expected {len(offer.leaf.states)}, received {quote.state_index}"
         raise NotSold("quote_expired", reason)
     if quote.payment_hash:
-        check_can_skim(turn, node_id, quote.payment_hash, quote.price_msat)
+        check_can_skim(turn, client, quote.payment_hash, quote.price_msat)
     else:
         check_can_pay(channel_of(turn.state, client), quote.price_msat)
     _check_neighbours(turn.state, offer.leaf, offer.purchase)

@@ -284,23 +284,42 @@ def room_msat(factory: Factory, payee: bytes) -> int:
 
 
 def _skimmed_msat(turn: Turn[Factory], link: Link, payment_hash: bytes) -> int | None:
-    """Return what we keep of a payment, in msat, for liquidity that its payee buys out of it.
+    """Return what we keep of a payment, in msat, in whichever factory its payee bought out of it.
 
-    None while its channel has not grown yet: the payment waits for that. Where it never will, for a
-    store of the leaf was restored before it signed, it is delivered whole.
+    None while one of its channels has not grown yet.
     """
-    state = turn.state
-    due = state.skims.get(payment_hash)
-    if due is not None:
-        return due.price_msat if due.client == link.client else 0
+    here = _kept_msat(turn.state, link, payment_hash)
+    directory, stream = turn.facts.directory, turn.state.stream
+    elsewhere = directory.kept_msat(link.node_id, payment_hash, besides=stream)
+    return None if here is None or elsewhere is None else here + elsewhere
+
+
+def kept_msat(factory: Factory, payee: bytes, payment_hash: bytes) -> int | None:
+    """Return what is kept of a payment for what its payee bought in a factory; None as it buys."""
+    whole_msat = 0
+    for link in factory.book.links_with(payee):
+        kept = _kept_msat(factory, link, payment_hash)
+        if kept is None:
+            return None
+        whole_msat += kept
+    return whole_msat
+
+
+def _kept_msat(state: Factory, link: Link, payment_hash: bytes) -> int | None:
+    """Return what is kept of a payment for what its payee buys for a channel.
+
+    None while that has not grown yet: the payment waits for that. Where it never will, for a store
+    of the leaf was restored before it signed, it is delivered whole.
+    """
+    kept_msat = state.kept_msat(link.client, payment_hash)
     for advance in state.advances.values():
         is_for_it = advance.payment_hash == payment_hash and advance.buyer == link.client
-        if is_for_it and not _awaits_restored(state, advance):
+        if is_for_it and not advance.is_sold and not _awaits_restored(state, advance):
             place = advance.clients.index(link.client)
             capacity_sat = advance.allocation.capacities_sat[place]
             has_grown = link.present.capacity_sat == capacity_sat
-            return advance.price_msat if has_grown else None
-    return 0
+            return kept_msat + advance.price_msat if has_grown else None
+    return kept_msat
 
 
 def _awaits_restored(state: Factory, advance: LspAdvance) -> bool:

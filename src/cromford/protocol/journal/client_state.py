@@ -365,7 +365,8 @@ def _with_skim(state: ClientState, attempt_id: bytes) -> Map[bytes, int]:
     purchase = None if advance is None else state.purchases.get(advance.quote_id)
     if purchase is None or not purchase.payment_hash:
         return state.skims
-    return state.skims.set(purchase.payment_hash, purchase.price_msat)
+    kept_msat = state.skims.get(purchase.payment_hash, 0) + purchase.price_msat
+    return state.skims.set(purchase.payment_hash, kept_msat)
 
 
 def _with_purchase(state: ClientState, record: ar.PurchaseRecord, at: int) -> ClientState:

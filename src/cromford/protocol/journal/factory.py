@@ -196,6 +196,11 @@ class Factory:
         link = self.book.links.get(setting.channel_id)
         return setting.funding if link is None else link.funding_on(self.chain)
 
+    def kept_msat(self, client: int, payment_hash: bytes) -> int:
+        """Return what is kept of a payment for all that its payee has bought out of it by now."""
+        due = self.skims.get(payment_hash)
+        return due.price_msat if due is not None and due.client == client else 0
+
     def is_unproven(self, client: int) -> bool:
         """Say whether a client's channel that the store does not know yet may have been used.
 
@@ -333,7 +338,8 @@ def _with_sale(factory: Factory, sold: ar.LiquiditySold) -> Factory:
     under_way = factory.advances.values()
     advance = next(one for one in under_way if one.advance_id == sold.advance_id)
     if advance.payment_hash:
-        due = SkimDue(client=sold.client, price_msat=sold.price_msat)
+        kept_msat = factory.kept_msat(sold.client, advance.payment_hash)
+        due = SkimDue(client=sold.client, price_msat=kept_msat + sold.price_msat)
         factory = replace(factory, skims=factory.skims.set(advance.payment_hash, due))
     booked = mail.SaleBooked(
         attempt_id=sold.attempt_id,

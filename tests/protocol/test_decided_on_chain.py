@@ -429,7 +429,6 @@ def test_of_a_cheat_that_nobody_punished_in_time_no_fee_is_earned() -> None:
     assert end(buried(both, DEEP, kept)) == ([], [TAKEN])
 
 
-
 # What is looked at on the way
 
 

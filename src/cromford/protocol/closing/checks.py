@@ -232,12 +232,13 @@ def _check_payout(paid: list[int], closable: Closable) -> None:
     Others may be there, too: who joined with our script gives us what is its own, and cannot hinder
     our close by it.
     """
-    due_sat, is_exact = closable.payout.amount_sat, closable.due_msat is not None
+    due_sat = closable.payout.amount_sat
     if not due_sat:
         return
-    if is_exact and due_sat not in paid:
-        raise Refusal("payout_sat", expected=[due_sat], received=paid)
-    if not is_exact and all(amount_sat < due_sat for amount_sat in paid):
+    if closable.due_msat is not None:
+        if due_sat not in paid:
+            raise Refusal("payout_sat", expected=[due_sat], received=paid)
+    elif all(amount_sat < due_sat for amount_sat in paid):
         # Not how much: an LSP that lies would come back with just that.
         raise Refusal("payout_sat", expected="what our restored store says or more", received=paid)
 

@@ -336,8 +336,9 @@ def test_nothing_is_earned_by_an_htlc_of_its_own_or_one_that_went_nowhere(whose:
     commitment = commitment_of(at.theirs, whose)
     outputs = outputs_of(commitment)
     landed = buried(at.factory.chain, 2, commitment.tx)
-    own = spending(outputs[Party.OPENER, 1], witness=(at.preimages[0],))
-    assert earned(buried(landed, DEEP, own)) == []
+    for preimage in (at.preimages[0], at.preimage_of_alice):
+        own = spending(outputs[Party.OPENER, 1], witness=(preimage,))
+        assert earned(buried(landed, DEEP, own)) == []
     taken = spending(outputs[Party.ACCEPTER, 1], witness=(at.preimages[0],))
     held = replace(at.factory.book, forwards=Map())
     assert earned(buried(landed, DEEP, taken), known=held) == []
@@ -417,6 +418,15 @@ def test_of_a_cheat_that_nobody_punished_in_time_no_fee_is_earned() -> None:
     assert end(buried(taken, DEEP - 1, kept)) == end(buried(taken, DEEP - 1, punished)) == ([], [])
     assert end(buried(taken, DEEP, kept)) == ([], [TAKEN])
     assert end(buried(taken, DEEP, punished)) == ([key[1]], [])
+    # What else one of these takes, or pays, says nothing of it.
+    beside = at.tx.outpoint(len(at.tx.outputs) - 1)
+    assert end(buried(taken, DEEP, two_inputs(beside, made, (bytes(64),)))) == ([key[1]], [])
+    merged = two_inputs(beside, at.output, first.inputs[0].witness)
+    merged = replace(merged, outputs=first.outputs * 2)
+    both = buried(buried(at.factory.chain, 2, at.tx), 300, merged)
+    assert end(both) == end(buried(both, DEEP, spending(merged.outpoint(0)))) == ([], [])
+    kept = spending(merged.outpoint(1), witness=(bytes(64),) * 3)
+    assert end(buried(both, DEEP, kept)) == ([], [TAKEN])
 
 
 # What is looked at on the way

@@ -233,10 +233,12 @@ def _check_payout(paid: list[int], closable: Closable) -> None:
     our close by it.
     """
     due_sat = closable.payout.amount_sat
+    if not due_sat:
+        return
     if closable.due_msat is not None:
-        if due_sat and due_sat not in paid:
+        if due_sat not in paid:
             raise Refusal("payout_sat", expected=[due_sat], received=paid)
-    elif max(paid, default=0) < due_sat:
+    elif all(amount_sat < due_sat for amount_sat in paid):
         # Not how much: an LSP that lies would come back with just that.
         raise Refusal("payout_sat", expected="what our restored store says or more", received=paid)
 

@@ -341,8 +341,8 @@ def end_of_incoming(landed: LandedChannel, outpoint: OutPoint, htlc: Htlc) -> En
         return None
     place = next(i for i, one in enumerate(spender.inputs) if one.outpoint == outpoint)
     witness = spender.inputs[place].witness
-    is_shown = htlc.payment_hash in {sha256(item) for item in witness}
-    if is_shown or not isinstance(landed.landed, RevokedCommitment):
+    if not isinstance(landed.landed, RevokedCommitment):
+        is_shown = htlc.payment_hash in {sha256(item) for item in witness}
         return EndOfIncoming(spender.txid, is_shown)
     if len(witness) == 1:
         return EndOfIncoming(spender.txid, is_ours=True)

@@ -10,8 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.cli import answers
 from tests.cli.fake_daemon import FakeDaemon
+from tests.quick_keys import quick_keys, whole_cost
 
 from cromford.cli.main import cromford
+
+__all__ = ["CommandLine", "quick_keys", "whole_cost"]
 
 
 @dataclass(frozen=True)

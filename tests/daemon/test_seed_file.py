@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import secrets
 from collections.abc import Callable
@@ -84,6 +85,15 @@ def test_an_encrypted_file_shows_no_word(tmp_path: Path) -> None:
     data = (tmp_path / SEED_FILE).read_bytes()
     assert b"abandon" not in data
     assert b"correct" not in data
+    assert read_phrase(tmp_path, "correct horse") == PHRASE
+
+
+@pytest.mark.usefixtures("whole_cost")
+def test_to_guess_a_passphrase_costs_what_rfc_9106_recommends(tmp_path: Path) -> None:
+    write_phrase(tmp_path, PHRASE, "correct horse")
+
+    stored = json.loads((tmp_path / SEED_FILE).read_bytes())
+    assert (stored["iterations"], stored["memory_kib"], stored["lanes"]) == (3, 64 * 1024, 4)
     assert read_phrase(tmp_path, "correct horse") == PHRASE
 
 

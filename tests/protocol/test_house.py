@@ -158,6 +158,25 @@ def test_a_funding_may_be_any_candidate_of_its_ladder() -> None:
     assert not house.is_standing(replace(ladder, status=BUILDING)), "it was never signed"
 
 
+def test_nothing_is_lent_in_a_candidate_that_displaced_the_one_that_channels_are_in() -> None:
+    """Until the chain turns back to that one; not while it has neither."""
+    other = spend_of(OutPoint(txid=txid_of(77), vout=0), amount_sat=900)
+    ladder = entry(1, ALICE, funding_txid=FUNDING.txid, higher_txids=(other.txid,))
+    house = with_block(house_of(ladder), other)
+    house = told(house, mail.FactoryDied(attempt_id=ladder.attempt_id))
+    known = house.entry_of(1)
+    assert (known.status, known.displaced_by) == (DEAD, other.txid)
+    assert (house.is_confirmed(known), house.is_standing(known), house.lent_sat()) == (
+        True,
+        False,
+        0,
+    )
+    house = without_block(house, house.chain.height)
+    assert (house.is_standing(known), house.lent_sat()) == (False, 0)
+    house = with_block(house, FUNDING)
+    assert (house.is_standing(known), house.lent_sat()) == (True, 10_000)
+
+
 def test_a_factory_stands_until_its_expiry() -> None:
     one = entry(1, ALICE)
     before = house_of(one, height=EXPIRY - 1)

@@ -25,6 +25,7 @@ from cromford.protocol.channels.balances import offerable_msat
 from cromford.protocol.channels.forwarding import (
     AWAY,
     hold_deadline,
+    kept_msat,
     room_msat,
     waiting_msat,
     withdraw_own,
@@ -211,6 +212,17 @@ def test_what_a_payee_bought_out_of_it_in_other_factories_is_kept_of_a_payment_t
     assert skimmed(moment().factory, elsewhere=7) == 7
     assert skimmed(kept(bob), elsewhere=7) == PRICE_MSAT + 7
     assert skimmed(kept(bob), elsewhere=None) == NOT_GROWN
+
+
+def test_what_a_factory_keeps_of_a_payment_is_told_to_the_others() -> None:
+    here = moment()
+    bob, this = bobs().client, here.payment_hash
+    assert kept_msat(here.factory, here.bob, this) == 0
+    assert kept_msat(kept(bob), here.bob, this) == PRICE_MSAT
+    assert kept_msat(kept(bob), here.bob, OTHER_HASH) == 0
+    assert kept_msat(kept(bob), here.alice, this) == 0
+    assert kept_msat(buying(payment_hash=this, buyer=bob), here.bob, this) == PRICE_MSAT
+    assert kept_msat(buying(payment_hash=this, buyer=bob, grown_sat=1), here.bob, this) is None
 
 
 def test_a_payment_that_is_bought_out_of_waits_until_its_payees_channel_has_grown() -> None:

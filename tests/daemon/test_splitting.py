@@ -129,6 +129,8 @@ def test_whoever_did_not_hear_the_answer_asks_again_and_splits_once(
             assert [again[field] for field in same[:3]] == [
                 *(bumped["txid"], split["amount_sat"], bumped["fee_sat"])
             ]
+            published = [bumped["txid"]]
+            await t.until("lsp", "status", lambda _: t.node.call("getrawmempool") == published)
             await t.mine(1, mempool=1)
             assert (await t.call("lsp", "wallet_split", **asked))["txid"] == bumped["txid"]
             assert t.node.call("getrawmempool") == []

@@ -153,6 +153,7 @@ def test_keys_come_again_while_a_close_is_agreed_on_for_which_their_client_was_a
     assert answer_to(world, mover, secrets_of(world, mover)) == "a close is being agreed on"
     assert not world.factory.held_keys
     pump.tell(pump.lsp, mover, *agreed)
+    pump.run()
     assert len(world.factory.closed) == 1
 
 

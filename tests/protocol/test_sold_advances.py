@@ -37,7 +37,7 @@ from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.quotes import OfferedQuote, Quoted
+from cromford.protocol.journal.quotes import OfferedQuote, Quoted, SkimDue
 from cromford.protocol.policy import SalePrice
 from cromford.protocol.turn import Decision, Turn
 from cromford.wire import messages as m
@@ -244,10 +244,12 @@ def test_a_price_is_paid_by_the_balance_or_by_the_payment_that_waits(
 def test_a_payment_pays_for_what_its_payee_bought_elsewhere_first(
     moments: Moments, quiet: Factory
 ) -> None:
-    def answer(kept_msat: int | None) -> m.Message:
+    def answer(kept_msat: int | None, *, here_msat: int = 0, whose: int = BUYER) -> m.Message:
         price = replace(FREE, base_msat=10)
         directory = Directory(price, waiting_msat=100, kept_msat=kept_msat)
-        (word,) = said(hear(quiet, asked(moments, payment_hash=OTHER), directory))
+        due = SkimDue(client=whose, price_msat=here_msat)
+        factory = changed(quiet, skims=Map({OTHER: due}))
+        (word,) = said(hear(factory, asked(moments, payment_hash=OTHER), directory))
         return word
 
     assert isinstance(answer(89), m.Quote)
@@ -257,6 +259,11 @@ def test_a_payment_pays_for_what_its_payee_bought_elsewhere_first(
     busy = answer(None)
     assert isinstance(busy, m.QuoteRefused)
     assert (busy.code, busy.missing_msat) == ("leaf_busy", 0)
+    assert isinstance(answer(80, here_msat=9), m.Quote)
+    both = answer(80, here_msat=10)
+    assert isinstance(both, m.QuoteRefused)
+    assert (both.code, both.missing_msat) == ("insufficient_balance", 1)
+    assert isinstance(answer(89, here_msat=50, whose=NEIGHBOUR), m.Quote), "what it buys it pays"
 
 
 @pytest.mark.parametrize("have_msat", [-5, 0, 4])

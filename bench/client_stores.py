@@ -343,7 +343,7 @@ def stored_by(lone: LoneClient) -> Stored:
     rows = sum(len(row.key) + len(row.value or b"") for row in checkpoint.rows)
     return Stored(
         n_clients=lone.client,
-        n_txs=len(list(lone.branch.nodes)),
+        n_txs=len(lone.branch.nodes),
         journal=sum(map(len, lone.records)),
         snapshot=len(checkpoint.snapshot) + rows,
     )

@@ -48,22 +48,12 @@ def test_a_password_that_is_changed_at_the_node_and_in_its_file_is_taken_by_itse
     asyncio.run(ask())
 
 
-def test_a_password_is_the_first_line_of_its_file(node: ScriptedNode, tmp_path: Path) -> None:
-    path = tmp_path / "password"
-    path.write_text("first \nof the node at home\n", encoding="utf-8")
-
-    async def ask() -> object:
-        async with connected(node, path) as chain:
-            return await chain.block_hash(1)
-
-    assert asyncio.run(ask())
-
-
-def test_a_mark_that_an_editor_wrote_is_no_part_of_a_password(
-    node: ScriptedNode, tmp_path: Path
+@pytest.mark.parametrize("text", ["first \nof the node at home\n", "\ufefffirst\n"])
+def test_a_password_is_the_first_line_of_its_file_without_an_editors_mark(
+    node: ScriptedNode, tmp_path: Path, text: str
 ) -> None:
     path = tmp_path / "password"
-    path.write_text("\ufefffirst\n", encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
     async def ask() -> object:
         async with connected(node, path) as chain:

@@ -10,7 +10,7 @@ import click
 from cromford.cli.asking import can_ask
 from cromford.cli.failures import EXIT_USAGE, CommandFailed
 from cromford.cli.invocation import Invocation
-from cromford.daemon.home import MARK, PHRASE, read_named
+from cromford.daemon.home import PHRASE, read_named, without_mark
 from cromford.daemon.seed_file import SEED_FILE, WrongPassphrase, is_encrypted
 
 PHRASE_SIZE_MAX: Final = 1024  # 24 words of at most eight letters, many times over.
@@ -31,7 +31,7 @@ def asked_words(invocation: Invocation, phrase_file: Path | None) -> str:
         text = str(click.prompt("The words of the seed", hide_input=True, err=True))
     else:
         text = sys.stdin.read(PHRASE_SIZE_MAX)
-    return " ".join(normalize("NFKD", text.removeprefix(MARK)).lower().split())
+    return " ".join(normalize("NFKD", without_mark(text)).lower().split())
 
 
 def known_passphrase(invocation: Invocation, home: Path, given: str | None) -> str | None:

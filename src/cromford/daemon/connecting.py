@@ -1,7 +1,7 @@
 """From what a daemon is told of its node to the node itself."""
 
 from cromford.adapters.bitcoind import BitcoindChain
-from cromford.daemon.home import MARK, PASSWORD, UnreadableFile, read_named
+from cromford.daemon.home import PASSWORD, UnreadableFile, read_named, without_mark
 from cromford.daemon.options import ChainOptions
 
 
@@ -18,7 +18,7 @@ def connect_chain(options: ChainOptions) -> BitcoindChain:
         raise ValueError("chain: a cookie file, or a user and a password file")
 
     def password() -> str:
-        return read_named(path, PASSWORD).split("\n", 1)[0].removeprefix(MARK).strip()
+        return without_mark(read_named(path, PASSWORD).split("\n", 1)[0]).strip()
 
     def password_now() -> str | None:
         try:

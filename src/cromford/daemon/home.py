@@ -13,6 +13,11 @@ PASSWORD: Final = "the file with the node's password"  # noqa: S105 - what a fil
 PHRASE: Final = "the file with the seed's words"
 
 
+def without_mark(text: str) -> str:
+    """Return a text as whoever wrote it reads it: without an editor's mark before it."""
+    return text.removeprefix(MARK)
+
+
 class UnreadableFile(Exception):
     """A file that somebody named and that gives no text: missing, not ours to read, or no text.
 

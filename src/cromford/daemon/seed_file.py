@@ -20,7 +20,7 @@ from mnemonic import Mnemonic
 from cromford.adapters.directories import sync_directory
 from cromford.codec.decoders import decoded
 from cromford.codec.reader import MalformedBytes
-from cromford.daemon.home import MARK
+from cromford.daemon.home import MARK, without_mark
 
 SEED_FILE: Final = "seed"
 ENTROPY_SIZE: Final = 32  # BIP 39: 24 words.
@@ -217,11 +217,6 @@ def _check_reads_back(path: Path, phrase: str, passphrase: str | None) -> None:
         raise BadSeed(f"{path}: something else was read than written")
 
 
-def without_mark(passphrase: str) -> str:
-    """Return a passphrase as whoever wrote it reads it: without an editor's mark before it."""
-    return passphrase.removeprefix(MARK)
-
-
 def _encrypt(phrase: str, passphrase: str) -> bytes:
     passphrase = without_mark(passphrase)
     if not passphrase:
@@ -261,7 +256,7 @@ def _decrypt(path: Path, data: bytes, passphrase: str | None) -> str:
     if passphrase is None:
         raise WrongPassphrase(f"{path}: the seed is encrypted and no passphrase was given")
     parameters = (stored.iterations, stored.memory_kib, stored.lanes)
-    bare = passphrase.removeprefix(MARK)
+    bare = without_mark(passphrase)
     for one in (bare, MARK + bare):  # Files of before were encrypted with the mark.
         key = _derive(one, stored.salt, parameters)
         with contextlib.suppress(InvalidTag):

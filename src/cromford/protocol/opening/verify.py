@@ -144,8 +144,7 @@ def _own_keys(
 
 def _verify_signatures(complete: Complete) -> Iterator[Verdict]:
     """Yield whether each transaction of a candidate's branch is signed, as it was opened."""
-    opened = complete.candidate.branch
-    nodes = (opened.root_node, *opened.nodes_below_root)
+    nodes = complete.candidate.branch.nodes
     signatures = (complete.root_signature, *complete.signatures)
     for node, signature in zip(nodes, signatures, strict=True):
         verdict = _verify_signature(node, signature)

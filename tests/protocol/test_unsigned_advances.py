@@ -1,7 +1,7 @@
-"""Advances whose state will never be signed: a store of the leaf was restored in the middle.
+"""Advances whose state is not signed, and may never be: a store was restored, or it is too late.
 
-Somebody signed, so it is never dropped. What is above the leaf's states can still be closed, and
-with that the advance is over.
+Somebody signed, so it is never dropped. While nobody is asked, what is above the leaf's states can
+be closed, and with that the advance is over.
 """
 
 from typing import Any, Final
@@ -26,11 +26,13 @@ from tests.protocol.closes import (
     check_nobody_is_stuck,
     close,
     finished,
+    losing,
 )
 from tests.protocol.paying_clients import pay
 from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.restoring import backup_of, restore
 from tests.protocol.stalling import recover, stall
+from tests.protocol.test_advance_tries import let_deadline_pass, see, too_late
 from tests.protocol.test_closing import rejected
 from tests.protocol.test_leaving import wallet_sat
 
@@ -40,6 +42,7 @@ from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.allocation import Purchase
 from cromford.protocol import events as ev
 from cromford.protocol.advancing.finishing import GONE
+from cromford.protocol.advancing.rules import STALL_BLOCKS, STALLS_MAX
 from cromford.protocol.client import decide
 from cromford.protocol.closing.rules import ADVANCE_OPEN
 from cromford.protocol.journal import advance_records as ar
@@ -50,6 +53,7 @@ from cromford.wire import messages as m
 BUYER: Final = 1
 NEIGHBOUR: Final = 2
 SEATS: Final = (BUYER, NEIGHBOUR)
+ADVANCING: Final = "an advance of the leaf is under way: client 1, client 2"
 OTHER: Final = {BUYER: NEIGHBOUR, NEIGHBOUR: BUYER}
 
 
@@ -151,8 +155,79 @@ def test_a_signed_state_without_the_poisons_that_a_restored_store_never_signs_is
 @pytest.mark.parametrize("signer", SEATS)
 def test_while_the_other_may_still_sign_no_close_comes_between(signer: int) -> None:
     pump = half_signed(signer, restores=False)
-    reason = "an advance of the leaf is under way: client 1, client 2"
-    assert str(rejected(pump)) == reason
+    assert str(rejected(pump)) == ADVANCING
+
+
+def signed_by(signer: int) -> Pump:
+    """Return a leaf of which one client signed the next state, and the other was not asked to."""
+    pump = advancing_factory(2)
+    silent = pump.client_at(OTHER[signer])
+
+    def lose(_by: Any, to: Any, message: m.Message) -> tuple[m.Message, ...]:
+        return () if to is silent and isinstance(message, m.AdvanceCommit) else (message,)
+
+    with market(), pump.tampering(lose):
+        sell(pump, BUYER, price_msat=PRICE_MSAT)
+    assert not remembered(silent, ar.AdvanceSigned)
+    return pump
+
+
+def without_a_try(pump: Pump) -> None:
+    """Let the present try end, and take everybody up again."""
+    let_deadline_pass(pump)
+    connect_again(pump)
+    pump.run()
+
+
+@pytest.mark.parametrize("signer", SEATS)
+def test_a_leaf_too_old_for_another_try_is_closed_with_the_rest(signer: int) -> None:
+    """Until the expiry nobody could have closed, for one that was away."""
+    pump = signed_by(signer)
+    see(pump, header_height=too_late(pump))
+    without_a_try(pump)
+    see(pump)
+    assert pump.factory.advances
+    due = balances_msat(pump)
+    close(pump)
+    (closed,) = finished(pump.lsp)
+    assert dict(zip(SEATS, closed.balances_msat, strict=True)) == due
+    check_all_is_paid(pump)
+    check_nobody_is_stuck(pump)
+    pump.mine(6)
+    assert not any(node.state.advances for node in pump.clients)
+    assert not pump.factory.advances
+
+
+def test_who_is_not_asked_any_more_for_a_day_keeps_nobody_from_closing() -> None:
+    pump = signed_by(BUYER)
+    silent = pump.client_at(NEIGHBOUR)
+    for _ in range(STALLS_MAX):
+        assert str(rejected(pump)) == ADVANCING, "it is asked, or asked once more"
+        with pump.tampering(losing(m.AdvanceAgree, of=lambda node: node is silent)):
+            without_a_try(pump)
+    assert pump.factory.stalls[NEIGHBOUR].n_missed == STALLS_MAX
+    due = balances_msat(pump)
+    close(pump)
+    (closed,) = finished(pump.lsp)
+    assert dict(zip(SEATS, closed.balances_msat, strict=True)) == due
+    check_nobody_is_stuck(pump)
+
+
+def test_while_a_close_may_confirm_nobody_is_asked_again_for_what_all_signed() -> None:
+    """Each signed, but not in one session; who signed a close would refuse, and be hung up on."""
+    pump = half_signed(BUYER, restores=False)
+    silent = pump.client_at(NEIGHBOUR)
+    with pump.tampering(losing(m.AdvanceAgree, of=lambda node: node is silent)):
+        for _ in range(STALLS_MAX):
+            without_a_try(pump)
+    assert all(remembered(client, ar.AdvanceSigned) for client in pump.clients)
+    close(pump)
+    n_resumed = len(remembered(pump.lsp, ar.AdvanceResumed))
+    see(pump, header_height=pump.chain.height + STALL_BLOCKS)
+    connect_again(pump)
+    pump.run()
+    assert len(remembered(pump.lsp, ar.AdvanceResumed)) == n_resumed
+    assert finished(pump.lsp)
 
 
 @pytest.mark.parametrize("is_restored", [True, False])

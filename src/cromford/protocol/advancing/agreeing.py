@@ -125,7 +125,7 @@ def _may_resume(turn: Turn[Factory], advance: LspAdvance) -> bool:
     if any(problem_with_stall(state, facts, client) for client in advance.clients):
         return False
     if not any(is_to_be_quiet(link) for link in links):
-        return True
+        return problem_with_closes(state, advance.clients) is None
     problem = problem_before_signing(state, facts, advance, leaf_of(state, advance))
     if problem is None:
         return True

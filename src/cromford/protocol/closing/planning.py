@@ -20,7 +20,7 @@ from cromford.factory.close import (
 )
 from cromford.factory.vertices import Vertex
 from cromford.protocol import events as ev
-from cromford.protocol.channels.seats import is_own_seat, restored_of
+from cromford.protocol.channels.seats import is_own_seat
 from cromford.protocol.closing.restored import can_close_though_ended, most_due_msat
 from cromford.protocol.closing.rules import (
     NEVER_LATE,
@@ -223,11 +223,11 @@ def _check_clients(state: Factory, facts: Facts, scope: CloseScope) -> tuple[Lin
 
 
 def clients_advancing(state: Factory, clients: Iterable[int]) -> list[int]:
-    """Return those of some clients whose leaf has an advance under way that can still end.
+    """Return those of some clients whose leaf has an advance under way that keeps it from closes.
 
-    Also where their own channels are through with it, while a neighbour's is not. Where no update
-    of that one can follow, it never will be. A restored store signs neither a state nor its
-    predecessor's poisons; then a close may spend what is above all states.
+    One keeps it while everybody is asked, and for good once channels may move: once the poisons are
+    signed, or one of the two states is in a block. Also where their own channels are through with
+    it, while a neighbour's is not; where no update of that one can follow, it never will be.
     """
     return [client for client in clients if _is_advancing(state, client)]
 
@@ -237,8 +237,9 @@ def _is_advancing(state: Factory, client: int) -> bool:
     if advance is None:
         return False
     links = [link_of(state, neighbour) for neighbour in advance.clients]
-    is_ended = not advance.has_poisons and restored_of(state, advance.clients) is not None
-    if is_ended and all(link.landed(state.chain) is None for link in links):
+    is_asked = advance.session is not None or advance.is_asking
+    may_move = advance.has_poisons or any(link.landed(state.chain) is not None for link in links)
+    if not is_asked and not may_move:
         return False
     return any(link.takes_updates and len(link.superseded) < advance.state_index for link in links)
 

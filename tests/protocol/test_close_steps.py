@@ -281,6 +281,7 @@ def advancing(factory: Factory, *clients: int) -> Factory:
         buyer=clients[0],
         quote_id=OTHER,
         price_msat=0,
+        is_asking=True,
     )
     name = factory.attempt.leaf_name(clients[0])
     return replace(factory, advances=factory.advances.set(name, advance))

@@ -18,6 +18,7 @@ from tests.protocol.five_seats import (
     with_link,
 )
 from tests.protocol.test_close_limits import spend_of
+from tests.protocol.test_close_steps import pool_with
 
 from cromford.bitcoin.tx import Tx
 from cromford.factory.allocation import Allocation
@@ -30,7 +31,7 @@ from cromford.protocol.closing.planning import (
 )
 from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal.advances import LspAdvance
+from cromford.protocol.journal.advances import AdvanceSession, LspAdvance
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.lsp_attempt import Aborted
 from cromford.protocol.journal.next_funding import NextFunding
@@ -104,7 +105,7 @@ def test_whoever_did_not_find_the_funding_ready_is_named_and_in_nobody_elses_way
     assert planned(waiting, vertex="2") == (5,)
 
 
-def advancing(factory: Factory, *, state_index: int = 1) -> Factory:
+def advancing(factory: Factory, *, state_index: int = 1, is_asking: bool = True) -> Factory:
     """Return the factory in which the leaf of 3 and 4 has an advance under way."""
     advance = LspAdvance(
         advance_id=b"\x01" * 32,
@@ -114,6 +115,7 @@ def advancing(factory: Factory, *, state_index: int = 1) -> Factory:
         buyer=3,
         quote_id=b"\x02" * 32,
         price_msat=0,
+        is_asking=is_asking,
     )
     name = factory.attempt.leaf_name(3)
     return replace(factory, advances=factory.advances.set(name, advance))
@@ -152,30 +154,34 @@ def with_next(factory: Factory, client: int, tx: Tx) -> Factory:
     return with_link(factory, client, next=following)
 
 
-def test_a_state_that_a_restored_store_never_signs_is_in_the_way_only_where_one_is_on_chain() -> (
-    None
-):
-    """Nor does it sign the poisons that the other needs; then both states are below the close."""
-    behind = with_link(advancing(split()), 4, peer_is_behind=True)
-    assert not clients_advancing(behind, ALL)
-    (name,) = behind.advances
-    poisoned = replace(behind.advances[name], has_poisons=True)
-    held = replace(behind, advances=behind.advances.set(name, poisoned))
-    assert clients_advancing(held, ALL) == [3, 4]
-    landed = with_block(behind, tx_of("kickoff_1"), tx_of("state_1"))
+def with_advance(factory: Factory, **changes: Any) -> Factory:
+    """Return the factory whose one advance under way says something else."""
+    ((name, advance),) = factory.advances.items()
+    return replace(factory, advances=factory.advances.set(name, replace(advance, **changes)))
+
+
+def test_an_advance_that_nobody_is_asked_about_is_in_the_way_only_where_channels_may_move() -> None:
+    """Without poisons none does before a state is on chain; then both are below the close."""
+    unasked = advancing(split(), is_asking=False)
+    assert not clients_advancing(unasked, ALL)
+    assert not clients_advancing(with_advance(unasked, is_committed=True, is_signed=True), ALL)
+    session = AdvanceSession(factory_pool=pool_with(bytes(33)), channel_pools={})
+    assert clients_advancing(with_advance(unasked, session=session), ALL) == [3, 4]
+    assert clients_advancing(with_advance(unasked, has_poisons=True), ALL) == [3, 4]
+    landed = with_block(unasked, tx_of("kickoff_1"), tx_of("state_1"))
     assert clients_advancing(landed, ALL) == [3, 4]
     other = spend_of(tx_of("state_1").inputs[0].outpoint, 1_000)
-    moving = with_next(behind, 3, other)
+    moving = with_next(unasked, 3, other)
     assert not clients_advancing(moving, ALL)
     assert clients_advancing(with_block(moving, tx_of("kickoff_1"), other), ALL) == [3, 4]
 
 
 def test_nor_where_that_one_is_forgotten_by_the_lsps_store() -> None:
-    behind = with_link(advancing(split()), 4, peer_is_behind=True)
+    unasked = advancing(split(), is_asking=False)
     known = tx_of("state_1")
     forgotten = replace(known, inputs=(replace(known.inputs[0], nsequence=0),))
     assert forgotten.txid != known.txid
-    assert clients_advancing(with_block(behind, tx_of("kickoff_1"), forgotten), ALL) == [3, 4]
+    assert clients_advancing(with_block(unasked, tx_of("kickoff_1"), forgotten), ALL) == [3, 4]
 
 
 @pytest.mark.parametrize("estimate", [1, BELIEVED_SAT_PER_KW, BELIEVED_SAT_PER_KW + 1])

@@ -28,6 +28,7 @@ from cromford.protocol.advancing import agreeing, sessions
 from cromford.protocol.facts import Facts
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.advances import Stall
+from cromford.protocol.journal.closes import SignedClose
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.turn import Decision
 from cromford.wire import messages as m
@@ -164,6 +165,16 @@ def test_it_may_be_late_for_whoever_is_bound_and_for_nobody_else(
     assert begins(bound, here(bound, header_height=too_late(bound)))
     assert not begins(half, here(half, header_height=too_late(half)))
     assert begins(half, here(half, header_height=too_late(half) - 1))
+
+
+def test_no_try_begins_while_a_close_of_what_is_above_may_confirm(
+    half: Factory, bound: Factory
+) -> None:
+    """Whoever signed it refuses to sign a state."""
+    for factory in (half, bound):
+        outpoint = channel_of(factory, BUYER).path[0].outpoint
+        close = SignedClose(close_id=bytes(32), outpoint=outpoint, balance_msat=1)
+        assert not begins(with_channel(factory, BUYER, closes=(close,)))
 
 
 # Nonces

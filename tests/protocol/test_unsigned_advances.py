@@ -42,7 +42,7 @@ from cromford.channel.terms import MSAT_PER_SAT
 from cromford.factory.allocation import Purchase
 from cromford.protocol import events as ev
 from cromford.protocol.advancing.finishing import GONE
-from cromford.protocol.advancing.rules import STALL_BLOCKS, STALLS_MAX
+from cromford.protocol.advancing.rules import STALLS_MAX
 from cromford.protocol.client import decide
 from cromford.protocol.closing.rules import ADVANCE_OPEN
 from cromford.protocol.journal import advance_records as ar
@@ -211,23 +211,6 @@ def test_who_is_not_asked_any_more_for_a_day_keeps_nobody_from_closing() -> None
     (closed,) = finished(pump.lsp)
     assert dict(zip(SEATS, closed.balances_msat, strict=True)) == due
     check_nobody_is_stuck(pump)
-
-
-def test_while_a_close_may_confirm_nobody_is_asked_again_for_what_all_signed() -> None:
-    """Each signed, but not in one session; who signed a close would refuse, and be hung up on."""
-    pump = half_signed(BUYER, restores=False)
-    silent = pump.client_at(NEIGHBOUR)
-    with pump.tampering(losing(m.AdvanceAgree, of=lambda node: node is silent)):
-        for _ in range(STALLS_MAX):
-            without_a_try(pump)
-    assert all(remembered(client, ar.AdvanceSigned) for client in pump.clients)
-    close(pump)
-    n_resumed = len(remembered(pump.lsp, ar.AdvanceResumed))
-    see(pump, header_height=pump.chain.height + STALL_BLOCKS)
-    connect_again(pump)
-    pump.run()
-    assert len(remembered(pump.lsp, ar.AdvanceResumed)) == n_resumed
-    assert finished(pump.lsp)
 
 
 @pytest.mark.parametrize("is_restored", [True, False])

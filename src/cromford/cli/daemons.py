@@ -25,6 +25,7 @@ from cromford.daemon.backup.restored import RecordsLost
 from cromford.daemon.home import UnreadableFile
 from cromford.daemon.options import ClientOptions, LspOptions
 from cromford.daemon.webhooks.kept import BadWebhooks
+from cromford.heap import share_one_heap
 from cromford.listening import API, METRICS, PEERS, CannotListen
 from cromford.open_files import TooFewFiles
 from cromford.ports import CredentialsRefused
@@ -43,7 +44,7 @@ def run_lsp(options: LspOptions) -> None:
     Raises:
         CommandFailed: If it cannot run.
     """
-    gc.freeze()  # What was imported stays, so nobody need look through it again for cycles.
+    _settle_memory()
     with _startup_failures("lsp"):
         lspd.run(options)
 
@@ -54,7 +55,7 @@ def run_client(options: ClientOptions) -> None:
     Raises:
         CommandFailed: If it cannot run.
     """
-    gc.freeze()  # As above.
+    _settle_memory()
     with _startup_failures("client"):
         clientd.run(options)
 
@@ -67,6 +68,11 @@ def run_agent(options: AgentOptions) -> None:
     """
     with _startup_failures("agent"):
         agentd.run(options)
+
+
+def _settle_memory() -> None:
+    gc.freeze()  # What was imported stays, so nobody need look through it again for cycles.
+    share_one_heap()
 
 
 @contextmanager

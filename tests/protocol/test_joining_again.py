@@ -194,3 +194,45 @@ def test_a_wish_that_is_refused_gives_way_to_one_that_moves_out() -> None:
         assert not alice.state.wish.moves_from
         pump.mine()
     assert told(alice, lr.WishMade)[-1].moves_from == old_of(alice).attempt_id
+
+
+def behind(pump: Pump, n_blocks: int) -> PumpNode:
+    """Let a client's node be so many blocks behind the LSP's; return it, its coins not found."""
+    (client,) = pump.clients
+    pump.join()
+    pump.answers_coins = False
+    pump.blind.add(client.name)
+    pump.mine(n_blocks)
+    pump.build(min_clients=1)
+    pump.run()
+    (asked,) = pump.wishes(client, fx.LookUpCoins)
+    nothing = tuple((outpoint, None) for outpoint in asked.outpoints)
+    pump.handle(client, ev.CoinsLookedUp(asked=asked, coins=nothing))
+    pump.run()
+    return client
+
+
+def test_a_coin_of_a_block_that_our_node_does_not_have_yet_ends_no_wish() -> None:
+    """Ours may be slow, or be reached by Tor; with that block the client joins again."""
+    pump = Pump(1, policy=replace(NARROW, min_clients=1))
+    client = behind(pump, 1)
+    assert client.state.wish is not None
+    height = pump.chain.height
+    assert pump.held(client).aborted == f"our node lacks block {height}, which the LSP's has"
+    assert pump.attempt.aborted is not None
+    pump.answers_coins = True
+    pump.blind.clear()
+    pump.sync()
+    pump.run()
+    pump.build(min_clients=1)
+    pump.run()
+    assert pump.is_funded()
+
+
+@pytest.mark.parametrize("n_blocks", [0, 7])
+def test_one_that_no_such_block_can_have_is_refused_by_name(n_blocks: int) -> None:
+    pump = Pump(1, policy=replace(NARROW, min_clients=1))
+    client = behind(pump, n_blocks)
+    assert client.state.wish is None
+    field = "build_height" if n_blocks else "funding_tx.input[0]"
+    assert (pump.held(client).aborted or "").startswith(f"refused: {field}: expected ")

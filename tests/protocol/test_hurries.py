@@ -30,7 +30,7 @@ from cromford.protocol.exiting.in_hand import InHand, Risk, Stake
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.wallet.coins import Purse, SpentCoin
 from cromford.watch.bumping import Bumping, anchor_of
-from cromford.watch.feerates import OwnFees
+from cromford.watch.feerates import BELIEVED_SAT_PER_KW, OwnFees
 from cromford.watch.sweep import HtlcInput, TakingTx
 
 STAKE_SAT: Final = 40_000
@@ -126,6 +126,23 @@ def test_who_leaves_without_a_hurry_offers_a_days_rate_out_of_half_of_it(
         assert (bumping.feerate_sat_per_kw, bumping.budget_sat) == (DAY, STAKE_SAT // 2)
         assert bumping.fee_sat == step.fee_sat
         assert leaving(holding, up_to(chain, 2_000), step).budget_sat == STAKE_SAT // 2
+
+
+def test_who_leaves_without_a_hurry_pays_nothing_where_nobody_should_believe_a_mempool(
+    plain: tuple[InHand, KnownChain],
+) -> None:
+    """It would cost half of all that it leaves with; a deadline is worth that."""
+    holding, chain = plain
+    shut = OwnFees(mempool_min_sat_per_kw=BELIEVED_SAT_PER_KW + 1)
+    risky = replace(
+        holding,
+        stake=Stake(amount_sat=STAKE_SAT, risks=(Risk(end_height=1_000, amount_sat=STAKE_SAT),)),
+    )
+    for step in exit_path(holding.signed):
+        for one, budget_sat in ((holding, 0), (risky, STAKE_SAT // 2)):
+            asked = step_of_path(one, chain, step, fees=shut, is_leaving=True)
+            assert asked.bumping is not None
+            assert asked.bumping.budget_sat == budget_sat
 
 
 def deadline_of(holding: InHand, step: ExitStep, end_height: int) -> int:

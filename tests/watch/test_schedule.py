@@ -1,9 +1,15 @@
 import pytest
 
+from cromford.bitcoin.fees import P2TR_DUST_SAT
 from cromford.bitcoin.tx import Tx
 from cromford.factory.exit_path import ExitStep
 from cromford.watch.feerates import BELIEVED_SAT_PER_KW, MOST_SAT_PER_KW, OwnFees
-from cromford.watch.schedule import scheduled_sat_per_kw, step_deadline_height
+from cromford.watch.schedule import (
+    scheduled_budget_sat,
+    scheduled_sat_per_kw,
+    step_deadline_height,
+    unhurried_sat_per_kw,
+)
 
 
 def offered(estimate: int, *, deadline_height: int | None, week: int | None = None) -> int:
@@ -29,6 +35,28 @@ def test_what_nothing_hurries_waits_where_nobody_should_believe_the_estimate(est
     assert offered(estimate, deadline_height=None) == 25
     assert offered(estimate, deadline_height=None, week=60) == 60
     assert offered(estimate, deadline_height=1200) == estimate
+
+
+def test_what_may_wait_less_than_a_day_pays_an_estimate_that_may_be_believed_too() -> None:
+    fees = OwnFees(estimates=((6, BELIEVED_SAT_PER_KW + 1), (36, 900), (144, 400), (1008, 60)))
+    assert [unhurried_sat_per_kw(fees, n_blocks) for n_blocks in (6, 36, 144)] == [60, 900, 400]
+    assert unhurried_sat_per_kw(fees) == 400
+
+
+@pytest.mark.parametrize(
+    ("minimum", "budget_sat"), [(BELIEVED_SAT_PER_KW, 5_000), (BELIEVED_SAT_PER_KW + 1, 0)]
+)
+def test_what_nothing_hurries_costs_nothing_while_a_mempool_asks_for_what_nobody_should_believe(
+    minimum: int, budget_sat: int
+) -> None:
+    """A `minrelaytxfee` of 0.1 is one in bitcoin per 1000 vB: 10,000 sat/vB."""
+    fees = OwnFees(mempool_min_sat_per_kw=minimum)
+
+    def budget(deadline_height: int | None) -> int:
+        return scheduled_budget_sat(10_000, fees, deadline_height=deadline_height, height=1_000)
+
+    assert budget(None) == budget_sat
+    assert [budget(height) for height in (1_001, 1_000)] == [5_000, 10_000 - P2TR_DUST_SAT]
 
 
 def test_each_step_leaves_the_later_ones_their_delays_and_six_blocks_each() -> None:

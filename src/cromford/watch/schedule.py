@@ -11,7 +11,14 @@ from typing import Final
 from cromford.factory.exit_path import ExitStep
 from cromford.factory.kinds import BLOCKS_PER_TX
 from cromford.factory.vertices import TreeNode
-from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees, blocks_left, risen_sat_per_kw
+from cromford.watch.feerates import (
+    BELIEVED_SAT_PER_KW,
+    SWEEP_BLOCKS,
+    OwnFees,
+    blocks_left,
+    path_budget_sat,
+    risen_sat_per_kw,
+)
 from cromford.watch.race import race_of
 
 MARGIN_BLOCKS: Final = 6  # Before an older state may confirm, or a peer may take an HTLC.
@@ -31,7 +38,7 @@ def scheduled_sat_per_kw(
         height: The tip.
     """
     if deadline_height is None:
-        return fees.day_sat_per_kw or fees.lowest_sat_per_kw
+        return unhurried_sat_per_kw(fees)
     left = blocks_left(deadline_height=deadline_height, height=height)
     return risen_sat_per_kw(
         fees.within(min(left, SWEEP_BLOCKS)),
@@ -39,6 +46,41 @@ def scheduled_sat_per_kw(
         height=height,
         deadline_height=deadline_height,
     )
+
+
+def unhurried_sat_per_kw(fees: OwnFees, n_blocks: int = SWEEP_BLOCKS) -> int:
+    """Return the feerate to offer for what nothing is lost without: the node's for these blocks.
+
+    The lowest, where that is more than anybody should believe.
+    """
+    feerate = fees.within(n_blocks)
+    return feerate if feerate <= BELIEVED_SAT_PER_KW else fees.lowest_sat_per_kw
+
+
+def scheduled_budget_sat(
+    stake_sat: int, fees: OwnFees, *, deadline_height: int | None, height: int
+) -> int:
+    """Return what may be paid for it today: half of what is at stake, or more once it is late.
+
+    Args:
+        stake_sat: What is lost if it is in no block in time.
+        fees: Our own node's.
+        deadline_height: As in `scheduled_sat_per_kw`.
+        height: The tip.
+    """
+    if deadline_height is None:
+        return unhurried_budget_sat(stake_sat, fees)
+    return path_budget_sat(stake_sat, is_late=height >= deadline_height)
+
+
+def unhurried_budget_sat(stake_sat: int, fees: OwnFees) -> int:
+    """Return what may be paid for what nothing is lost without.
+
+    Nothing while our node's mempool asks for more than anybody should believe: whoever means
+    satoshi a byte, and writes it where bitcoin per 1000 bytes are asked for, has such a node.
+    """
+    is_shut = fees.mempool_min_sat_per_kw > BELIEVED_SAT_PER_KW
+    return 0 if is_shut else path_budget_sat(stake_sat)
 
 
 def step_deadline_height(later: Iterable[ExitStep], *, end_height: int) -> int:

@@ -12,10 +12,10 @@ from cromford.factory.exit_path import ExitStep
 from cromford.factory.kinds import BLOCKS_PER_TX
 from cromford.factory.vertices import TreeNode
 from cromford.watch.feerates import (
-    BELIEVED_SAT_PER_KW,
     SWEEP_BLOCKS,
     OwnFees,
     blocks_left,
+    is_last_day,
     path_budget_sat,
     risen_sat_per_kw,
 )
@@ -29,7 +29,8 @@ def scheduled_sat_per_kw(
 ) -> int:
     """Return the feerate to offer now: the estimate for the blocks left, a day's at most.
 
-    What nothing hurries does not pay a day's that nobody should believe: it offers the lowest.
+    What nothing hurries today does not pay a day's that nobody should believe: it offers the
+    lowest.
 
     Args:
         fees: Our own node's.
@@ -37,24 +38,14 @@ def scheduled_sat_per_kw(
         first_height: The tip at its first broadcast, from where on it rises near the deadline.
         height: The tip.
     """
-    if deadline_height is None:
-        return unhurried_sat_per_kw(fees)
-    left = blocks_left(deadline_height=deadline_height, height=height)
+    if deadline_height is None or not is_last_day(deadline_height, height=height):
+        return fees.believed_within(SWEEP_BLOCKS)
     return risen_sat_per_kw(
-        fees.within(min(left, SWEEP_BLOCKS)),
+        fees.within(blocks_left(deadline_height=deadline_height, height=height)),
         first_height=first_height,
         height=height,
         deadline_height=deadline_height,
     )
-
-
-def unhurried_sat_per_kw(fees: OwnFees, n_blocks: int = SWEEP_BLOCKS) -> int:
-    """Return the feerate to offer for what nothing is lost without: the node's for these blocks.
-
-    The lowest, where that is more than anybody should believe.
-    """
-    feerate = fees.within(n_blocks)
-    return feerate if feerate <= BELIEVED_SAT_PER_KW else fees.lowest_sat_per_kw
 
 
 def scheduled_budget_sat(
@@ -68,19 +59,18 @@ def scheduled_budget_sat(
         deadline_height: As in `scheduled_sat_per_kw`.
         height: The tip.
     """
-    if deadline_height is None:
+    if deadline_height is None or not is_last_day(deadline_height, height=height):
         return unhurried_budget_sat(stake_sat, fees)
     return path_budget_sat(stake_sat, is_late=height >= deadline_height)
 
 
 def unhurried_budget_sat(stake_sat: int, fees: OwnFees) -> int:
-    """Return what may be paid for what nothing is lost without.
+    """Return what may be paid for what nothing is lost without today.
 
     Nothing while our node's mempool asks for more than anybody should believe: whoever means
     satoshi a byte, and writes it where bitcoin per 1000 bytes are asked for, has such a node.
     """
-    is_shut = fees.mempool_min_sat_per_kw > BELIEVED_SAT_PER_KW
-    return 0 if is_shut else path_budget_sat(stake_sat)
+    return 0 if fees.is_shut else path_budget_sat(stake_sat)
 
 
 def step_deadline_height(later: Iterable[ExitStep], *, end_height: int) -> int:

@@ -218,16 +218,19 @@ def test_a_mempool_that_asks_for_more_than_anybody_pays_is_not_offered_less() ->
         (((2, 9_000), (144, 2_000), (1008, 250_000)), 25, 250_000),
         ((), 25, 25),
         ((), 250, 250),
+        ((), 250_000, 250_000),
+        ((), 250_001, 25),
+        (((1008, 700),), 250_001, 700),
     ],
 )
 def test_what_can_wait_pays_the_estimate_for_a_week_or_the_least_that_is_relayed(
     estimates: tuple[tuple[int, int], ...], relayed: int, lowest: int
 ) -> None:
-    """Neither today's mempool nor the operator's value makes it dearer."""
+    """Neither today's mempool nor the operator's value makes it dearer, nor a relay that errs."""
     fees = OwnFees(
         estimates=estimates,
         min_relay_sat_per_kw=relayed,
-        mempool_min_sat_per_kw=4_000,
+        mempool_min_sat_per_kw=max(4_000, relayed),
         fallback_sat_per_kw=8_000,
     )
     assert fees.lowest_sat_per_kw == lowest

@@ -113,11 +113,14 @@ class OwnFees:
 
         Without that estimate the least that is relayed, and not the rule of `within`, which rather
         pays too much: what nothing takes away waits for the cheapest day, and must not be left
-        behind because a node is young, or errs.
+        behind because a node is young, or errs. Nor is what is relayed believed at any height: a
+        node that refuses all says so, once something is published.
         """
         patient = [rate for target, rate in self.estimates if target >= LOWEST_BLOCKS]
         believed = (rate for rate in patient if rate <= BELIEVED_SAT_PER_KW)
-        return max(min(believed, default=0), self.min_relay_sat_per_kw)
+        relayed = self.min_relay_sat_per_kw
+        least = relayed if relayed <= BELIEVED_SAT_PER_KW else MIN_RELAY_SAT_PER_KW
+        return max(min(believed, default=0), least)
 
 
 def blocks_left(*, deadline_height: int, height: int) -> int:

@@ -25,7 +25,7 @@ ANSWERS: Final[dict[str, object]] = {
     "getmempoolentry": Refusal(-5, "Transaction not in mempool"),
     "getmempoolinfo": {},
     "gettxspendingprevout": [{"txid": HASH, "vout": 0}],
-    "estimatesmartfee": Refusal(-32, "Fee estimation disabled"),
+    "estimatesmartfee": Refusal(-32603, "Fee estimation disabled"),  # With `blocksonly`.
     "sendrawtransaction": Refusal(-22, "TX decode failed"),
     "submitpackage": Refusal(-8, "Array must contain between 1 and 25 transactions."),
 }

@@ -15,8 +15,8 @@ PUBLIC_SIGNET_CHALLENGE: Final = (
     "512103ad5e0edad18cb1f0fc0d28a3d4f1f3e445640337489abb10404f2d1e086be430"
     "210359ef5021964fe22d6f8e05b2463c9540ce96883fe3b278760f048f5189f2e6c452ae"
 )
-# JSON-RPC 2.0: codes up to here are the server's own, of a method that it does not know or allow.
-RESERVED_CODE_MAX: Final = -32_000
+# Of a method that it does not know (JSON-RPC 2.0), or does not allow (btc-rpc-proxy).
+NO_METHOD_CODES: Final = frozenset({-32_601, -32_604})
 _NO_TXID: Final = "00" * 32
 
 
@@ -84,7 +84,7 @@ async def check_methods(chain: BitcoindChain, network: Network) -> None:
         try:
             await chain.call(method, *params)
         except RpcError as error:
-            if error.code <= RESERVED_CODE_MAX:
+            if error.code in NO_METHOD_CODES:
                 raise CredentialsRefused(str(error)) from error
 
 

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from cromford.adapters.chain_check import NodeCheck
+from cromford.adapters.chain_check import check_node
 from cromford.agent.looking import Sight, look, publish, publish_poisons
 from cromford.agent.views import package_state, package_summary
 from cromford.answers.packages import BroadcastPackage
@@ -28,11 +28,12 @@ async def node_of(
 
     Raises:
         ChainMismatch: If it is not, or is too old.
-        CredentialsRefused: If it does not let us in, or call a method that we need.
+        CredentialsRefused: If it does not let us in.
         ChainUnavailable: If it does not answer.
     """
     async with connect_chain(options) as chain:
-        await NodeCheck(chain, network, signet_challenge=signet_challenge)()
+        # What it does not let us call is told at once, by whatever needs it.
+        await check_node(chain, network, signet_challenge=signet_challenge)
         yield chain
 
 

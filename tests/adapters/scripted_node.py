@@ -38,6 +38,7 @@ class ScriptedNode:
     def __init__(self, datadir: Path) -> None:
         self.answers: dict[str, object] = {}
         self.calls: list[tuple[str, list[object]]] = []
+        self.forbidden: set[str] = set()  # methods that its `rpcwhitelist` leaves out
         self.http_status = 200
         self.raw_body: bytes | None = None
         self.cookie_path = datadir / ".cookie"
@@ -75,6 +76,8 @@ class ScriptedNode:
         if self.raw_body is not None or self.http_status != 200:
             return self.http_status, self.raw_body or b""
         self.calls.append((request["method"], request["params"]))
+        if request["method"] in self.forbidden:
+            return 403, b""
         answer = self.answers[request["method"]]
         reply = {"jsonrpc": "2.0", "id": request["id"]}
         if isinstance(answer, Refusal):

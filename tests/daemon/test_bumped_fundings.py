@@ -45,10 +45,11 @@ def test_a_funding_that_the_mempool_refuses_gets_in_with_its_child(tmp_path: Pat
     async def main() -> None:
         async with town(tmp_path) as t:
             t.mining_address = (await t.call("lsp", "status"))["wallet"]["address"]
-            market(t, minimum="0.00003")
             await t.mine(1)
+            market(t, minimum="0.00003")  # After what the LSP asked: with this block it knows.
             before = await t.call("lsp", "wallet_balance")
             line = await stuck(t)
+            await t.mine(1)
             assert line["refused"][0]["reason"].startswith("mempool min fee not met")
             assert line["bump"] is None
             wanted = {"factory_id": line["factory_id"]}

@@ -500,6 +500,35 @@ def test_what_a_node_asks_for_is_known_from_the_first_moment_of_a_fresh_chain() 
     asyncio.run(scenario())
 
 
+def test_a_node_without_an_estimate_is_told_of_once_and_once_it_has_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It may relay blocks only, or be young: what hurries then begins at a guess."""
+
+    async def scenario(*, has_real_time: bool) -> list[str]:
+        caplog.clear()
+        chain = mined(10)
+        chain.tip_time, chain.is_silent = NOW, True
+        async with eyes(chain, [ref(chain.active[8])], has_real_time=has_real_time) as seen:
+            await seen.following.ask_fees()
+            assert "estimates" not in caplog.text, "it has not said that it has none"
+            chain.is_silent = False
+            await seen.until(lambda: seen.reader.height == 10)
+            chain.estimates = {2: 5_000}
+            chain.mine(1)
+            await seen.until(lambda: seen.reader.height == 11)
+            chain.mine(1)
+            await seen.until(lambda: seen.reader.height == 12)
+        return [one.getMessage() for one in caplog.records if "estimate" in one.getMessage()]
+
+    caplog.set_level(logging.INFO)
+    assert asyncio.run(scenario(has_real_time=True)) == [
+        "estimates_missing fallback_sat_per_vb=2.0",
+        "estimates_known",
+    ]
+    assert asyncio.run(scenario(has_real_time=False)) == []
+
+
 def test_what_a_mempool_asks_for_is_known_though_its_node_has_not_told_its_estimates() -> None:
     async def scenario() -> None:
         chain = mined(10)

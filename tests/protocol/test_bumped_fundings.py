@@ -28,7 +28,7 @@ from cromford.protocol.journal.lobby_records import FundingBumped
 from cromford.protocol.lobby import bumping
 from cromford.wallet.child import plan_child
 from cromford.wallet.coins import InsufficientCoins
-from cromford.watch.feerates import OwnFees
+from cromford.watch.feerates import BELIEVED_SAT_PER_KW, OwnFees
 
 STALE: Final = Facts(stale="the node does not answer")
 RATE: Final = 5_000  # 20 sat/vB.
@@ -332,6 +332,17 @@ def test_what_is_not_bumped() -> None:
     assert code_of(pump, bumped_payment(child.txid)) == "pays_for_a_funding"
     pump.mine()
     assert code_of(pump, request(pump, 2 * RATE)) == "factory_funded"
+
+
+def test_no_child_pays_what_nobody_should_believe_that_a_mempool_asks_for() -> None:
+    """A child pays that minimum for itself, whatever feerate its operator names for both."""
+    pump = waiting()
+    errs = Facts(fees=OwnFees(mempool_min_sat_per_kw=BELIEVED_SAT_PER_KW + 1))
+    with pytest.raises(Rejected, match=r"at most 1,000 sat/vB, received 1,000\.004 sat/vB") as high:
+        lsp_role.decide(lsp_state(pump), request(pump), errs)
+    assert high.value.code == "feerate_too_high"
+    dear = Facts(fees=OwnFees(mempool_min_sat_per_kw=BELIEVED_SAT_PER_KW))
+    lsp_role.decide(lsp_state(pump), request(pump), dear)
 
 
 def test_a_funding_that_was_given_up_or_is_dead_is_not_bumped() -> None:

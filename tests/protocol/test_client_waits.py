@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 from tests.protocol.attacks import only_from, proposed
-from tests.protocol.pump import Pump
+from tests.protocol.pump import Pump, PumpNode
 
 from cromford import effects as fx
+from cromford.protocol import events as ev
 from cromford.protocol.journal.client_attempt import Complete
 from cromford.protocol.journal.lsp_attempt import SigningRoot
 from cromford.wire import messages as m
@@ -45,6 +46,54 @@ def test_a_client_whose_own_node_is_silent_says_so_and_the_wish_lives_on() -> No
     pump.answers_coins = True
     pump.mine()
     assert pump.sent(client, m.Join)[-1].factory_pool.pubkey != held.join.factory_pool.pubkey
+
+
+def behind(n_blocks: int, *, has_coins: bool = False) -> tuple[Pump, PumpNode]:
+    """Return a client whose node is so many blocks behind the LSP's, once it asked for coins."""
+    pump = Pump(1)
+    (client,) = pump.clients
+    pump.join()
+    pump.answers_coins = False
+    pump.blind.add(client.name)
+    pump.mine(n_blocks)
+    pump.build(min_clients=1)
+    pump.run()
+    (asked,) = pump.wishes(client, fx.LookUpCoins)
+    coins = [(one, pump.chain.coin(one) if has_coins else None) for one in asked.outpoints]
+    pump.handle(client, ev.CoinsLookedUp(asked=asked, coins=tuple(coins)))
+    pump.run()
+    return pump, client
+
+
+@pytest.mark.parametrize("n_blocks", [1, 6])
+def test_a_coin_of_a_block_that_our_node_does_not_have_yet_ends_no_wish(n_blocks: int) -> None:
+    """Ours may be slow, or be reached by Tor; with that block the client joins again."""
+    pump, client = behind(n_blocks)
+    assert client.state.wish is not None
+    height = pump.chain.height
+    assert pump.held(client).aborted == f"our node lacks block {height}, which the LSP's has"
+    assert pump.attempt.aborted is not None
+    pump.answers_coins = True
+    pump.blind.clear()
+    pump.sync()
+    pump.run()
+    pump.build(min_clients=1)
+    pump.run()
+    assert pump.is_funded()
+
+
+@pytest.mark.parametrize("n_blocks", [0, 7])
+def test_one_that_no_such_block_can_have_is_refused_by_name(n_blocks: int) -> None:
+    pump, client = behind(n_blocks)
+    assert client.state.wish is None
+    field = "build_height" if n_blocks else "funding_tx.input[0]"
+    assert (pump.held(client).aborted or "").startswith(f"refused: {field}: expected ")
+
+
+def test_a_node_that_is_behind_and_has_the_coins_is_no_reason_to_wait() -> None:
+    pump, client = behind(1, has_coins=True)
+    assert pump.held(client).aborted is None
+    assert pump.is_funded()
 
 
 @pytest.mark.parametrize("prefix", [b"invoice", b"hold", b"rejoin"])

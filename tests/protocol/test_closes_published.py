@@ -20,7 +20,7 @@ from cromford.protocol.closing.confirming import close_broadcast, owed_by_client
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.close_scopes import client_scope
 from cromford.watch.bumping import Bumping
-from cromford.watch.feerates import OwnFees
+from cromford.watch.feerates import BELIEVED_SAT_PER_KW, OwnFees
 
 QUIET: Final = OwnFees(estimates=((6, 900), (144, 25)))
 
@@ -147,3 +147,30 @@ def test_an_lsp_publishes_a_close_as_soon_as_it_is_finished_and_then_tells_it() 
     (record,) = close_records(pump.lsp)
     published = [one for one in pump.wishes(pump.lsp, fx.Broadcast) if one.name.startswith("close")]
     assert [one.tx.serialize() for one in published] == [record.txs[0]]
+
+
+@pytest.mark.parametrize("estimate", [BELIEVED_SAT_PER_KW, BELIEVED_SAT_PER_KW + 1, 2_500_000])
+def test_no_estimate_that_nobody_should_believe_is_paid_out_of_what_it_pays(estimate: int) -> None:
+    """A node that errs would burn half of it, of an LSP's part of a whole factory, too."""
+    fees = OwnFees(estimates=((1, estimate), (144, estimate), (1008, 60)))
+    feerate = estimate if estimate == BELIEVED_SAT_PER_KW else 60
+    (link,) = finished().book.ordered_links
+    deadline = link.remaining(finished().chain).exit_deadline_height
+    assert deadline is not None
+    for left in (1_000, 1):
+        assert bumping_of(at(deadline - left), fees).feerate_sat_per_kw == feerate
+    (theirs,) = owed_by_factory(factory_in(lsp_stages().finished), fees)
+    assert theirs.bumping is not None
+    assert theirs.bumping.feerate_sat_per_kw == feerate
+
+
+@pytest.mark.parametrize(
+    ("minimum", "has_budget"), [(BELIEVED_SAT_PER_KW, True), (BELIEVED_SAT_PER_KW + 1, False)]
+)
+def test_nor_a_minimum_of_our_mempool(minimum: int, *, has_budget: bool) -> None:
+    """A `minrelaytxfee` of 0.1 is one in bitcoin per 1000 vB: 10,000 sat/vB."""
+    fees = OwnFees(mempool_min_sat_per_kw=minimum, min_relay_sat_per_kw=minimum)
+    assert bool(bumping_of(finished(), fees).budget_sat) is has_budget
+    (theirs,) = owed_by_factory(factory_in(lsp_stages().finished), fees)
+    assert theirs.bumping is not None
+    assert bool(theirs.bumping.budget_sat) is has_budget

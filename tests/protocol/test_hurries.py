@@ -30,11 +30,12 @@ from cromford.protocol.exiting.in_hand import InHand, Risk, Stake
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.wallet.coins import Purse, SpentCoin
 from cromford.watch.bumping import Bumping, anchor_of
-from cromford.watch.feerates import OwnFees
+from cromford.watch.feerates import BELIEVED_SAT_PER_KW, OwnFees
 from cromford.watch.sweep import HtlcInput, TakingTx
 
 STAKE_SAT: Final = 40_000
 DAY, SOON = 1_000, 8_000  # Estimates for a day, and for less.
+ABSURD: Final = BELIEVED_SAT_PER_KW + 1
 FEES: Final = OwnFees(estimates=((1, SOON), (100, DAY)))
 BLOCKS_PER_TX: Final = 6  # That each transaction has for itself on the way.
 
@@ -126,6 +127,33 @@ def test_who_leaves_without_a_hurry_offers_a_days_rate_out_of_half_of_it(
         assert (bumping.feerate_sat_per_kw, bumping.budget_sat) == (DAY, STAKE_SAT // 2)
         assert bumping.fee_sat == step.fee_sat
         assert leaving(holding, up_to(chain, 2_000), step).budget_sat == STAKE_SAT // 2
+
+
+@pytest.mark.parametrize(
+    ("fees", "feerate", "budget_sat"),
+    [
+        (OwnFees(estimates=((1, 9_000), (100, ABSURD), (1008, 60))), 60, STAKE_SAT // 2),
+        (OwnFees(mempool_min_sat_per_kw=ABSURD), 25, 0),
+    ],
+)
+def test_who_leaves_long_before_its_deadline_pays_nothing_that_nobody_should_believe(
+    plain: tuple[InHand, KnownChain], fees: OwnFees, feerate: int, budget_sat: int
+) -> None:
+    """A node that errs would cost half of all that it leaves with. In the last day it may."""
+    holding, chain = plain
+    risks = (Risk(end_height=14_000, amount_sat=STAKE_SAT),)
+    risky = replace(holding, stake=Stake(amount_sat=STAKE_SAT, risks=risks))
+
+    def at(step: ExitStep, height: int) -> tuple[int, int]:
+        asked = step_of_path(risky, up_to(chain, height), step, fees=fees, is_leaving=True)
+        assert asked.bumping is not None
+        return asked.bumping.feerate_sat_per_kw, asked.bumping.budget_sat
+
+    for step in exit_path(holding.signed):
+        last_day = deadline_of(holding, step, 14_000) - 144
+        assert at(step, chain.height) == at(step, last_day - 1) == (feerate, budget_sat)
+        dear, half_sat = at(step, last_day)
+        assert (dear >= ABSURD, half_sat) == (True, STAKE_SAT // 2)
 
 
 def deadline_of(holding: InHand, step: ExitStep, end_height: int) -> int:

@@ -12,6 +12,8 @@ from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
 from cromford.ports import RelayFeerates
 from cromford.protocol import events as ev
+from cromford.protocol.faults import Rejected
+from cromford.protocol.lobby.build import BuildPlan, plan_build
 from cromford.watch.feerates import OwnFees
 
 DEAR: Final = 750  # 3 sat/vB, where the terms say 1 or 2.
@@ -128,6 +130,62 @@ def test_an_lsp_plans_no_factory_whose_way_out_its_own_node_would_not_relay() ->
     pump.build()
     pump.run()
     assert pump.is_funded()
+
+
+def test_an_lsp_plans_no_funding_that_its_own_node_does_not_relay() -> None:
+    """A child is no way in: up to version 30 Core asks that of each transaction of version 2."""
+    pump = Pump(2, policy=replace(QUICK, funding_feerate_sat_per_kw=60))
+    pump.join()
+    relays_from(pump.lsp, 61)
+    with pytest.raises(Rejected, match=r"^funding_feerate: expected at least 0\.244 sat/vB") as low:
+        planned(pump)
+    assert (low.value.code, low.value.retryable) == ("funding_feerate_too_low", False)
+    with pytest.raises(Rejected, match=r"^funding_feerate: .*, received 0\.24 sat/vB"):
+        planned(pump, 60, 500)
+    pump.build()
+    assert pump.lsp.state.house.build is None
+    relays_from(pump.lsp, 60)
+    pump.build()
+    pump.run()
+    assert pump.is_funded()
+
+
+def test_nor_one_of_which_the_mempool_takes_no_candidate_today() -> None:
+    pump = Pump(2, policy=QUICK)
+    pump.join()
+    asks(pump, 501)
+    with pytest.raises(Rejected, match=r"^funding_feerate: expected at least 2\.004 sat/vB") as low:
+        planned(pump)
+    assert (low.value.code, low.value.retryable) == ("funding_feerate_too_low", True)
+    assert planned(pump, 250, 501).ladder.rungs[0].feerate_sat_per_kw == 250, "the next one does"
+    asks(pump, 500)
+    pump.build()
+    pump.run()
+    assert pump.is_funded()
+
+
+def test_a_schedule_waits_until_the_mempool_takes_what_it_would_publish() -> None:
+    pump = Pump(2, policy=replace(QUICK, build_at_clients=2))
+    asks(pump, 501)
+    pump.join()
+    house = pump.lsp.state.house
+    assert (house.build, house.hindered_by) == (None, "funding_feerate_too_low")
+    asks(pump, 500)
+    pump.mine()
+    pump.run()
+    assert pump.is_funded()
+
+
+def planned(pump: Pump, *feerates_sat_per_kw: int) -> BuildPlan:
+    """Return what the LSP would build, as the operator is shown it."""
+    return plan_build(
+        pump.lsp.state.house,
+        min_clients=2,
+        max_clients=2,
+        fees=pump.lsp.fees,
+        feerates_sat_per_kw=feerates_sat_per_kw,
+        needs_keys=False,
+    )
 
 
 def test_a_client_signs_no_terms_whose_transactions_its_own_node_would_not_relay() -> None:

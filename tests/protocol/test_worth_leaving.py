@@ -77,8 +77,14 @@ def test_a_balance_is_left_for_if_it_is_more_than_130_vbytes_at_the_lowest_estim
         OwnFees(),
         OwnFees(mempool_min_sat_per_kw=12_500, fallback_sat_per_kw=25_000),
         OwnFees(estimates=((2, 25_000), (6, 25_000)), mempool_min_sat_per_kw=12_500),
+        OwnFees(mempool_min_sat_per_kw=2_500_000, min_relay_sat_per_kw=2_500_000),
     ],
-    ids=["nothing", "a full mempool and a careful operator", "the next blocks only"],
+    ids=[
+        "nothing",
+        "a full mempool and a careful operator",
+        "the next blocks only",
+        "a minimum in the wrong unit",
+    ],
 )
 def test_no_balance_is_lost_because_a_node_has_no_estimate_for_a_week(fees: OwnFees) -> None:
     pump, alice = away_with(354, fees)

@@ -177,6 +177,30 @@ def test_no_race_is_lost_because_its_node_takes_the_fee_for_a_mistake(
     assert fees.within(144) <= MOST_SAT_PER_VB * 250
 
 
+def test_a_race_that_ends_in_more_than_a_day_is_run_at_no_feerate_that_nobody_should_believe() -> (
+    None
+):
+    """Nobody can come first so soon, and half of what is at stake would go to a node that errs."""
+    errs = OwnFees(estimates=((2, 2_000_000), (144, 2_000_000), (1008, 60)))
+    shut = OwnFees(mempool_min_sat_per_kw=2_000_000)
+    dear = OwnFees(estimates=((2, 250_000), (144, 250_000)))
+
+    def at(height: int, fees: OwnFees) -> int | None:
+        return racing_fee_sat(
+            1_000,
+            fees=fees,
+            budget_sat=20_000_000,
+            first_height=1_000,
+            height=height,
+            rival_height=1_200,
+        )
+
+    assert [at(height, errs) for height in (1_000, 1_055)] == [240, 240 + 55 * 100]
+    assert [at(height, shut) for height in (1_000, 1_055)] == [None, None]
+    assert [at(1_056, fees) for fees in (errs, shut)] == [8_000_000 + 56 * 100, 10_000_000]
+    assert at(1_000, dear) == 1_000_000
+
+
 def test_a_mempool_that_asks_for_more_than_anybody_pays_is_not_offered_less() -> None:
     own = OwnFeerate(
         estimate_sat_per_kw=10**9, mempool_min_sat_per_kw=10**8, fallback_sat_per_kw=500
@@ -194,16 +218,19 @@ def test_a_mempool_that_asks_for_more_than_anybody_pays_is_not_offered_less() ->
         (((2, 9_000), (144, 2_000), (1008, 250_000)), 25, 250_000),
         ((), 25, 25),
         ((), 250, 250),
+        ((), 250_000, 250_000),
+        ((), 250_001, 25),
+        (((1008, 700),), 250_001, 700),
     ],
 )
 def test_what_can_wait_pays_the_estimate_for_a_week_or_the_least_that_is_relayed(
     estimates: tuple[tuple[int, int], ...], relayed: int, lowest: int
 ) -> None:
-    """Neither today's mempool nor the operator's value makes it dearer."""
+    """Neither today's mempool nor the operator's value makes it dearer, nor a relay that errs."""
     fees = OwnFees(
         estimates=estimates,
         min_relay_sat_per_kw=relayed,
-        mempool_min_sat_per_kw=4_000,
+        mempool_min_sat_per_kw=max(4_000, relayed),
         fallback_sat_per_kw=8_000,
     )
     assert fees.lowest_sat_per_kw == lowest

@@ -1,9 +1,14 @@
 import pytest
 
+from cromford.bitcoin.fees import P2TR_DUST_SAT
 from cromford.bitcoin.tx import Tx
 from cromford.factory.exit_path import ExitStep
 from cromford.watch.feerates import BELIEVED_SAT_PER_KW, MOST_SAT_PER_KW, OwnFees
-from cromford.watch.schedule import scheduled_sat_per_kw, step_deadline_height
+from cromford.watch.schedule import (
+    scheduled_budget_sat,
+    scheduled_sat_per_kw,
+    step_deadline_height,
+)
 
 
 def offered(estimate: int, *, deadline_height: int | None, week: int | None = None) -> int:
@@ -25,10 +30,33 @@ def test_what_nothing_hurries_offers_a_day_s_estimate(estimate: int) -> None:
 
 @pytest.mark.parametrize("estimate", [BELIEVED_SAT_PER_KW + 1, MOST_SAT_PER_KW])
 def test_what_nothing_hurries_waits_where_nobody_should_believe_the_estimate(estimate: int) -> None:
-    """It would cost half of what is at stake. What has a deadline may be right to pay that."""
-    assert offered(estimate, deadline_height=None) == 25
-    assert offered(estimate, deadline_height=None, week=60) == 60
-    assert offered(estimate, deadline_height=1200) == estimate
+    """It would cost half of what is at stake. In its last day a deadline may be worth that."""
+    for far in (None, 1_145, 14_000):
+        assert offered(estimate, deadline_height=far) == 25
+        assert offered(estimate, deadline_height=far, week=60) == 60
+    assert offered(estimate, deadline_height=1_144) == estimate
+
+
+def test_what_may_wait_less_than_a_day_pays_an_estimate_that_may_be_believed_too() -> None:
+    fees = OwnFees(estimates=((6, BELIEVED_SAT_PER_KW + 1), (36, 900), (144, 400), (1008, 60)))
+    assert [fees.believed_within(n_blocks) for n_blocks in (6, 36, 144)] == [60, 900, 400]
+
+
+@pytest.mark.parametrize(
+    ("minimum", "budget_sat"), [(BELIEVED_SAT_PER_KW, 5_000), (BELIEVED_SAT_PER_KW + 1, 0)]
+)
+def test_what_nothing_hurries_costs_nothing_while_a_mempool_asks_for_what_nobody_should_believe(
+    minimum: int, budget_sat: int
+) -> None:
+    """A `minrelaytxfee` of 0.1 is one in bitcoin per 1000 vB: 10,000 sat/vB."""
+    fees = OwnFees(mempool_min_sat_per_kw=minimum)
+
+    def budget(deadline_height: int | None) -> int:
+        return scheduled_budget_sat(10_000, fees, deadline_height=deadline_height, height=1_000)
+
+    assert [budget(height) for height in (None, 14_000, 1_145)] == [budget_sat] * 3
+    assert [budget(height) for height in (1_144, 1_001)] == [5_000, 5_000]
+    assert budget(1_000) == 10_000 - P2TR_DUST_SAT
 
 
 def test_each_step_leaves_the_later_ones_their_delays_and_six_blocks_each() -> None:

@@ -6,7 +6,7 @@ from bitcoin_core_rpc import RpcError
 
 from cromford.adapters.bitcoind import BitcoindChain
 from cromford.bitcoin.network import SIGNET, Network
-from cromford.ports import ChainUnavailable
+from cromford.ports import ChainUnavailable, CredentialsRefused
 
 # The first release that relays ephemeral dust, beside package relay and pay-to-anchor.
 CORE_VERSION_MIN: Final = 290_000
@@ -15,6 +15,9 @@ PUBLIC_SIGNET_CHALLENGE: Final = (
     "512103ad5e0edad18cb1f0fc0d28a3d4f1f3e445640337489abb10404f2d1e086be430"
     "210359ef5021964fe22d6f8e05b2463c9540ce96883fe3b278760f048f5189f2e6c452ae"
 )
+# Of a method that it does not know (JSON-RPC 2.0), or does not allow (btc-rpc-proxy).
+NO_METHOD_CODES: Final = frozenset({-32_601, -32_604})
+_NO_TXID: Final = "00" * 32
 
 
 class ChainMismatch(Exception):
@@ -25,6 +28,64 @@ class ChainMismatch(Exception):
         self.field = field
         self.expected = expected
         self.received = received
+
+
+class NodeCheck:
+    """Asks a node whether it is the one we need: the first time, whether it answers all we ask.
+
+    A whitelist (`rpcwhitelist`) or a proxy may leave methods out, and an exit would be the first to
+    need one of them. Later a node that leaves some out is better than none.
+    """
+
+    def __init__(
+        self, chain: BitcoindChain, network: Network, *, signet_challenge: str | None = None
+    ) -> None:
+        """Ask nothing yet; the arguments are those of `check_node`."""
+        self._chain = chain
+        self._network = network
+        self._signet_challenge = signet_challenge
+        self._is_answered = False
+
+    async def __call__(self) -> None:
+        """Check the node.
+
+        Raises:
+            ChainMismatch: Naming what differs.
+            CredentialsRefused: If the node does not let us in, or at the first time call a method.
+            ChainUnavailable: If the node does not answer.
+        """
+        await check_node(self._chain, self._network, signet_challenge=self._signet_challenge)
+        if not self._is_answered:
+            await check_methods(self._chain, self._network)
+            self._is_answered = True
+
+
+async def check_methods(chain: BitcoindChain, network: Network) -> None:
+    """Refuse a node that leaves out a method which we call, by asking for what changes nothing.
+
+    What it says is no matter: that a block was pruned, a transaction is unknown, or is none.
+
+    Raises:
+        CredentialsRefused: Naming the method.
+        ChainUnavailable: If the node does not answer.
+    """
+    genesis = str(network.genesis_hash)
+    for method, params in (
+        ("getblockheader", (genesis,)),
+        ("getblock", (genesis, 0)),
+        ("gettxout", (_NO_TXID, 0, False)),
+        ("getmempoolentry", (_NO_TXID,)),
+        ("getmempoolinfo", ()),
+        ("gettxspendingprevout", ([{"txid": _NO_TXID, "vout": 0}],)),
+        ("estimatesmartfee", (6,)),
+        ("sendrawtransaction", ("",)),
+        ("submitpackage", ([],)),
+    ):
+        try:
+            await chain.call(method, *params)
+        except RpcError as error:
+            if error.code in NO_METHOD_CODES:
+                raise CredentialsRefused(str(error)) from error
 
 
 async def check_node(

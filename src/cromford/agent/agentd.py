@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from cromford import __version__
-from cromford.adapters.chain_check import ChainMismatch, check_node
+from cromford.adapters.chain_check import ChainMismatch, NodeCheck
 from cromford.adapters.sqlite import Journal
 from cromford.agent.keeping import Keeping, NotHeld
 from cromford.agent.looking import look
@@ -86,9 +86,7 @@ class AgentDaemon:
         self._rounds = Rounds(
             self._chain,
             self._keeping,
-            check=lambda: check_node(
-                self._chain, self._network, signet_challenge=options.signet_challenge
-            ),
+            check=NodeCheck(self._chain, self._network, signet_challenge=options.signet_challenge),
             has_real_time=self._network != REGTEST,
             poll_seconds=options.poll_seconds,
         )

@@ -32,6 +32,7 @@ async def node_of(
         ChainUnavailable: If it does not answer.
     """
     async with connect_chain(options) as chain:
+        # What it does not let us call is told at once, by whatever needs it.
         await check_node(chain, network, signet_challenge=signet_challenge)
         yield chain
 

@@ -173,6 +173,6 @@ def node_failures() -> Iterator[None]:
             "chain_credentials_refused",
             str(error),
             remediation="See --chain-cookie, or --chain-user and --chain-password-file; and at "
-            "the node, rpcallowip.",
+            "the node, rpcallowip and rpcwhitelist.",
             exit_code=EXIT_AUTHENTICATION,
         ) from error

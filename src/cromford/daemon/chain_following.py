@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from cromford.adapters.follower import ChainFollower, Connected
 from cromford.answers.chain import ChainStanding
+from cromford.bitcoin.fees import sat_per_vb
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.freshness import Freshness, Stale
 from cromford.daemon.metrics import Sample
@@ -82,6 +83,8 @@ class ChainFollowing:
         self._answered = answered
         self._clock = clock
         self._fees = OwnFees(fallback_sat_per_kw=fallback_sat_per_kw)
+        self._tells_estimates = has_real_time  # No regtest has any.
+        self._had_estimates: bool | None = None  # None before the node was asked.
         self._freshness = Freshness(has_real_time=has_real_time, started_at=clock())
         self._told: Stale | None = None
         self._is_told_fresh = False  # The role knows.
@@ -177,7 +180,23 @@ class ChainFollowing:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                self._fees = await asked_again(self._chain, self._fees)
+                fees = await asked_again(self._chain, self._fees)
+                is_told = fees is not self._fees  # Else it did not answer.
+                self._fees = fees
+                if is_told:
+                    self._tell_estimates()
+
+    def _tell_estimates(self) -> None:
+        """Log it once where what hurries begins at a guess, for our node has no estimate."""
+        had, has = self._had_estimates, bool(self._fees.estimates)
+        if not self._tells_estimates or has is had:
+            return
+        self._had_estimates = has
+        if not has:
+            guess = sat_per_vb(self._fees.fallback_sat_per_kw)
+            _log.warning("estimates_missing fallback_sat_per_vb=%s", guess)
+        elif had is False:
+            _log.info("estimates_known")
 
     async def _follow(self, follower: ChainFollower) -> None:
         async for batch in follower.batches():

@@ -25,6 +25,9 @@ _REMEDIES: Final = {
     "and twice what the node's mempool takes; a second feerate is above the first.",
     "insufficient_coins": "`wallet balance` shows what is free, what is set aside, and what comes "
     "back with a block. Pay to `wallet address`, or ask for less.",
+    "feerate_too_high": "Look after the node: its `minrelaytxfee` is in bitcoin per 1000 vB.",
+    "funding_feerate_too_low": "Give a higher one: `lsp build --funding-feerates`, or "
+    "lsp.funding_feerate_sat_per_vb in the configuration.",
     "coins_off_chain": "Wait until a block has the coin again. If none does, give up what spends "
     "it: `wallet abandon`, or `lsp factory abandon`.",
     "change_spent": "Wait until a block has it again: by another txid, or none, it would end what "

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from cromford import __version__
 from cromford import effects as fx
-from cromford.adapters.chain_check import ChainMismatch, check_node
+from cromford.adapters.chain_check import ChainMismatch, NodeCheck
 from cromford.adapters.key_file import KeyFile
 from cromford.adapters.noise import NodeIdentity
 from cromford.adapters.sqlite import Journal
@@ -120,9 +120,7 @@ class Daemon(Generic[S]):
         self.following = ChainFollowing(
             self.chain,
             self,
-            check=lambda: check_node(
-                self.chain, network, signet_challenge=options.signet_challenge
-            ),
+            check=NodeCheck(self.chain, network, signet_challenge=options.signet_challenge),
             has_real_time=network != REGTEST,
             poll_seconds=options.poll_seconds,
             fallback_sat_per_kw=options.fallback_sat_per_kw,

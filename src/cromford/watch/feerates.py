@@ -20,8 +20,8 @@ LAST_BLOCKS: Final = 6  # Of a penalty: what is not spent then, the cheater may 
 FALLBACK_SAT_PER_KW: Final = 500  # 2 sat/vB, where the operator names nothing else.
 # 10,000 sat/vB: above it Core's `sendrawtransaction` takes a mistake for one, and refuses.
 MOST_SAT_PER_KW: Final = 2_500_000
-# 1,000 sat/vB: no day was ever so dear, so a node that says more errs. What has a deadline pays it
-# all the same, within its budget; what can wait does.
+# 1,000 sat/vB: no day was ever so dear, so a node that says more errs. What has a deadline within a
+# day pays it all the same, within its budget; what can wait does.
 BELIEVED_SAT_PER_KW: Final = 250_000
 LOWEST_BLOCKS: Final = 1008  # A week: the most that Core estimates for.
 FLOOR_FACTOR: Final = 2  # Without an estimate, how far above the mempool's minimum.
@@ -84,6 +84,19 @@ class OwnFees:
             fallback_sat_per_kw=self.fallback_sat_per_kw,
         ).sat_per_kw
 
+    def believed_within(self, n_blocks: int) -> int:
+        """Return the same for what nothing is lost without today.
+
+        The lowest, where that is more than anybody should believe.
+        """
+        feerate = self.within(n_blocks)
+        return feerate if feerate <= BELIEVED_SAT_PER_KW else self.lowest_sat_per_kw
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether the mempool asks for more than anybody should believe: what can wait does."""
+        return self.mempool_min_sat_per_kw > BELIEVED_SAT_PER_KW
+
     @property
     def day_sat_per_kw(self) -> int | None:
         """What to pay for what nothing takes away: the rule of `within` for a day.
@@ -100,16 +113,24 @@ class OwnFees:
 
         Without that estimate the least that is relayed, and not the rule of `within`, which rather
         pays too much: what nothing takes away waits for the cheapest day, and must not be left
-        behind because a node is young, or errs.
+        behind because a node is young, or errs. Nor is what is relayed believed at any height: a
+        node that refuses all says so, once something is published.
         """
         patient = [rate for target, rate in self.estimates if target >= LOWEST_BLOCKS]
         believed = (rate for rate in patient if rate <= BELIEVED_SAT_PER_KW)
-        return max(min(believed, default=0), self.min_relay_sat_per_kw)
+        relayed = self.min_relay_sat_per_kw
+        least = relayed if relayed <= BELIEVED_SAT_PER_KW else MIN_RELAY_SAT_PER_KW
+        return max(min(believed, default=0), least)
 
 
 def blocks_left(*, deadline_height: int, height: int) -> int:
     """Return the target of an estimate: the blocks before the deadline, 1 when it has come."""
     return max(1, deadline_height - height)
+
+
+def is_last_day(deadline_height: int, *, height: int) -> bool:
+    """Say whether a deadline is no more than a day away: before, what it is for can wait."""
+    return deadline_height - height <= SWEEP_BLOCKS
 
 
 def risen_sat_per_kw(
@@ -167,7 +188,8 @@ def racing_fee_sat(
     """Return the fee of what has to confirm before a rival may take it; None beyond the budget.
 
     It rises with every block, by no less than what a node asks for to replace the one before, and
-    ends at what a node takes at all: one that is refused wins no race.
+    ends at what a node takes at all: one that is refused wins no race. Until the last day before
+    the rival none that nobody should believe is paid.
 
     Args:
         vsize: Of the signed transaction.
@@ -177,8 +199,12 @@ def racing_fee_sat(
         height: The tip.
         rival_height: The first block in which the rival may take it.
     """
+    left = blocks_left(deadline_height=rival_height, height=height)
+    can_wait = not is_last_day(rival_height, height=height)
+    if can_wait and fees.is_shut:
+        return None
     feerate = risen_sat_per_kw(
-        fees.within(blocks_left(deadline_height=rival_height, height=height)),
+        fees.believed_within(left) if can_wait else fees.within(left),
         first_height=first_height,
         height=height,
         deadline_height=rival_height,

@@ -11,7 +11,14 @@ from typing import Final
 from cromford.factory.exit_path import ExitStep
 from cromford.factory.kinds import BLOCKS_PER_TX
 from cromford.factory.vertices import TreeNode
-from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees, blocks_left, risen_sat_per_kw
+from cromford.watch.feerates import (
+    SWEEP_BLOCKS,
+    OwnFees,
+    blocks_left,
+    is_last_day,
+    path_budget_sat,
+    risen_sat_per_kw,
+)
 from cromford.watch.race import race_of
 
 MARGIN_BLOCKS: Final = 6  # Before an older state may confirm, or a peer may take an HTLC.
@@ -22,7 +29,8 @@ def scheduled_sat_per_kw(
 ) -> int:
     """Return the feerate to offer now: the estimate for the blocks left, a day's at most.
 
-    What nothing hurries does not pay a day's that nobody should believe: it offers the lowest.
+    What nothing hurries today does not pay a day's that nobody should believe: it offers the
+    lowest.
 
     Args:
         fees: Our own node's.
@@ -30,15 +38,39 @@ def scheduled_sat_per_kw(
         first_height: The tip at its first broadcast, from where on it rises near the deadline.
         height: The tip.
     """
-    if deadline_height is None:
-        return fees.day_sat_per_kw or fees.lowest_sat_per_kw
-    left = blocks_left(deadline_height=deadline_height, height=height)
+    if deadline_height is None or not is_last_day(deadline_height, height=height):
+        return fees.believed_within(SWEEP_BLOCKS)
     return risen_sat_per_kw(
-        fees.within(min(left, SWEEP_BLOCKS)),
+        fees.within(blocks_left(deadline_height=deadline_height, height=height)),
         first_height=first_height,
         height=height,
         deadline_height=deadline_height,
     )
+
+
+def scheduled_budget_sat(
+    stake_sat: int, fees: OwnFees, *, deadline_height: int | None, height: int
+) -> int:
+    """Return what may be paid for it today: half of what is at stake, or more once it is late.
+
+    Args:
+        stake_sat: What is lost if it is in no block in time.
+        fees: Our own node's.
+        deadline_height: As in `scheduled_sat_per_kw`.
+        height: The tip.
+    """
+    if deadline_height is None or not is_last_day(deadline_height, height=height):
+        return unhurried_budget_sat(stake_sat, fees)
+    return path_budget_sat(stake_sat, is_late=height >= deadline_height)
+
+
+def unhurried_budget_sat(stake_sat: int, fees: OwnFees) -> int:
+    """Return what may be paid for what nothing is lost without today.
+
+    Nothing while our node's mempool asks for more than anybody should believe: whoever means
+    satoshi a byte, and writes it where bitcoin per 1000 bytes are asked for, has such a node.
+    """
+    return 0 if fees.is_shut else path_budget_sat(stake_sat)
 
 
 def step_deadline_height(later: Iterable[ExitStep], *, end_height: int) -> int:

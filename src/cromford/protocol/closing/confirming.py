@@ -17,7 +17,8 @@ from cromford.protocol.journal.closes import FinishedClose
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.watch.bumping import Bumping
-from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees, blocks_left, path_budget_sat
+from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees, blocks_left
+from cromford.watch.schedule import unhurried_budget_sat
 
 
 def owed_by_client(state: ClientState, fees: OwnFees) -> tuple[fx.Broadcast, ...]:
@@ -92,8 +93,8 @@ def close_broadcast(
         tx=tx,
         bumping=Bumping(
             fee_sat=_fee_sat(tx, scope),
-            feerate_sat_per_kw=fees.within(n_blocks),
-            budget_sat=path_budget_sat(payout_sat),
+            feerate_sat_per_kw=fees.believed_within(n_blocks),
+            budget_sat=unhurried_budget_sat(payout_sat, fees),
             fees=fees,
             own_script=own_script if payout_sat else b"",
             twins=close.txids,

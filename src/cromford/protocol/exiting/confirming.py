@@ -21,6 +21,7 @@ from cromford.watch.bumping import Bumping, anchor_of, coin_needed_sat
 from cromford.watch.feerates import OwnFees, fee_to_offer_sat, path_budget_sat
 from cromford.watch.schedule import (
     MARGIN_BLOCKS,
+    scheduled_budget_sat,
     scheduled_sat_per_kw,
     state_deadline_height,
     step_deadline_height,
@@ -204,7 +205,7 @@ def _bumping(
             first_height=hurry.first_height,
             height=chain.height,
         ),
-        budget_sat=max(0, hurry.budget_sat(chain.height) - cost_sat),
+        budget_sat=max(0, hurry.budget_sat(fees, chain.height) - cost_sat),
         fees=fees,
         purse=unspent_of(holding.purses.get(tx.inputs[0].outpoint), chain),
         spare_anchors=tuple(_spare_anchors(holding, chain)),
@@ -220,10 +221,11 @@ class _Hurry:
     first_height: int
     amount_sat: int
 
-    def budget_sat(self, height: int) -> int:
+    def budget_sat(self, fees: OwnFees, height: int) -> int:
         """Return what children of the whole way out may cost for this."""
-        is_late = self.deadline_height is not None and height >= self.deadline_height
-        return path_budget_sat(self.amount_sat, is_late=is_late)
+        return scheduled_budget_sat(
+            self.amount_sat, fees, deadline_height=self.deadline_height, height=height
+        )
 
 
 def _hurries_of(

@@ -8,8 +8,12 @@ from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.exiting.confirming import unspent_of
 from cromford.protocol.journal.factory import Factory
 from cromford.watch.bumping import Bumping
-from cromford.watch.feerates import OwnFees, path_budget_sat
-from cromford.watch.schedule import scheduled_sat_per_kw, state_deadline_height
+from cromford.watch.feerates import OwnFees
+from cromford.watch.schedule import (
+    scheduled_budget_sat,
+    scheduled_sat_per_kw,
+    state_deadline_height,
+)
 
 
 def of_state(state: Factory, node: TreeNode, tx: Tx, fees: OwnFees) -> Bumping | None:
@@ -36,9 +40,11 @@ def of_state(state: Factory, node: TreeNode, tx: Tx, fees: OwnFees) -> Bumping |
             first_height=state.published.get(tx.inputs[0].outpoint, chain.height),
             height=chain.height,
         ),
-        budget_sat=path_budget_sat(
+        budget_sat=scheduled_budget_sat(
             _own_below_sat(state, node),
-            is_late=deadline_height is not None and chain.height >= deadline_height,
+            fees,
+            deadline_height=deadline_height,
+            height=chain.height,
         ),
         fees=fees,
         purse=unspent_of(state.purses.get(tx.inputs[0].outpoint), chain),

@@ -15,7 +15,7 @@ from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.leaf_states import poisons_of
 from cromford.signing.keychain import FactoryKey
 from cromford.watch.bumping import Bumping, OwnOutput
-from cromford.watch.feerates import OwnFees, path_budget_sat
+from cromford.watch.feerates import OwnFees
 from cromford.watch.poisons import (
     SignedPoison,
     arriving_sat,
@@ -23,7 +23,7 @@ from cromford.watch.poisons import (
     sweep_of,
     to_publish,
 )
-from cromford.watch.schedule import MARGIN_BLOCKS, scheduled_sat_per_kw
+from cromford.watch.schedule import MARGIN_BLOCKS, scheduled_budget_sat, scheduled_sat_per_kw
 
 
 def held_poisons(attempt: ClientAttempt, chain: KnownChain) -> tuple[SignedPoison, ...]:
@@ -90,17 +90,18 @@ def _bumping(
         return None
     is_stock = one.poison.kind is PoisonKind.STOCK
     landed_height = chain.confirmed.get(one.spends.txid, chain.height)
-    deadline_height = landed_height + attempt.terms.lstock_csv_blocks - MARGIN_BLOCKS
+    ends_height = landed_height + attempt.terms.lstock_csv_blocks - MARGIN_BLOCKS
+    deadline_height = ends_height if is_stock else None
     return Bumping(
         fee_sat=one.poison.fee_sat,
         feerate_sat_per_kw=scheduled_sat_per_kw(
             fees,
-            deadline_height=deadline_height if is_stock else None,
+            deadline_height=deadline_height,
             first_height=state.published.get(one.spends, chain.height),
             height=chain.height,
         ),
-        budget_sat=path_budget_sat(
-            one.own_sat, is_late=is_stock and chain.height >= deadline_height
+        budget_sat=scheduled_budget_sat(
+            one.own_sat, fees, deadline_height=deadline_height, height=chain.height
         ),
         fees=fees,
         gives_way=not is_stock,

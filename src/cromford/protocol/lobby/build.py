@@ -36,7 +36,7 @@ from cromford.protocol.lobby.choosing import (
     least_sat,
     room_sat,
 )
-from cromford.protocol.lobby.fees import check_fees
+from cromford.protocol.lobby.fees import check_fees, check_funding_is_taken
 from cromford.protocol.lobby.ladder import (
     Ladder,
     candidates_asked,
@@ -277,6 +277,7 @@ def plan_build(
         feerates_sat_per_kw=feerates_sat_per_kw,
         needs_keys=needs_keys,
     )
+    check_funding_is_taken([rung.feerate_sat_per_kw for rung in plan.ladder.rungs], fees)
     try:
         check_fees(plan.terms, policy.burn_limit, fees)
         check_usual_client_signs(

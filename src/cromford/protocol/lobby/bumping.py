@@ -7,6 +7,7 @@ of the wallet spends its change, and pays enough for both: a miner takes them to
 from collections.abc import Iterable, Iterator
 
 from cromford import effects as fx
+from cromford import told
 from cromford.bitcoin.fees import sat_per_vb
 from cromford.bitcoin.replacement import FeeAndWeight, replacement_fee_sat
 from cromford.bitcoin.tx import Tx, Txid, vsize_of
@@ -22,7 +23,7 @@ from cromford.protocol.turn import Turn
 from cromford.wallet.account import CHANGE
 from cromford.wallet.child import ChildPlan, plan_child
 from cromford.wallet.coins import InsufficientCoins, WalletCoin, wallet_tx_weight
-from cromford.watch.feerates import OwnFees, child_fee_sat
+from cromford.watch.feerates import BELIEVED_SAT_PER_KW, OwnFees, child_fee_sat
 
 BUMP = "funding_child"
 
@@ -46,7 +47,7 @@ def planned(
 
     Raises:
         Rejected: If there is no such funding without a block, it pays that already, its change is
-            in use, or the coins do not reach.
+            in use, the coins do not reach, or our mempool asks for what nobody should believe.
     """
     entry = signed_entry(house, attempt_id)
     if funding is None:
@@ -57,6 +58,7 @@ def planned(
     known = house.bumps.get(attempt_id)
     before = None if known is None else FeeAndWeight(known.fee_sat, _weight(known.child))
     _check_pays_more(parent, before, feerate_sat_per_kw)
+    _check_is_open(fees)
 
     def fee_sat_of_weight(weight: int) -> int:
         fee_sat = child_fee_sat(
@@ -278,6 +280,21 @@ def _check_pays_more(
             "feerate_too_low",
             f"feerate_sat_per_vb: expected more than {sat_per_vb(paid)}, which {whose} now, "
             f"received {sat_per_vb(feerate_sat_per_kw)}",
+        )
+
+
+def _check_is_open(fees: OwnFees) -> None:
+    """Check that our mempool asks for no more than anybody should believe: a child pays that, too.
+
+    Raises:
+        Rejected: If it does.
+    """
+    if fees.is_shut:
+        raise Rejected(
+            "feerate_too_high",
+            f"our node's mempool: expected at most {told.feerate(BELIEVED_SAT_PER_KW)}, received "
+            f"{told.feerate(fees.mempool_min_sat_per_kw)}",
+            retryable=True,
         )
 
 

@@ -1,12 +1,16 @@
 """What an LSP asks of the fees in its own terms, before it proposes them to anybody.
 
 They are judged by the transactions that follow from them: its own node must relay each, and leaving
-must burn no more than its operator allows.
+must burn no more than its operator allows. So must it take the funding, or all of it was signed for
+nothing.
 """
+
+from collections.abc import Sequence
 
 from cromford import told
 from cromford.factory.shape import plan_of
 from cromford.factory.terms import FactoryTerms, InvalidTerms
+from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.first_commitments import channel_terms_of
 from cromford.watch.burnt import (
     BurnLimit,
@@ -27,6 +31,34 @@ def check_fees(terms: FactoryTerms, limit: BurnLimit, fees: OwnFees) -> None:
     """
     _check_is_relayed(terms, fees.min_relay_sat_per_kw)
     _check_burns(terms, limit, fees)
+
+
+def check_funding_is_taken(feerates_sat_per_kw: Sequence[int], fees: OwnFees) -> None:
+    """Check that our node takes a funding by what its candidates pay.
+
+    What is below the least that is relayed never gets in by itself, nor by a child: up to version
+    30 Bitcoin Core asks that of each transaction but those of version 3. What a full mempool asks
+    for beyond that falls again.
+
+    Args:
+        feerates_sat_per_kw: Of the candidates, lowest first.
+        fees: Our own node's.
+
+    Raises:
+        Rejected: If it does not relay the lowest, or takes not even the highest today.
+    """
+    lowest, highest = feerates_sat_per_kw[0], feerates_sat_per_kw[-1]
+    for feerate, least, whose, passes in (
+        (lowest, fees.min_relay_sat_per_kw, "the least that our node relays", False),
+        (highest, fees.mempool_min_sat_per_kw, "what our node's mempool asks for today", True),
+    ):
+        if feerate < least:
+            raise Rejected(
+                "funding_feerate_too_low",
+                f"funding_feerate: expected at least {told.feerate(least)}, {whose}, "
+                f"received {told.feerate(feerate)}",
+                retryable=passes,
+            )
 
 
 def _check_is_relayed(terms: FactoryTerms, min_relay_sat_per_kw: int) -> None:

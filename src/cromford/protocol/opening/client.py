@@ -145,6 +145,11 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
         ),
     )
     claims = claims_of(attempt.join, propose)
+    missing_height = _missing_block(claims, coins, state)
+    if missing_height is not None:
+        # The next block asks to join again.
+        abort(turn, attempt_id, f"our node lacks block {missing_height}, which the LSP's has")
+        return
     try:
         check_ladder(claims, facts, coins)
     except Refusal as refusal:
@@ -159,6 +164,23 @@ def on_coins(turn: Turn[ClientState], event: ev.CoinsLookedUp) -> None:
     for candidate, claim in zip(accepted, claims, strict=True):
         candidate.take_computed(claim.branch.as_kept(claim.terms.of_branch), claim.setting)
     _sign_below(turn, claims)
+
+
+def _missing_block(
+    claims: Sequence[ClaimedCandidate], coins: Mapping[OutPoint, Coin | None], state: ClientState
+) -> int | None:
+    """Return the height of a block that may have a coin which we lack: the LSP has it, we do not.
+
+    None if that is no reason. How far ahead an LSP may be is the policy's, and refused by name.
+    """
+    if None not in coins.values():
+        return None
+    try:
+        height = claims[0].terms.build_height
+    except ValueError:
+        return None  # The checks give it its name.
+    ahead_blocks = height - state.chain.height
+    return height if 0 < ahead_blocks <= state.config.policy.build_height_slack_blocks else None
 
 
 def _sign_below(turn: Turn[ClientState], claims: Sequence[ClaimedCandidate]) -> None:

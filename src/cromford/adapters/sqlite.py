@@ -550,18 +550,22 @@ def locked(datadir: Path) -> Iterator[None]:
 
 
 def is_locked(datadir: Path) -> bool:
-    """Say whether a process holds the lock of a data directory. None is made.
+    """Say whether a process holds the lock of a data directory. Nothing is made, nor written.
 
     Raises:
-        StoreFailed: If it cannot be asked for.
+        OSError: If it cannot be asked for.
     """
-    if not (datadir / LOCK_NAME).exists():
+    try:
+        lock_fd = os.open(datadir / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
-        with locked(datadir):
-            return False
-    except StoreInUse:
+        fcntl.flock(lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    finally:
+        os.close(lock_fd)
+    return False
 
 
 def _take_lock(datadir: Path) -> int:

@@ -23,12 +23,14 @@ def dead_end(port: int) -> Iterator[None]:
         yield
 
 
-def let_it_have(monkeypatch: pytest.MonkeyPatch, addresses: Sequence[str]) -> None:
-    """Let `NAME` have addresses, in their order; every other name has its own."""
+def let_it_have(
+    monkeypatch: pytest.MonkeyPatch, addresses: Sequence[str], *, name: str = NAME
+) -> None:
+    """Let a name have addresses, in their order; every other one has its own."""
     ask = socket.getaddrinfo
 
     def answer(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
-        if host != NAME:
+        if host != name:
             return ask(host, port, *args, **kwargs)
         return [ask(one, port, *args, **kwargs)[0] for one in addresses]
 

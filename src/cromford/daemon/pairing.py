@@ -18,7 +18,7 @@ from typing import Final
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.bitcoin.network import NETWORKS, Network
 from cromford.bitcoin.tx import Txid
-from cromford.daemon.seed_file import SEED_FILE, has_seed, load_or_create_seed
+from cromford.daemon.seed_file import SEED_FILE, has_seed, leads_nowhere, load_or_create_seed
 from cromford.ports import Entry, Store
 from cromford.protocol.journal.records import Created, decode_record, encode_record
 from cromford.protocol.journal.streams import CREATION
@@ -163,6 +163,8 @@ def open_keychain(
     """
     created = creation_of(store, role=role, network=network)
     had_seed = has_seed(home)
+    if leads_nowhere(home):
+        raise SeedMissing(f"{home / SEED_FILE} is a link that leads nowhere: is its disk mounted?")
     if created is not None and not had_seed:
         raise SeedMissing(
             f"the journal belongs to the seed {created.seed_fingerprint.hex()}, and "

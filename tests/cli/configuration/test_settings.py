@@ -288,6 +288,21 @@ def test_a_dump_is_a_complete_file_with_the_same_effect(tmp_path: Path, text: st
         assert key.variable in dumped.stdout
 
 
+def test_a_path_of_the_environment_is_the_same_in_a_dump_that_lies_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There it is relative to where the command is; in a file, to that file."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    env = {"CROMFORD_BACKUP_DIR": "second"}
+    dumped = CommandLine(here).run("config", "dump", env=env)
+    assert read_file(written(there / "dump.toml", dumped.stdout))["backup.dir"] == here / "second"
+    document = json.loads(CommandLine(here).run("config", "dump", "--json", env=env).stdout)
+    assert document["backup"]["dir"]["value"] == str(here / "second")
+
+
 def test_a_dump_tells_programs_where_each_value_comes_from(tmp_path: Path) -> None:
     written(tmp_path / "config.toml", "[lsp]\nstates = 3\n")
     result = CommandLine(tmp_path).run(

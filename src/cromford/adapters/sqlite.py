@@ -357,10 +357,11 @@ class Journal:
         self.close()
 
     def _prepare(self) -> None:
+        # No shared memory file, and no other process even with SQLite's own tools: it counts from
+        # the first access on, and only if it comes before that (sqlite.org/wal.html, section 8).
+        self._connection.pragma("locking_mode", "exclusive")
         # Nothing is written before the file is known to be ours.
         version = self._checked_version()
-        # No shared memory file, and no other process even with SQLite's own tools.
-        self._connection.pragma("locking_mode", "exclusive")
         self._connection.pragma("synchronous", "full")
         self._connection.pragma("cache_size", -_PAGES_KIB)
         if not version:

@@ -182,9 +182,9 @@ def open_keychain(
     if created is None and had_seed:
         # Wanted after a restore, and a loss to whoever mistyped a directory: so it is said.
         _log.warning(
-            "journal_begun seed=%s: this seed had no journal here. Factories of another journal "
-            "cannot be left with this one",
+            "journal_begun seed=%s reason=%s",
             fingerprint.hex(),
+            "this seed had no journal here. Factories of another one cannot be left with this",
         )
     elif created is None:
         _log.info("seed_made seed=%s file=%s", fingerprint.hex(), home / SEED_FILE)

@@ -120,10 +120,10 @@ class Safekeeping:
         self.replica = self._new_replica()
         self._said = read_memo(journal)
         if self.marks is None and self._said is not None and self._said.is_kept:
-            _log.warning("mark_left_out: %s", MARK_LEFT_OUT)
+            _log.warning("mark_left_out reason=%s", MARK_LEFT_OUT)
             leave_out_mark(journal, self._said)  # In each run, and once a replica hears of it.
         for warning in self.device_warnings():
-            _log.warning("places_share_a_device: %s", warning)
+            _log.warning("places_share_a_device reason=%s", warning)
         if self.memo is not None and self.memo.source:
             _log.warning("store_is_restored source=%s", self.memo.source)
 

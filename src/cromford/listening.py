@@ -5,13 +5,14 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 PEERS: Final = "peers"
 METRICS: Final = "metrics"
 API: Final = "the API"
 ANY_IPV6: Final = "::"
+_LOCALHOST: Final = "localhost"
 # Of the event loop, for what the kernel handed over last: it becomes a connection, is made known,
 # is met by whoever serves it, is closed by them, and is gone.
 TURNS: Final = 5
@@ -29,7 +30,8 @@ class CannotListen(Exception):
         self.purpose = purpose
         self.is_taken = error.errno == errno.EADDRINUSE
         reason = "another program listens there" if self.is_taken else _reason_of(error)
-        super().__init__(f"cannot listen on {host}:{port} for {purpose}: {reason}")
+        where = f"[{host}]" if ":" in host else host
+        super().__init__(f"cannot listen on {where}:{port} for {purpose}: {reason}")
 
 
 def _reason_of(error: OSError) -> str:
@@ -56,11 +58,15 @@ def place_of(host: str, port: int) -> dict[str, Any]:
     """Return where an event loop shall listen, as it is told that.
 
     `::` is all addresses of this machine, IPv4 as well: asyncio by itself would let none of those
-    in, whatever the system's rule is.
+    in, whatever the system's rule is. `localhost` is those of its addresses that this machine has:
+    a container's hosts file names one of IPv6, which asyncio would fail at, and no interface of it
+    need have that.
 
     Raises:
         OSError: If the system lets nobody listen there.
     """
+    if host == _LOCALHOST:
+        return {"host": _own_addresses(host) or host, "port": port}
     if host != ANY_IPV6 or not socket.has_dualstack_ipv6():
         return {"host": host, "port": port}
     sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
@@ -72,6 +78,16 @@ def place_of(host: str, port: int) -> dict[str, Any]:
         sock.close()
         raise
     return {"sock": sock}
+
+
+def _own_addresses(name: str) -> list[str]:
+    own: list[str] = []
+    found = socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM)
+    for family, kind, protocol, _, address in found:
+        with suppress(OSError), socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+            own.append(str(address[0]))
+    return own
 
 
 async def stop_listening(server: asyncio.Server) -> None:

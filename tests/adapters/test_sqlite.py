@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import apsw
 import pytest
@@ -100,6 +101,54 @@ def test_a_second_opening_is_refused_naming_the_file(tmp_path: Path) -> None:
             Journal(tmp_path)
         journal.append(of([b"undisturbed"]))
     assert replayed(tmp_path) == [b"undisturbed"]
+
+
+# Run with the path of a journal: what another program sees of it, as `sqlite3` or a viewer would.
+LOOK: Final = """
+import sys, apsw
+journal = apsw.Connection(sys.argv[1])
+try:
+    journal.execute("BEGIN; SELECT count(*) FROM journal").fetchall()
+except apsw.BusyError:
+    sys.exit(3)
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def looking(datadir: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", LOOK, str(datadir / "journal.sqlite")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_file_that_another_program_has_open_is_in_use_until_it_is_closed(tmp_path: Path) -> None:
+    """It is found out as the daemon starts, and not by a write that fails and ends it."""
+    write_journal(tmp_path, [b"record"])
+    with looking(tmp_path) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(StoreInUse, match=r"journal\.sqlite: database is locked"):
+            Journal(tmp_path)
+        other.kill()
+    assert replayed(tmp_path) == [b"record"]
+
+
+@pytest.mark.parametrize("is_first_run", [True, False])
+def test_no_other_program_sees_a_journal_that_is_open_in_whatever_run(
+    tmp_path: Path, *, is_first_run: bool
+) -> None:
+    """One that reads would let the next write fail, and with it the daemon."""
+    if not is_first_run:
+        write_journal(tmp_path, [b"record"])
+    with Journal(tmp_path) as journal:
+        with looking(tmp_path) as other:
+            assert other.wait(timeout=60) == 3
+        journal.append(of([b"undisturbed"]))
+        assert "journal.sqlite-shm" not in [path.name for path in tmp_path.iterdir()]
 
 
 def test_a_failed_opening_leaves_no_lock_behind(tmp_path: Path) -> None:

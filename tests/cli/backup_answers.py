@@ -1,7 +1,10 @@
 """What a daemon answers about backups."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
+FILE: Final = __file__  # One that is there, and that whoever asks can see.
+SIZE: Final = Path(FILE).stat().st_size
 STATUS: dict[str, Any] = {
     "is_running": True,
     "seed": "0011223344556677",
@@ -30,9 +33,9 @@ STATUS: dict[str, Any] = {
     "warnings": ["no channel is updated: /third is not there"],
 }
 CREATED = {
-    "file": "/a/backup",
+    "file": FILE,
     "backup_id": "00" * 16,
     "records": 1_234,
     "streams": 5,
-    "size": 98_765,
+    "size": SIZE,
 }

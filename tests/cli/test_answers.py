@@ -49,7 +49,7 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
         "exit_start",
         answers.LSP_ANSWERS["exit_start"],
     ),
-    ("lsp backup create /a/backup", "backup_create", backup_answers.CREATED),
+    (f"lsp backup create {backup_answers.FILE}", "backup_create", backup_answers.CREATED),
     ("lsp stop", "stop", {"stopping": True}),
 ]
 CLIENT_COMMANDS: list[tuple[str, str, object]] = [
@@ -74,7 +74,11 @@ CLIENT_COMMANDS: list[tuple[str, str, object]] = [
     (f"client pay {answers.TEXT} --dry-run", "pay", answers.PLANNED),
     ("client payments", "payments", answers.PAYMENTS),
     ("client balance", "balance", answers.CLIENT_BALANCE),
-    ("client backup create /a/backup --overwrite", "backup_create", backup_answers.CREATED),
+    (
+        f"client backup create {backup_answers.FILE} --overwrite",
+        "backup_create",
+        backup_answers.CREATED,
+    ),
     ("client backup status", "backup_status", backup_answers.STATUS),
     ("client stop", "stop", {"stopping": True}),
 ]
@@ -156,7 +160,10 @@ SAID: list[tuple[str, list[Any]]] = [
             "WARNING: no channel is updated: /third is not there",
         ],
     ),
-    ("client backup create /a/backup", ["/a/backup", "1,234 in 5 streams", "98,765 bytes"]),
+    (
+        f"client backup create {backup_answers.FILE}",
+        [backup_answers.FILE, "1,234 in 5 streams", f"{backup_answers.SIZE:,} bytes"],
+    ),
     ("client join --capacity-sat 500000", ["500,000 sat", "waiting in the lobby"]),
     ("client factories", ["client 1 of 1", "500,000 sat", "expiry in 5,000 blocks"]),
     ("client factory", ["your channel: 500,000 sat", "state_root"]),

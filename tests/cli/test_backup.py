@@ -219,6 +219,23 @@ def test_a_file_is_only_replaced_when_that_is_asked_for(line: CommandLine, backu
     )
 
 
+@pytest.mark.parametrize("role", ["client", "lsp"])
+@pytest.mark.parametrize("older", [None, b"an older one"])
+def test_one_that_the_daemon_wrote_where_nobody_else_looks_is_none(
+    fake: Callable[[dict[str, Any]], FakeDaemon], tmp_path: Path, role: str, older: bytes | None
+) -> None:
+    """With `PrivateTmp=yes` its /tmp is its own, and goes when it stops."""
+    daemon = fake({"backup_create": backup_answers.CREATED})
+    place = tmp_path / "one"
+    if older is not None:
+        place.write_bytes(older)
+    exit_code, code, message = refusal(
+        CommandLine(daemon.datadir), role, "backup", "create", str(place), "--overwrite"
+    )
+    assert (exit_code, code) == (1, "backup_elsewhere")
+    assert message == f"{place}: the daemon wrote it, and this user does not find it there"
+
+
 @pytest.mark.parametrize("more", [(), ("--overwrite",)])
 def test_a_directory_is_no_place_for_a_backup_and_overwriting_is_no_way_out(
     line: CommandLine, tmp_path: Path, more: tuple[str, ...]

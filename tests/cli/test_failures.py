@@ -14,6 +14,7 @@ from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
 from cromford.cli.failures import problem_of
+from cromford.daemon.api.calling import ApiClient
 from cromford.daemon.api.failures import ApiFailure
 from cromford.regtest.node import RegtestNode
 
@@ -286,6 +287,44 @@ def test_an_answer_of_an_older_daemon_is_said_to_be_one(fake: Any, key: str) -> 
     assert first == f"error: the daemon is of another version: its answer lacks {key!r}"
     assert second.startswith("What was asked for was done.")
     assert line.document("client", "exit", "status") == told
+
+
+@pytest.mark.parametrize(
+    ("words", "is_retryable"),
+    [
+        (f"client pay {answers.TEXT}", True),
+        ("client wallet send bcrt1q 70000 --external-id payout-7 --yes", True),
+        ("client wallet send bcrt1q 70000 --yes", False),
+        ("client join --capacity-sat 500000", False),
+    ],
+)
+def test_who_interrupts_what_may_be_carried_out_is_told_so(
+    client: FakeDaemon, monkeypatch: pytest.MonkeyPatch, words: str, *, is_retryable: bool
+) -> None:
+    def interrupt(_client: object, _request: bytes) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ApiClient, "_exchange", interrupt)
+    result = CommandLine(client.datadir).run(*words.split(), "--json")
+    error = json.loads(result.stderr)
+    assert (result.exit_code, error["code"], error["retryable"]) == (
+        130,
+        "interrupted",
+        is_retryable,
+    )
+    assert error["remediation"].startswith("What was asked for may be carried out all the same")
+    assert ("not made a second time" in error["remediation"]) is is_retryable
+
+
+def test_who_interrupts_a_question_is_told_that_alone(
+    client: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_client: object, _request: bytes) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ApiClient, "_exchange", interrupt)
+    result = CommandLine(client.datadir).run("client", "balance")
+    assert (result.exit_code, result.stderr.strip()) == (130, "error: interrupted")
 
 
 def test_an_error_cannot_steer_the_terminal(fake: Any) -> None:

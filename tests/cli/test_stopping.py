@@ -1,6 +1,8 @@
 """`stop` asks; `stop --wait` ends when nobody has the data directory any more, or says who has."""
 
+import errno
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from tests.cli.conftest import CommandLine
 from tests.cli.fake_daemon import FakeDaemon
 
-from cromford.adapters.sqlite import locked
+from cromford.adapters.sqlite import LOCK_NAME, is_locked, locked
 from cromford.cli import stopping
 
 roles = pytest.mark.parametrize("role", ["lsp", "client", "agent"])
@@ -64,6 +66,68 @@ def test_one_that_is_on_its_way_out_is_waited_for_though_it_answers_nobody(
     monkeypatch.setattr(stopping, "_is_held", lambda _home: next(looks))
     assert CommandLine(tmp_path / "d").document("lsp", "stop", "--wait") == {"stopped": True}
     assert next(looks, None) is None
+
+
+@roles
+def test_one_that_is_on_its_way_in_is_asked_as_soon_as_it_can_be(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """Whoever folds a long journal has its lock for a while before it answers anybody."""
+    datadir = tmp_path / "fake-0"
+    is_asked = threading.Event()
+
+    def asked(_params: object) -> object:
+        is_asked.set()
+        return {"stopping": True}
+
+    started: list[FakeDaemon] = []
+
+    def look(home: Path) -> bool:
+        assert home == datadir / "regtest"
+        if not started:
+            started.append(fake({"stop": asked}))
+        return not is_asked.is_set()
+
+    monkeypatch.setattr(stopping, "_is_held", look)
+    line = CommandLine(datadir)
+    assert line.document(role, "stop", "--wait", "--timeout", "30") == {"stopped": True}
+    assert started[0].datadir == datadir
+    assert started[0].calls == [("stop", {})]
+
+
+@roles
+@pytest.mark.parametrize("waits", [(), ("--wait", "--timeout", "1")], ids=["at_once", "waits"])
+def test_one_that_takes_no_connection_was_not_asked_and_that_is_told(
+    tmp_path: Path, role: str, waits: tuple[str, ...]
+) -> None:
+    home = tmp_path / "d" / "regtest"
+    with locked(home):
+        exit_code, error = failure(CommandLine(tmp_path / "d"), role, "stop", *waits)
+    assert (exit_code, error["code"], error["retryable"]) == (1, "daemon_busy", True)
+    assert (
+        error["message"] == f"a process holds {home}, and takes no connection: it starts, or ends"
+    )
+    assert error["remediation"].startswith("It was not asked to stop.")
+
+
+def test_on_a_disk_that_can_only_be_read_it_is_seen_who_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an error of a disk the system mounts it so, and whoever runs there has to end."""
+    open_file = os.open
+
+    def only_read(path: Path, flags: int, *mode: int) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return open_file(path, flags, *mode)
+
+    with locked(tmp_path):
+        monkeypatch.setattr(os, "open", only_read)
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
+    (tmp_path / LOCK_NAME).unlink()
+    assert not is_locked(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @roles

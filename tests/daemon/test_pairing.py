@@ -94,6 +94,18 @@ def test_a_journal_without_its_seed_is_refused_and_no_seed_is_made(
     start(tmp_path, role=role)
 
 
+def test_a_first_start_waits_for_the_seed_that_a_link_leads_to(tmp_path: Path) -> None:
+    home, place = tmp_path / "home", tmp_path / "stick" / SEED_FILE
+    home.mkdir()
+    (home / SEED_FILE).symlink_to(place)
+    with pytest.raises(SeedMissing, match=f"{home / SEED_FILE} is a link that leads nowhere"):
+        start(home)
+    assert (home / SEED_FILE).is_symlink()
+    place.parent.mkdir()
+    write_phrase(place.parent, PHRASE, None)
+    assert start(home).seed_fingerprint == seed_fingerprint(seed_of(PHRASE), REGTEST)
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_journal_with_another_seed_is_refused_and_both_are_named(
     tmp_path: Path, role: str

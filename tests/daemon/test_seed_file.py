@@ -25,6 +25,7 @@ from cromford.daemon.seed_file import (
     is_encrypted,
     load_or_create_seed,
     read_phrase,
+    seed_of,
     write_phrase,
 )
 from cromford.signing.bip32 import master_of
@@ -315,3 +316,40 @@ def test_a_missing_seed_is_said_to_be_missing(tmp_path: Path) -> None:
     for ask in (lambda: read_phrase(tmp_path, None), lambda: is_encrypted(tmp_path)):
         with pytest.raises(BadSeed, match="no seed"):
             ask()
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("old", [None, "correct horse"])
+def test_where_the_seed_is_a_link_another_passphrase_leaves_nothing_where_it_leads(
+    tmp_path: Path, old: str | None
+) -> None:
+    """Else what was encrypted would lie open still, on the stick that the link leads to."""
+    home, stick = tmp_path / "home", tmp_path / "stick"
+    home.mkdir()
+    stick.mkdir()
+    write_phrase(stick, PHRASE, old)
+    (home / SEED_FILE).symlink_to(stick / SEED_FILE)
+    before = (stick / SEED_FILE).read_bytes()
+    change_passphrase(home, old=old, new="another")
+    assert (home / SEED_FILE).is_symlink()
+    assert read_phrase(stick, "another") == read_phrase(home, "another") == PHRASE
+    assert (stick / SEED_FILE).read_bytes() != before
+    assert [path.name for path in (*home.iterdir(), *stick.iterdir())] == [SEED_FILE] * 2
+
+
+def test_a_link_that_leads_nowhere_is_no_place_for_a_new_seed(tmp_path: Path) -> None:
+    """What it leads to may lie on a disk that is mounted late."""
+    place = tmp_path / "stick" / SEED_FILE
+    (tmp_path / SEED_FILE).symlink_to(place)
+    for make in (
+        lambda: load_or_create_seed(tmp_path, None),
+        lambda: write_phrase(tmp_path, PHRASE, None),
+    ):
+        with pytest.raises(BadSeed, match="it is a link that leads nowhere"):
+            make()
+    place.parent.mkdir()
+    with pytest.raises(BadSeed, match="it is a link that leads nowhere"):
+        load_or_create_seed(tmp_path, None)
+    assert list(place.parent.iterdir()) == []
+    write_phrase(place.parent, PHRASE, None)
+    assert load_or_create_seed(tmp_path, None) == seed_of(PHRASE)

@@ -122,6 +122,14 @@ def test_a_containers_ports_are_the_programs() -> None:
     assert f"CROMFORD_CHAIN_URL: http://node:{REGTEST.rpc_port}\n" in text
 
 
+def test_a_container_is_there_again_after_its_machine_was_off_and_hears_what_ends_it() -> None:
+    """`on-failure` leaves out what ended as the engine did, and nobody looks at deadlines then."""
+    text = text_of(COMPOSE)
+    assert re.findall(r"^ +restart: (.+)$", text, re.MULTILINE) == ["unless-stopped"] * 2
+    # The kernel lets a first process hear no signal that it has no handler for yet.
+    assert re.findall(r"^  init: (.+)$", text, re.MULTILINE) == ["true"]
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_a_unit_starts_and_reloads_its_role(unit: Path) -> None:
     role = unit.name.removeprefix("cromford-").removesuffix("@.service")

@@ -192,6 +192,24 @@ def test_a_public_function_that_raises_says_what() -> None:
     assert not silent, "\n".join(silent)
 
 
+def test_a_line_of_the_log_is_an_event_and_its_fields() -> None:
+    """`daemon/logs` makes JSON of it by these: of a sentence, an event that nobody looks for."""
+    form = re.compile(r"\w+( \w+=%([srdx]|\.\d+f|g))*")
+    wrong = [
+        f"{name_of(path)}:{node.lineno}: {text.value!r}"
+        for path in PRODUCT
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "_log"
+        for text in ast.walk(node.args[0])
+        if isinstance(text, ast.Constant) and isinstance(text.value, str)
+        if not form.fullmatch(text.value)
+    ]
+    assert wrong == []
+
+
 def test_nothing_is_left_unfinished_or_speaks_of_how_it_was_made() -> None:
     texts = [*SOURCES, *REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
     texts += [REPOSITORY / "Makefile", REPOSITORY / "pyproject.toml"]

@@ -33,9 +33,12 @@ def sync_directory(path: Path) -> None:
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file that only its owner reads: durable before it takes the name, or not at all.
 
+    Where the name is a link, the file that it leads to is replaced, and the link stays.
+
     Raises:
         OSError: If it cannot be written; what was there before is still there.
     """
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f"{path.name}.new")
     temporary.unlink(missing_ok=True)  # A crash may have left one.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

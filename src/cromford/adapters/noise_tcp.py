@@ -10,6 +10,7 @@ import secrets
 import socket
 from typing import Final
 
+from cromford.adapters.dialing import ATTEMPT_DELAY_SECONDS
 from cromford.adapters.noise import (
     ACT_TWO_SIZE,
     HandshakeFailed,
@@ -138,7 +139,9 @@ async def connect(
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(timeout_seconds):
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await asyncio.open_connection(
+                host, port, happy_eyeballs_delay=ATTEMPT_DELAY_SECONDS
+            )
             keep_alive(writer)
             writer.write(act_one)
             act_three, keys = awaiting.finish(await reader.readexactly(ACT_TWO_SIZE))

@@ -357,10 +357,11 @@ class Journal:
         self.close()
 
     def _prepare(self) -> None:
+        # No shared memory file, and no other process even with SQLite's own tools: it counts from
+        # the first access on, and only if it comes before that (sqlite.org/wal.html, section 8).
+        self._connection.pragma("locking_mode", "exclusive")
         # Nothing is written before the file is known to be ours.
         version = self._checked_version()
-        # No shared memory file, and no other process even with SQLite's own tools.
-        self._connection.pragma("locking_mode", "exclusive")
         self._connection.pragma("synchronous", "full")
         self._connection.pragma("cache_size", -_PAGES_KIB)
         if not version:
@@ -550,18 +551,22 @@ def locked(datadir: Path) -> Iterator[None]:
 
 
 def is_locked(datadir: Path) -> bool:
-    """Say whether a process holds the lock of a data directory. None is made.
+    """Say whether a process holds the lock of a data directory. Nothing is made, nor written.
 
     Raises:
-        StoreFailed: If it cannot be asked for.
+        OSError: If it cannot be asked for.
     """
-    if not (datadir / LOCK_NAME).exists():
+    try:
+        lock_fd = os.open(datadir / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
-        with locked(datadir):
-            return False
-    except StoreInUse:
+        fcntl.flock(lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    finally:
+        os.close(lock_fd)
+    return False
 
 
 def _take_lock(datadir: Path) -> int:

@@ -8,6 +8,7 @@ is one look.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
@@ -20,6 +21,8 @@ from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.watch.package import ExitPackage
 from cromford.watch.package_progress import PathPlace, TakeApart, place_of, poisons_due
 from cromford.watch.package_reading import check_funding
+
+POISON: Final = "poison"  # What the log calls one.
 
 _log = logging.getLogger(__name__)
 
@@ -88,10 +91,10 @@ async def publish_poisons(chain: Chain, poisons: Sequence[Tx]) -> str | None:
         try:
             await chain.broadcast(tx)
         except TxRefused as refused:
-            _log.warning("tx_refused name=poison txid=%s reason=%s", tx.txid, refused.reason)
+            _log.warning("tx_refused name=%s txid=%s reason=%s", POISON, tx.txid, refused.reason)
             reason = refused.reason
         else:
-            _log.info("tx_broadcast name=poison txid=%s", tx.txid)
+            _log.info("tx_broadcast name=%s txid=%s", POISON, tx.txid)
     return reason
 
 

@@ -91,6 +91,7 @@ def created(
     except DaemonNotRunning:
         pass
     else:
+        _check_seen(file, size=answer["size"])
         return answer
     home = seed_home(invocation, role, {})
     with _reported(home):
@@ -115,6 +116,28 @@ def created(
                     overwrites=overwrites,
                 )
     return dict(shown_made(made))
+
+
+def _check_seen(file: Path, *, size: int) -> None:
+    """Check that a file that a daemon wrote is where we were told to let it be.
+
+    Raises:
+        CommandFailed: If it is not.
+    """
+    try:
+        is_seen = file.stat().st_size == size
+    except PermissionError:
+        return  # Who may not look does not know.
+    except OSError:
+        is_seen = False
+    if not is_seen:
+        raise CommandFailed(
+            "backup_elsewhere",
+            f"{file}: the daemon wrote it, and this user does not find it there",
+            remediation="The daemon sees other directories than you do, as with PrivateTmp= of "
+            "systemd, or in a container: there it may be gone once the daemon stops. Name a file "
+            "where both look.",
+        )
 
 
 def verified(

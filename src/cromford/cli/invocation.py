@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from cromford.cli.failures import expanded
+from cromford.cli.failures import EXIT_INTERRUPTED, CommandFailed, expanded
 from cromford.cli.named import NamedPath
-from cromford.daemon.api.calling import SOCKET_NAME, ApiClient
+from cromford.daemon.api.calling import SOCKET_NAME, ApiClient, is_made_once
+from cromford.daemon.api.operations import OPERATIONS
 
 if TYPE_CHECKING:
     from cromford.cli.configuration.settings import Settings
@@ -92,10 +93,30 @@ class Invocation:
 
         Raises:
             ApiFailure: If there is no daemon, or it refused.
-            CommandFailed: If the configuration, which may name the network, cannot be read.
+            CommandFailed: If the configuration, which may name the network, cannot be read; or if
+                somebody interrupts what may be carried out all the same.
         """
         given = {name: value for name, value in params.items() if value is not None}
-        return ApiClient(self.home_of(role) / SOCKET_NAME, role=role).call(method, **given)
+        client = ApiClient(self.home_of(role) / SOCKET_NAME, role=role)
+        try:
+            return client.call(method, **given)
+        except KeyboardInterrupt as error:
+            if OPERATIONS[method].verb == "GET":
+                raise  # Nothing was asked for but an answer.
+            raise _interrupted(is_made_once=is_made_once(method, given)) from error
+
+
+def _interrupted(*, is_made_once: bool) -> CommandFailed:
+    again = "look before asking again"
+    if is_made_once:
+        again = "ask again, with the same: it is not made a second time"
+    return CommandFailed(
+        "interrupted",
+        "interrupted before the daemon answered",
+        retryable=is_made_once,
+        remediation=f"What was asked for may be carried out all the same: {again}.",
+        exit_code=EXIT_INTERRUPTED,
+    )
 
 
 def asks_for_json(args: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
 import click
@@ -13,6 +14,7 @@ from cromford import __version__
 from cromford.cli.failures import EXIT_FAILED, problem_of, report
 from cromford.cli.invocation import Invocation, asks_for_json, invocation_options, take_environment
 
+_STDERR: Final = 2  # The highest number of a standard stream.
 _ENV_PREFIX: Final = "CROMFORD_"  # As all variables of the configuration begin.
 
 
@@ -147,6 +149,22 @@ def cromford() -> None:
     """Take the options that stand before a command; `Invocation` has them by now."""
 
 
+def hold_standard_streams() -> None:
+    """Let those that were closed before we began lead nowhere, and have their numbers.
+
+    Else a journal's lock or a socket would get the number, and with it whatever anybody writes to
+    that stream.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(opened)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - while we live
+            setattr(sys, name, nowhere)
+
+
 def main() -> NoReturn:
     """Run the command line of this process."""
+    hold_standard_streams()
     cromford.main()

@@ -77,7 +77,7 @@ class MarkKeeping:
         if self._marks.is_proven and not self._is_told:
             self._is_told = True
             if self._marks.memo.source:
-                _log.warning("store_proven: the mark proves that the restored store lost nothing")
+                _log.warning("store_proven reason=%s", "the mark proves that nothing was lost")
             self._post(ev.StoreProven())
             await self._settled()
             self._marks.proof_is_kept()

@@ -39,6 +39,7 @@ HELP: Final[dict[str, str]] = {
     "blocks_to_next_deadline": "Blocks to the next height by which something has to be done.",
     "connected_peers": "Peers that are connected.",
     "failed_decisions": "Bugs of ours that were met while deciding, since the start.",
+    "webhooks_failing": "Webhooks whose next event was not taken the last time.",
     "double_signings_prevented": "Second signatures of one outpoint that were not made.",
     "mark_reachable": "1 while the place of the high-water mark can be written.",
     "replica_reachable": "1 while the place of the replica can be written.",

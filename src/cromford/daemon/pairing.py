@@ -18,7 +18,7 @@ from typing import Final
 from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.bitcoin.network import NETWORKS, Network
 from cromford.bitcoin.tx import Txid
-from cromford.daemon.seed_file import SEED_FILE, has_seed, load_or_create_seed
+from cromford.daemon.seed_file import SEED_FILE, has_seed, leads_nowhere, load_or_create_seed
 from cromford.ports import Entry, Store
 from cromford.protocol.journal.records import Created, decode_record, encode_record
 from cromford.protocol.journal.streams import CREATION
@@ -163,6 +163,8 @@ def open_keychain(
     """
     created = creation_of(store, role=role, network=network)
     had_seed = has_seed(home)
+    if leads_nowhere(home):
+        raise SeedMissing(f"{home / SEED_FILE} is a link that leads nowhere: is its disk mounted?")
     if created is not None and not had_seed:
         raise SeedMissing(
             f"the journal belongs to the seed {created.seed_fingerprint.hex()}, and "
@@ -180,9 +182,9 @@ def open_keychain(
     if created is None and had_seed:
         # Wanted after a restore, and a loss to whoever mistyped a directory: so it is said.
         _log.warning(
-            "journal_begun seed=%s: this seed had no journal here. Factories of another journal "
-            "cannot be left with this one",
+            "journal_begun seed=%s reason=%s",
             fingerprint.hex(),
+            "this seed had no journal here. Factories of another one cannot be left with this",
         )
     elif created is None:
         _log.info("seed_made seed=%s file=%s", fingerprint.hex(), home / SEED_FILE)

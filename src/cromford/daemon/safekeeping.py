@@ -30,6 +30,7 @@ from cromford.daemon.backup.said import (
     BACKUP_ELSEWHERE,
     CANNOT_WRITE,
     MARK_LEFT_OUT,
+    of_another_journal,
     reason_at,
     reason_of,
     warnings_of,
@@ -119,10 +120,10 @@ class Safekeeping:
         self.replica = self._new_replica()
         self._said = read_memo(journal)
         if self.marks is None and self._said is not None and self._said.is_kept:
-            _log.warning("mark_left_out: %s", MARK_LEFT_OUT)
+            _log.warning("mark_left_out reason=%s", MARK_LEFT_OUT)
             leave_out_mark(journal, self._said)  # In each run, and once a replica hears of it.
         for warning in self.device_warnings():
-            _log.warning("places_share_a_device: %s", warning)
+            _log.warning("places_share_a_device reason=%s", warning)
         if self.memo is not None and self.memo.source:
             _log.warning("store_is_restored source=%s", self.memo.source)
 
@@ -205,6 +206,7 @@ class Safekeeping:
         replica = None if self.replica is None else self.replica.shown()
         mark = None if self.marks is None else self.marks.shown()
         source = "" if memo is None else memo.source
+        others = () if self.replica is None else self.replica.others
         return {
             "is_running": True,
             "seed": self._owner.fingerprint.hex(),
@@ -214,7 +216,11 @@ class Safekeeping:
             "mark": mark,
             "is_restored": bool(source),
             "source": source,
-            "warnings": [*warnings_of(replica, mark, source), *self.device_warnings()],
+            "warnings": [
+                *warnings_of(replica, mark, source),
+                *map(of_another_journal, others),
+                *self.device_warnings(),
+            ],
         }
 
     def methods(

@@ -3,6 +3,9 @@
 The file is written complete and durable or not at all, and what it says never changes: only the
 passphrase does. Under one the phrase is encrypted with ChaCha20-Poly1305 by a key that Argon2id
 makes (RFC 9106): whoever has only the file has to guess, at a cost for each guess.
+
+It may be a link, as to another disk: what is written is written where that leads to; where that is
+nowhere, nothing is, for the disk may not be mounted yet.
 """
 
 import contextlib
@@ -73,6 +76,11 @@ def has_seed(home: Path) -> bool:
     return (home / SEED_FILE).exists()
 
 
+def leads_nowhere(home: Path) -> bool:
+    """Say whether the seed file is a link to a file that is not there."""
+    return not has_seed(home) and (home / SEED_FILE).is_symlink()
+
+
 def is_encrypted(home: Path) -> bool:
     """Say whether the seed file is under a passphrase.
 
@@ -101,7 +109,7 @@ def load_or_create_seed(home: Path, passphrase: str | None) -> bytes:
         BadSeed: If the file is not valid, or its mode lets others read it.
         OSError: If it cannot be read or written.
     """
-    (home / SEED_FILE).with_suffix(NEW_SUFFIX).unlink(missing_ok=True)  # A crash may have left one.
+    _new_file(home).unlink(missing_ok=True)  # A crash may have left one.
     if not has_seed(home):
         phrase = Mnemonic(LANGUAGE).to_mnemonic(secrets.token_bytes(ENTROPY_SIZE))
         write_phrase(home, phrase, passphrase)
@@ -150,6 +158,8 @@ def write_phrase(home: Path, phrase: str, passphrase: str | None) -> None:
     check_phrase(phrase)
     if has_seed(home):
         raise BadSeed(f"{home / SEED_FILE}: there is a seed already")
+    if leads_nowhere(home):
+        raise BadSeed(f"{home / SEED_FILE}: it is a link that leads nowhere")
     _write(home, phrase, passphrase)
 
 
@@ -193,9 +203,8 @@ def _phrase_in(path: Path, data: bytes, passphrase: str | None) -> str:
 
 def _write(home: Path, phrase: str, passphrase: str | None) -> None:
     """Replace the seed file: durable before it takes the name, and gone if it does not."""
-    path = home / SEED_FILE
     data = phrase.encode() + b"\n" if passphrase is None else _encrypt(phrase, passphrase)
-    temporary = path.with_suffix(NEW_SUFFIX)
+    temporary = _new_file(home)
     temporary.unlink(missing_ok=True)  # A crash may have left one.
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET_MODE)
@@ -204,11 +213,22 @@ def _write(home: Path, phrase: str, passphrase: str | None) -> None:
             file.flush()
             os.fsync(file.fileno())
         _check_reads_back(temporary, phrase, passphrase)
-        temporary.rename(path)
+        temporary.rename(_file_of(home))
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(home)
+    sync_directory(temporary.parent)
+
+
+def _file_of(home: Path) -> Path:
+    """Return where the seed file is: where it leads to, if it is a link."""
+    return Path(os.path.realpath(home / SEED_FILE))
+
+
+def _new_file(home: Path) -> Path:
+    """Return what is to replace it, until it takes its name."""
+    path = _file_of(home)
+    return path.with_name(f"{path.name}{NEW_SUFFIX}")
 
 
 def _check_reads_back(path: Path, phrase: str, passphrase: str | None) -> None:

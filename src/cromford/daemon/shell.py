@@ -282,6 +282,7 @@ class Daemon(Generic[S]):
         yield "refused_transactions", {}, len(self.refusals)
         yield "connected_peers", {}, self.n_connected
         yield from self.failed_decisions.samples()
+        yield from self.webhooks.samples()
         yield from self.safe.samples()
         yield from wallet_samples(self)
         yield from nonce_samples(self._signer)

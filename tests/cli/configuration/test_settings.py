@@ -13,7 +13,13 @@ from cromford.cli.configuration.key import Key, variable_of
 from cromford.cli.configuration.keys import KEYS, SECTIONS
 from cromford.cli.configuration.renamed import RENAMED
 from cromford.cli.configuration.run_options import client_policy, lsp_policy
-from cromford.cli.configuration.settings import OF_EVERY_COMMAND, dump, read_file, resolve
+from cromford.cli.configuration.settings import (
+    OF_EVERY_COMMAND,
+    check_environment,
+    dump,
+    read_file,
+    resolve,
+)
 from cromford.cli.invocation import CONFIG_ENV, DATADIR_ENV, JSON_ENV
 from cromford.daemon.options import LspOptions
 from cromford.protocol.policy import ClientPolicy, LspPolicy
@@ -237,6 +243,33 @@ def test_a_variable_that_cannot_be_is_refused_by_its_name(tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("CROMFORD_SEED", "abandon ability", "a seed is never taken from the environment"),
+        ("CROMFORD_BITCOIND", "http://127.0.0.1:8332", "did you mean CROMFORD_CHAIN_URL?"),
+        ("CROMFORD_BITCOIND", "127.0.0.1:8332", "did you mean CROMFORD_CHAIN_URL?"),
+    ],
+)
+def test_a_variable_of_the_tests_is_refused_where_somebody_means_a_daemon_by_it(
+    tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    result = CommandLine(tmp_path).run("lsp", "status", env={name: value})
+    assert result.exit_code == 2
+    assert f"{name}: there is no such key; {said}" in result.stderr
+    assert "abandon" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("CROMFORD_SEED", "406"), ("CROMFORD_SEED", ""), ("CROMFORD_BITCOIND", "/opt/bin/bitcoind")],
+)
+def test_who_develops_the_program_uses_it_with_the_variables_of_the_tests_set(
+    name: str, value: str
+) -> None:
+    check_environment({name: value})
+
+
 def test_a_zero_of_many_digits_is_a_zero(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("[chain]\nfallback_feerate_sat_per_vb = 0e-99999999\n", encoding="utf-8")
@@ -286,6 +319,21 @@ def test_a_dump_is_a_complete_file_with_the_same_effect(tmp_path: Path, text: st
     for key in KEYS:
         assert f"\n{key.name} = " in dumped.stdout or f"\n#{key.name} =\n" in dumped.stdout
         assert key.variable in dumped.stdout
+
+
+def test_a_path_of_the_environment_is_the_same_in_a_dump_that_lies_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There it is relative to where the command is; in a file, to that file."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    env = {"CROMFORD_BACKUP_DIR": "second"}
+    dumped = CommandLine(here).run("config", "dump", env=env)
+    assert read_file(written(there / "dump.toml", dumped.stdout))["backup.dir"] == here / "second"
+    document = json.loads(CommandLine(here).run("config", "dump", "--json", env=env).stdout)
+    assert document["backup"]["dir"]["value"] == str(here / "second")
 
 
 def test_a_dump_tells_programs_where_each_value_comes_from(tmp_path: Path) -> None:

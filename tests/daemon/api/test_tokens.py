@@ -158,6 +158,19 @@ def test_a_file_that_cannot_be_understood_lets_nobody_in(tmp_path: Path, data: b
         Tokens(tmp_path)
 
 
+def test_a_file_that_is_a_link_is_written_where_it_leads(tmp_path: Path) -> None:
+    """Else a token that was revoked would be there again with whoever makes the link anew."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    (home / FILE_NAME).symlink_to(elsewhere / FILE_NAME)
+    add(Tokens(home), "a", "read")
+    revoke(Tokens(home), "a")
+    assert (home / FILE_NAME).is_symlink()
+    assert listed(Tokens(elsewhere)) == {"tokens": []}
+    assert [path.name for path in (*home.iterdir(), *elsewhere.iterdir())] == [FILE_NAME] * 2
+
+
 def test_a_disk_that_refuses_leaves_the_tokens_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """A second and a third place that are none protect nothing, and are refused by name."""
 
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Final, cast
@@ -105,6 +106,38 @@ def run(
     is_proven = safe.marks is not None and safe.marks.cover() and safe.marks.is_proven
     safe.close()
     return is_proven
+
+
+def test_who_begins_a_journal_beside_the_replica_of_a_lost_one_is_told_for_as_long_as_it_is_there(
+    tmp_path: Path,
+) -> None:
+    """Whoever brought back the words alone sees in `status` what else could be brought back."""
+    second = tmp_path / "second"
+    second.mkdir()
+
+    def said(number: int, role: str = "client") -> list[str]:
+        home = tmp_path / f"{role}-{number}"
+        options = SimpleNamespace(network=REGTEST, datadir=home, backup_dir=second, mark_dir=None)
+        keychain = Keychain(bytes(32), REGTEST, journal_number=number)
+        with Journal(home) as store:
+            store.append([Entry(CLIENT, b"one")])
+            safe = Safekeeping(store, home, cast("ClientOptions", options), keychain, role=role)
+            assert safe.replica is not None
+            while not safe.replica.reached:
+                time.sleep(0.002)
+            warnings = safe.shown()["warnings"]
+            safe.close()
+        return [text for text in warnings if "another journal of this seed" in text]
+
+    assert said(1) == []
+    (first,) = second.iterdir()
+    (told,) = said(2)
+    assert told.startswith(f"{first} is the replica of another journal of this seed")
+    (told,) = said(2)
+    assert "`backup restore`" in told
+    assert said(3, role="lsp") == []
+    shutil.rmtree(first)
+    assert said(2) == []
 
 
 @pytest.mark.parametrize("is_left_out", [False, True])

@@ -331,6 +331,25 @@ def test_one_that_fails_holds_up_no_other(tmp_path: Path) -> None:
     play(scenario)
 
 
+def test_how_many_fail_is_counted_until_they_are_taken(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        house = House(tmp_path)
+        house.backoff = lambda n_failures: 1.0 if n_failures == 1 else 0.0
+        refusing = Receiver([status(500)])
+        async with refusing.open(), Receiver().open() as other, house.webhooks:
+            await house.add(refusing.port, name="a")
+            await house.add(other.port, name="b")
+            assert [*house.webhooks.samples()] == [("webhooks_failing", {}, 0)]
+            house.happen(1)
+            await other.until(1)
+            await house.until(lambda one: one["failures"] == 1)
+            assert [*house.webhooks.samples()] == [("webhooks_failing", {}, 1)]
+            await house.until(lambda one: one["delivered_at"])
+            assert [*house.webhooks.samples()] == [("webhooks_failing", {}, 0)]
+
+    play(scenario)
+
+
 def test_a_webhook_that_is_removed_stops_while_it_posts_or_waits(tmp_path: Path) -> None:
     async def scenario() -> None:
         house = House(tmp_path)

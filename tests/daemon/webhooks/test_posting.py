@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.daemon.webhooks.receiver import Receiver, play, status, tls
+from tests.dead_ends import DEAD_END, NAME, dead_end, let_it_have
 
 from cromford.daemon.webhooks.kept import Target
 from cromford.daemon.webhooks.posting import (
@@ -161,7 +162,8 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
     paths = tmp_path / "cert.pem", tmp_path / "key.pem"
     made = (
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
-        f"-subj /CN=a -addext subjectAltName=IP:127.0.0.1 -out {paths[0]} -keyout {paths[1]}"
+        f"-subj /CN=a -addext subjectAltName=IP:127.0.0.1,DNS:{NAME} "
+        f"-out {paths[0]} -keyout {paths[1]}"
     )
     subprocess.run(made.split(), check=True, capture_output=True, timeout=60)
     return paths
@@ -189,5 +191,22 @@ def test_by_tls_it_is_posted_to_whom_the_certificate_names(
                 await posted(receiver.port, is_tls=True, host="localhost")
         assert receiver.got[0].headers["host"] == f"127.0.0.1:{receiver.port}"
         assert len(receiver.got) == 1
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_who_has_two_addresses_is_posted_to_though_one_leads_nowhere(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, *, is_tls: bool
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    let_it_have(monkeypatch, [DEAD_END, "127.0.0.1"])
+    by_tls = {"ssl": tls(*certificate)} if is_tls else {}
+
+    async def scenario() -> None:
+        async with Receiver().open(host="127.0.0.1", port=0, **by_tls) as receiver:
+            with dead_end(receiver.port):
+                await posted(receiver.port, host=NAME, is_tls=is_tls, seconds=5)
+        assert receiver.got[0].body == MESSAGE.body
 
     play(scenario)

@@ -300,8 +300,8 @@ class File:
         return self.of_text(value)
 
     def to_toml(self, value: Path) -> str:
-        """Return it in quotes."""
-        return _quoted(str(value))
+        """Return it in quotes, whole: in a file it would be relative to that file."""
+        return _quoted(str(value.absolute()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from cromford.cli.configuration.kinds import File, Flag, Option
 from cromford.cli.configuration.renamed import RENAMED
 from cromford.cli.failures import EXIT_NOT_FOUND, EXIT_USAGE, CommandFailed
 
-# What the tests and benchmarks of the program are told: whoever develops it has them set while
-# using it.
+# What the tests and benchmarks of the program are told, a number and two programs: whoever develops
+# it has them set while using it.
 OF_TESTS: Final = frozenset(f"{ENV_PREFIX}_{name}" for name in ("BITCOIND", "SEED", "C_BENCH"))
 OF_EVERY_COMMAND: Final = frozenset(
     f"{ENV_PREFIX}_{name}" for name in ("DATADIR", "CONFIG", "JSON")
@@ -101,6 +101,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
     for old, new in RENAMED.items():
         if environment.get(variable_of(old)):
             raise _invalid(f"{variable_of(old)}: it is called {variable_of(new)} now")
+    _check_variables_of_tests(environment)
     # Whoever sets CROMFORD_SEED_PASSPHRASE believes that the seed is encrypted.
     known = {*(key.variable for key in KEYS), *OF_EVERY_COMMAND, *OF_TESTS}
     for name in sorted(name for name, text in environment.items() if text and name not in known):
@@ -113,6 +114,17 @@ def check_environment(environment: Mapping[str, str]) -> None:
         near = difflib.get_close_matches(name, sorted(known - OF_TESTS), n=1)
         meant = f"; did you mean {near[0]}?" if near else ""
         raise _invalid(f"{name}: there is no such key{meant}")
+
+
+def _check_variables_of_tests(environment: Mapping[str, str]) -> None:
+    """Check that what is for the tests alone is not meant for a daemon; no value is repeated."""
+    seed, bitcoind = f"{ENV_PREFIX}_SEED", f"{ENV_PREFIX}_BITCOIND"
+    if not (environment.get(seed) or "0").strip().isdecimal():
+        meant = "a seed is never taken from the environment, see `seed restore`"
+        raise _invalid(f"{seed}: there is no such key; {meant}")
+    if ":" in environment.get(bitcoind, ""):  # As in no path of a program, but of a node.
+        meant = f"did you mean {variable_of('chain.url')}?"
+        raise _invalid(f"{bitcoind}: there is no such key; {meant}")
 
 
 def _find(

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -112,7 +112,7 @@ class ApiClient:
             if failure.code in _UNANSWERED and OPERATIONS[name].verb == "GET":
                 failure.retryable = True
                 failure.remediation = "Nothing was asked for but an answer. Try again."
-            elif failure.code in _UNANSWERED and _is_made_once(name, params):
+            elif failure.code in _UNANSWERED and is_made_once(name, params):
                 failure.retryable = True
                 failure.remediation = "Try again, with the same: it is not made a second time."
             raise
@@ -201,7 +201,7 @@ def _asked(operation: Operation, params: dict[str, object]) -> tuple[str, bytes]
     return (f"{target}?{query}" if query else target), b""
 
 
-def _is_made_once(name: str, params: dict[str, object]) -> bool:
+def is_made_once(name: str, params: Mapping[str, object]) -> bool:
     """Say whether a request that was carried out is not carried out again, but told of."""
     return name == "pay" or bool(params.get("external_id"))
 

@@ -122,7 +122,7 @@ def judge(
     if memo.source and all(_is_reached(high_water, marks.get(one)) for one in memo.origins):
         if not _is_one_place(where, memo.source):
             return Judged(StoreIs.PROVEN)
-        _log.warning("mark_proves_nothing: the backup came from its place, %s", memo.source)
+        _log.warning("mark_proves_nothing reason=%s", f"its place had the backup, {memo.source}")
     return own
 
 

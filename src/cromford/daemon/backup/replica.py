@@ -24,7 +24,12 @@ from cromford.daemon.backup.contents import Frame, appended, encode_frame, repla
 from cromford.daemon.backup.header import SEGMENT, Owner, begin_file
 from cromford.daemon.backup.holding import HeldDirectory
 from cromford.daemon.backup.making import PARTIAL, copied, write_backup
-from cromford.daemon.backup.replica_files import ReplicaFiles, generations_in, store_name
+from cromford.daemon.backup.replica_files import (
+    ReplicaFiles,
+    generations_in,
+    store_name,
+    stores_in,
+)
 from cromford.daemon.backup.replica_tail import contains, tail_in, tail_of, why_lost
 from cromford.daemon.backup.restored import RecordsLost, heeded_of
 from cromford.daemon.backup.said import reason_at, reason_of
@@ -52,6 +57,10 @@ class _Shared:
 
 class Replica:
     """Implements `ports.Observer`: the journal's, while the daemon runs.
+
+    Attributes:
+        others: Where the place had replicas of other journals of the seed, once it was looked at:
+            this one may have been begun because theirs was lost.
 
     Args:
         store: The journal. Nobody may have written to it since it was opened, but for what is
@@ -95,6 +104,7 @@ class Replica:
         self._writer: SealedWriter | None = None
         self._removable: set[int] = set()
         self._lost: str | None = None
+        self.others: tuple[Path, ...] = ()
         self.failure: str | None = None
         self.reached: int | None = None  # The newest record that is there.
         self.reached_at: float | None = None
@@ -275,6 +285,11 @@ class Replica:
         self._held.hold()
         for path in self._directory.glob(f"*{PARTIAL}*"):
             path.unlink(missing_ok=True)
+        self.others = tuple(
+            path for path in stores_in(self._root, self._owner) if path != self._directory
+        )
+        for path in self.others:
+            _log.warning("replica_of_another_journal directory=%s", path)
         generations = generations_in(self._directory)
         for generation in generations:
             files = ReplicaFiles(self._directory, generation)

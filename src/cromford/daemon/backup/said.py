@@ -21,6 +21,15 @@ MARK_LEFT_OUT: Final = (
 )
 
 
+def of_another_journal(directory: Path) -> str:
+    """Return what is to be said of a replica of another journal of the seed."""
+    return (
+        f"{directory} is the replica of another journal of this seed, and nothing of it can be "
+        "left with this store: where it lives, stop the daemon, move the journal away, and put "
+        "that one back with `backup restore`; else remove it"
+    )
+
+
 def why_behind(newest: int, *, number: int, holder: str) -> str:
     """Return why a store lacks records: it ends before one that somebody else knows.
 

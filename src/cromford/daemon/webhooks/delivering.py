@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final, Self
@@ -20,6 +20,7 @@ import msgspec
 from cromford.answers.events import EventAnswer
 from cromford.daemon.backup.said import reason_of
 from cromford.daemon.event_log import CursorExpired, CursorUnknown, EventLog
+from cromford.daemon.metrics import Sample
 from cromford.daemon.webhooks.kept import (
     Target,
     Webhook,
@@ -127,6 +128,10 @@ class Webhooks:
     def newest_cursor(self) -> str:
         """The cursor of the newest event: a new webhook begins behind it."""
         return self._log.cursor_of(self._log.n_seen)
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield for Prometheus how many wait to try again what was not taken."""
+        yield "webhooks_failing", {}, sum(bool(one.last_error) for one in self._deliveries)
 
     def named(self, name: str) -> WebhookWork | None:
         """Return the webhook of a name, if there is one."""

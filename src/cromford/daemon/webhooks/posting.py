@@ -15,6 +15,7 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
+from cromford.adapters.dialing import connected
 from cromford.daemon.webhooks.kept import Target
 
 ANSWER_SECONDS: Final = 15.0  # From looking up the name to the end of the answer.
@@ -195,7 +196,7 @@ class _Posting:
         kind = HTTPSConnection if target.is_tls else HTTPConnection
         connection = kind(target.host, target.port)
         try:
-            raw = socket.create_connection((target.host, target.port), timeout=self._seconds)
+            raw = connected(target.host, target.port, seconds=self._seconds)
             connection.sock = self._known(raw)
             if target.is_tls:
                 context = ssl.create_default_context()

@@ -206,7 +206,7 @@ def test_who_has_two_addresses_is_posted_to_though_one_leads_nowhere(
     async def scenario() -> None:
         async with Receiver().open(host="127.0.0.1", port=0, **by_tls) as receiver:
             with dead_end(receiver.port):
-                await posted(receiver.port, host=NAME, is_tls=is_tls, seconds=5)
+                await posted(receiver.port, host=NAME, is_tls=is_tls, seconds=2)
         assert receiver.got[0].body == MESSAGE.body
 
     play(scenario)

@@ -27,7 +27,11 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
     (f"lsp wallet bump {'ab' * 32} --yes", "wallet_bump", answers.BUMPED_PAYMENT),
     (f"lsp wallet abandon {'ab' * 32} --yes", "wallet_abandon", answers.ABANDONED),
     ("lsp factory abandon cdcd --yes", "factory_abandon", answers.ABANDONED_FACTORY),
-    ("lsp factory replace cdcd --yes", "factory_replace", ladder_answers.REPLACED_FACTORY),
+    (
+        "lsp factory replace cdcd --candidate 1 --yes",
+        "factory_replace",
+        ladder_answers.REPLACED_FACTORY,
+    ),
     ("lsp factory bump cdcd --yes", "factory_bump", ladder_answers.BUMPED_FACTORY),
     ("lsp close cdcd --yes", "close", close_answers.CLOSE),
     ("lsp lobby", "lobby", answers.LOBBY),

@@ -54,6 +54,10 @@ async def replace_by(t: Town, line: dict[str, Any], candidate: int) -> str:
     planned = await t.call("lsp", "factory_replace", **wanted, dry_run=True)
     replaced = await t.call("lsp", "factory_replace", **wanted)
     assert replaced == planned | {"replaced": True}
+    again = {"replaces": candidate, "least_fee_sat": replaced["fee_sat"], "child_fee_sat": 0}
+    assert await t.call("lsp", "factory_replace", **wanted) == replaced | again
+    with pytest.raises(ApiFailure, match="candidate: expected its place"):
+        await t.call("lsp", "factory_replace", factory_id=line["factory_id"])
     txid: str = replaced["funding_txid"]
     assert txid == line["candidates"][candidate]["funding_txid"]
     assert replaced["fee_sat"] >= replaced["least_fee_sat"]

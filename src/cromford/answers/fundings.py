@@ -88,7 +88,8 @@ class ReplacedFunding(TypedDict):
     """A higher candidate that takes the place of the published one; `replaced` is false for a plan.
 
     `least_fee_sat` is what it has to pay, `replaces` the place of the other, and `child_fee_sat`
-    what a child of that one pays, which ends with it.
+    what a child of that one pays, which ends with it. Asked for again, it takes nothing's place:
+    `replaces` is its own.
     """
 
     replaced: bool

@@ -49,6 +49,7 @@ LOST = pytest.mark.parametrize(
         ("wallet_send", {"address": "bcrt1q", "external_id": "payout-7"}, "not made a second time"),
         ("invoice", {"external_id": "order-12"}, "not made a second time"),
         ("wallet_send", {"address": "bcrt1q"}, "may"),
+        ("factory_replace", {"factory_id": "cd", "candidate": 2}, "not made a second time"),
         ("invoice", {"external_id": ""}, "may"),
         ("wallet_split", {"n_coins": 2}, "may"),
     ],

@@ -7,7 +7,7 @@ import msgspec
 
 from cromford.answers.fundings import BuildAnswer, ReplacedFunding
 from cromford.bitcoin.fees import sat_per_vb
-from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params
 from cromford.daemon.api.wallet import given_feerate
 from cromford.daemon.event_log import EventLog
@@ -58,7 +58,7 @@ class _BuildParams(msgspec.Struct, forbid_unknown_fields=True):
 
 class _ReplaceFactoryParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str
-    candidate: int | None = None  # its place, the first being 0; None: the lowest that may
+    candidate: int | None = None  # its place, the first being 0; None, to look: the lowest that may
     dry_run: bool = False
 
 
@@ -115,8 +115,10 @@ class LspFundings:
         }
 
     async def _factory_replace(self, params: dict[str, Any]) -> ReplacedFunding:
-        """Publish a higher candidate of a funding without a block."""
+        """Publish a higher candidate of a funding without a block; once, by its place."""
         wanted, owner = read_params(params, _ReplaceFactoryParams), self._owner
+        if wanted.candidate is None and not wanted.dry_run:
+            raise InvalidParam("candidate", "expected its place, as a dry run tells it")
         factory = owner.factory_named(wanted.factory_id)
         attempt_id, fundings = factory.attempt.attempt_id, published_ladder(factory)
         if fundings and is_too_late(factory):
@@ -133,7 +135,7 @@ class LspFundings:
         if not wanted.dry_run:
             owner.request(asked)
         return {
-            "replaced": not wanted.dry_run,
+            "replaced": plan.is_made or not wanted.dry_run,
             "factory_id": attempt_id.hex(),
             "candidate": plan.rung,
             "funding_txid": str(plan.tx.txid),

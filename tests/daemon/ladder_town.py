@@ -14,7 +14,7 @@ PAID_MSAT: Final = 5_000_000
 TRIES: Final = 400
 
 
-async def ladder(t: Town, name: str = "alice") -> dict[str, Any]:
+async def ladder(t: Town, name: str = "alice", *, external_id: str = "") -> dict[str, Any]:
     """Build a factory with a ladder; return its line once its first candidate waits."""
     if name not in t.running:
         await t.start_client(name)
@@ -23,7 +23,8 @@ async def ladder(t: Town, name: str = "alice") -> dict[str, Any]:
     await t.until(name, "status", lambda status: status["joined"])
     for _ in range(TRIES):
         try:
-            await t.call("lsp", "build", funding_feerates_sat_per_vb=FEERATES)
+            asked = {"funding_feerates_sat_per_vb": FEERATES, "external_id": external_id}
+            await t.call("lsp", "build", **asked)
             break
         except ApiFailure as failure:
             if not failure.retryable:

@@ -76,7 +76,8 @@ class BuildAnswer(PlannedFactory, LadderPlan):
     """A build that was planned, or `started`.
 
     What becomes of it is told by the events that follow `cursor`, and so is its id: `attempt_id` of
-    the terms that were planned is all zeros.
+    the terms that were planned is all zeros. Of a build that is asked for again by its external id
+    it is the factory's that was built.
     """
 
     started: bool

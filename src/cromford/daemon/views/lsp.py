@@ -27,7 +27,7 @@ from cromford.daemon.views.closes import closed_sat, closes_of
 from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.dying import period_of_shown, show_period, show_steps
 from cromford.daemon.views.export import export_factory, export_terms
-from cromford.daemon.views.ladder import overtaken_as, show_candidates
+from cromford.daemon.views.ladder import built_rungs, overtaken_as, show_candidates
 from cromford.daemon.views.market import advances_of, leaves_of, sold_totals
 from cromford.daemon.views.words import phase_word, shape_word, vertex_word
 from cromford.factory.lifetime import Period
@@ -517,6 +517,18 @@ def show_plan(plan: BuildPlan) -> PlannedFactory:
             }
             for seat in plan.placed
         ],
+    }
+
+
+def show_built(factory: Factory) -> PlannedFactory:
+    """Return a factory in the words of the plan that it was built by; its terms name it."""
+    first, attempt = built_rungs(factory)[0], factory.attempt
+    return {
+        "funding_amount_sat": attempt.tree.funding_amount_sat,
+        "funding_fee_sat": first.fee_sat,
+        "change_sat": first.change_sat,
+        "terms": export_terms(attempt.terms),
+        "placed": placed(attempt),
     }
 
 

@@ -131,7 +131,11 @@ SAID: list[tuple[str, list[Any]]] = [
     ),
     (
         "lsp wallet balance",
-        ["3,000,000,000 sat", "for fundings and children", "not yet 100 blocks deep", "bcrt1qnext"],
+        [
+            *("3,000,000,000 sat", "for fundings and children", "not yet 100 blocks deep"),
+            *("bcrt1qnext", f"waits for a block    {'22' * 32}, at 2.004 sat/vB"),
+            f"{'33' * 32}, at 0.5 sat/vB: it came back by a reorganisation, and the change of what",
+        ],
     ),
     (
         "lsp wallet coins",

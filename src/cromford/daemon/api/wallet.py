@@ -20,6 +20,7 @@ from cromford.answers.wallet import (
     SplitCoins,
     WaitingPayment,
     WalletBalance,
+    WithheldWord,
 )
 from cromford.bitcoin.address import address_of_script, script_of_address
 from cromford.bitcoin.block import COINBASE_MATURITY
@@ -234,7 +235,14 @@ def _show_waiting(wallet: Wallet, tx: Tx) -> WaitingPayment:
         "txid": str(tx.txid),
         "fee_sat": fee_sat,
         "feerate_sat_per_vb": None if fee_sat is None else sat_per_vb(1000 * fee_sat // tx.weight),
+        "withheld": _withheld(wallet, tx),
     }
+
+
+def _withheld(wallet: Wallet, tx: Tx) -> WithheldWord | None:
+    if not wallet.is_withheld(tx):
+        return None
+    return "change_spent" if wallet.is_behind(tx.txid) else "coins_taken"
 
 
 def wallet_samples(owner: WalletOwner) -> Iterator[Sample]:

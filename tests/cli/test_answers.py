@@ -233,9 +233,7 @@ def test_people_read_names_amounts_and_blocks_with_their_units(
 
 
 def test_options_stand_before_or_after_the_command(lsp: FakeDaemon) -> None:
-    after = CommandLine(lsp.datadir / "elsewhere").run(
-        "lsp", "lobby", "--datadir", str(lsp.datadir), "--json"
-    )
+    after = CommandLine(None).run("lsp", "lobby", "--datadir", str(lsp.datadir), "--json")
     before = CommandLine(lsp.datadir).run("--json", "lsp", "lobby")
     assert json.loads(after.stdout) == json.loads(before.stdout) == answers.LOBBY
 

@@ -165,18 +165,6 @@ def period_of(factory: Factory) -> str:
     return factory.lifetime.period_at(factory.chain.height, is_funded=is_funded(factory)).label
 
 
-def closes_now(state: LspState) -> dict[str, int]:
-    """Return how many closes are under way, and how many wait for a block with all signatures.
-
-    None is in a factory that sleeps.
-    """
-    factories = [*state.all_factories()]
-    return {
-        "under_way": sum(factory.closing is not None for factory in factories),
-        "waiting": sum(map(closes_waiting, factories)),
-    }
-
-
 def closes_waiting(factory: Factory) -> int:
     """Return how many closes of a factory wait for a block with all signatures."""
     return sum(close.is_waiting(factory.chain) for close in factory.closed.values())
@@ -370,11 +358,6 @@ def capital(state: LspState, locking: Iterable[FactoryEntry]) -> LspCapital:
         "earned_msat": earned_msat,
         **sold_totals(house),
     }
-
-
-def locked_sat(state: LspState) -> int:
-    """Return how much of the LSP's coins factories hold, without looking at those that sleep."""
-    return state.resting.locked_sat + sum(map(locked_in, state.all_factories()))
 
 
 def locked_in(factory: Factory) -> int:

@@ -393,7 +393,7 @@ def test_what_of_a_factory_is_on_chain_is_shown_with_who_leaves_and_whose_channe
     shown = cromford.run("lsp", "factory", "show", answers.FACTORY_ID).stdout
     for told in (
         "the channel of client 2 failed: the peer: leaving by an exit\n",
-        "leaving: client 2, client 3\n",
+        "leaving or out: client 2, client 3\n",
         "moved out: client 4\n",
     ):
         assert told in shown

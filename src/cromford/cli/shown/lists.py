@@ -341,7 +341,7 @@ def _left_text(factory: Document) -> str:
     n = len(factory["published"])
     out = ", ".join(map(str, factory["leaving"]))
     told = f", being left: {counted(n, 'transaction')} of the tree on chain"
-    return f"{told}, clients out: {out}" if out else told
+    return f"{told}, clients leaving or out: {out}" if out else told
 
 
 def _moved_text(factory: Document) -> str:

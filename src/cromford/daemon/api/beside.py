@@ -13,17 +13,25 @@ async def beside(work: Callable[[], _Result]) -> _Result:
     """Return what some work gives that knows no state of the daemon's.
 
     Raises:
-        ApiFailure: If the system allows no more threads now (`pids.max`, `ulimit -u`). CPython may
-            have put the work where a thread that becomes free finds it.
+        ApiFailure: If the system allows no more threads now (`pids.max`, `ulimit -u`).
     """
+    is_refused = False
+
+    def unless_refused() -> _Result:
+        # CPython leaves what no thread was had for where the next one that is free finds it.
+        if is_refused:
+            raise asyncio.CancelledError
+        return work()
+
     try:
-        begun = asyncio.get_running_loop().run_in_executor(None, work)
+        begun = asyncio.get_running_loop().run_in_executor(None, unless_refused)
     except RuntimeError as error:
+        is_refused = True
         raise ApiFailure(
             "thread_unavailable",
             f"the system allows no more threads now: {error}",
             retryable=True,
-            remediation="Try again; what was asked for may be done all the same. If that lasts, "
-            "raise the limit of tasks (`TasksMax` of systemd, `pids.max`, `ulimit -u`).",
+            remediation="Try again. If that lasts, raise the limit of tasks: `TasksMax` of "
+            "systemd, `pids.max`, `ulimit -u`.",
         ) from error
     return await begun

@@ -225,9 +225,7 @@ def _change_sat(wallet: Wallet) -> int:
     # What is not published comes to no block: what is paid instead has its coins, or its change.
     published = (tx for tx in wallet.payments.values() if not wallet.is_withheld(tx))
     return sum(
-        tx.outputs[outpoint.vout].amount_sat
-        for tx in published
-        for outpoint in wallet.paid_by(tx)
+        tx.outputs[outpoint.vout].amount_sat for tx in published for outpoint in wallet.paid_by(tx)
     )
 
 

@@ -50,6 +50,7 @@ LOST = pytest.mark.parametrize(
         ("invoice", {"external_id": "order-12"}, "not made a second time"),
         ("wallet_send", {"address": "bcrt1q"}, "may"),
         ("factory_replace", {"factory_id": "cd", "candidate": 2}, "not made a second time"),
+        ("liquidity_buy", {"quote_id": "cd" * 32}, "not made a second time"),
         ("build", {"external_id": "may"}, "not made a second time"),
         ("build", {}, "may"),
         ("invoice", {"external_id": ""}, "may"),

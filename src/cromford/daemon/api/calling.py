@@ -30,8 +30,8 @@ CALL_TIMEOUT_SECONDS: Final = 120.0
 JSON_TYPE: Final = JSON
 _QUEUE_SECONDS: Final = 0.01  # Between two looks whether a full queue has a place.
 _CHUNK_SIZE: Final = 64 * 1024
-_UNANSWERED: Final = frozenset({"connection_lost", "timeout"})
-_MADE_ONCE: Final = frozenset({"pay", "factory_replace"})  # By what they name.
+UNANSWERED: Final = frozenset({"connection_lost", "timeout"})
+_MADE_ONCE: Final = frozenset({"pay", "factory_replace", "liquidity_buy"})  # By what they name.
 _ERROR_STATUS_MIN: Final = 400
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?")
 _CONTENT_LENGTH: Final = re.compile(rb"content-length: *(\d{1,12}) *", re.IGNORECASE)
@@ -110,10 +110,10 @@ class ApiClient:
         try:
             return read_answer(self._exchange(request), media_type=OPERATIONS[name].media_type)
         except ApiFailure as failure:
-            if failure.code in _UNANSWERED and OPERATIONS[name].verb == "GET":
+            if failure.code in UNANSWERED and OPERATIONS[name].verb == "GET":
                 failure.retryable = True
                 failure.remediation = "Nothing was asked for but an answer. Try again."
-            elif failure.code in _UNANSWERED and _is_made_once(name, params):
+            elif failure.code in UNANSWERED and _is_made_once(name, params):
                 failure.retryable = True
                 failure.remediation = "Try again, with the same: it is not made a second time."
             raise

@@ -132,6 +132,11 @@ class ScriptedChain:
         shown = self._shown()
         return shown[height].block_hash if height < len(shown) else None
 
+    async def previous_hash(self, block_hash: Txid) -> Txid | None:
+        self._answer()
+        block = self.blocks.get(block_hash)
+        return None if block is None else block.previous_hash
+
     async def block(self, block_hash: Txid) -> Block:
         self._answer()
         if block_hash not in self.blocks:

@@ -454,6 +454,15 @@ class Chain(Protocol):
     async def block(self, block_hash: Txid) -> Block:
         """Return a block by its hash, also one that has left the active chain."""
 
+    async def previous_hash(self, block_hash: Txid) -> Txid | None:
+        """Return the hash of the block before one, also before one that left the active chain.
+
+        None where the node never heard of that one. Pruned ones are known as long as others.
+
+        Raises:
+            ChainUnavailable: If the node does not answer.
+        """
+
     async def coin(self, outpoint: OutPoint) -> Coin | None:
         """Return a confirmed output nobody has spent in a block, or None."""
 

@@ -104,6 +104,20 @@ def test_a_height_above_the_tip_has_no_block(node: ScriptedNode) -> None:
         ask(node, lambda chain: chain.block_hash(8))
 
 
+def test_a_block_that_the_node_never_heard_of_is_told_from_no_answer(node: ScriptedNode) -> None:
+    here = Txid.from_hex(HASH)
+    node.answers["getblockheader"] = {"height": 7, "previousblockhash": "22" * 32}
+    assert ask(node, lambda chain: chain.previous_hash(here)) == Txid.from_hex("22" * 32)
+    node.answers["getblockheader"] = Refusal(-5, "Block not found")
+    assert ask(node, lambda chain: chain.previous_hash(here)) is None
+    node.answers["getblockheader"] = Refusal(-1, "something else")
+    with pytest.raises(ChainUnavailable, match=r"getblockheader: .*something else"):
+        ask(node, lambda chain: chain.previous_hash(here))
+    node.answers["getblockheader"] = {"height": 0}
+    with pytest.raises(ChainUnavailable, match="previousblockhash: expected"):
+        ask(node, lambda chain: chain.previous_hash(here))
+
+
 @pytest.mark.parametrize(
     ("written", "amount_sat"),
     [

@@ -11,7 +11,6 @@ from tests.scripted_chain import Change, ScriptedChain, ref
 from cromford.adapters.chain_check import ChainMismatch
 from cromford.adapters.follower import (
     BATCH_EVENTS_MAX,
-    FOREIGN_BLOCKS_MIN,
     KNOWN_BLOCKS_MAX,
     ChainEvent,
     ChainFollower,
@@ -19,7 +18,9 @@ from cromford.adapters.follower import (
     Disconnected,
 )
 from cromford.bitcoin.tx import Txid
-from cromford.ports import BlockRef, BlocksPruned, ChainStatus, ChainUnavailable
+from cromford.ports import Block, BlockRef, BlocksPruned, ChainStatus, ChainUnavailable
+
+A_DAY = 144
 
 
 def following(
@@ -325,32 +326,48 @@ def test_before_a_block_is_undone_the_node_is_asked_whether_it_is_still_ours() -
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("n_known", [FOREIGN_BLOCKS_MIN - 1, FOREIGN_BLOCKS_MIN])
-@pytest.mark.parametrize("is_foreign", [False, True])
-def test_a_chain_that_shares_nothing_but_its_beginning_undoes_no_block(
-    n_known: int, *, is_foreign: bool
-) -> None:
-    """Two signets of people's own, or two regtest nodes: a store was begun on the other one."""
+def another_chain(n_known: int) -> tuple[ScriptedChain, list[BlockRef], list[Block]]:
+    """Return a node with another chain than it had; what is known of that, and all of it."""
     chain = ScriptedChain()
-    chain.mine(FOREIGN_BLOCKS_MIN + 10)
+    chain.mine(A_DAY + 10)
     known = [ref(block) for block in chain.active][-n_known:]
     ours, chain.active[1:] = chain.active[1:], []
-    chain.mine(FOREIGN_BLOCKS_MIN + 20)
-    for one in ours if is_foreign else ():
+    chain.mine(A_DAY + 20)
+    return chain, known, ours
+
+
+async def first_of(chain: ScriptedChain, known: list[BlockRef]) -> tuple[ChainEvent, ...]:
+    return await anext(following(chain, known).batches())
+
+
+@pytest.mark.parametrize("n_known", [1, 2, A_DAY])
+def test_a_chain_that_shares_nothing_but_its_beginning_undoes_no_block(n_known: int) -> None:
+    """Two signets of people's own, or two regtest nodes: a store was begun on the other one."""
+    chain, known, ours = another_chain(n_known)
+    for one in ours:
         del chain.blocks[one.block_hash]
-
-    async def first() -> tuple[ChainEvent, ...]:
-        return await anext(following(chain, known).batches())
-
-    if not is_foreign or n_known < FOREIGN_BLOCKS_MIN:
-        assert isinstance(asyncio.run(first())[0], Disconnected)
-        return
     (oldest, there) = known[0], chain.active[known[0].height]
     with pytest.raises(ChainMismatch) as refused:
-        asyncio.run(first())
+        asyncio.run(first_of(chain, known))
     assert str(refused.value) == (
         f"block {oldest.height}: expected {oldest.block_hash}, received {there.block_hash}"
     )
+
+
+@pytest.mark.parametrize("n_known", [1, 2, A_DAY])
+def test_a_fork_that_is_longer_than_what_is_known_is_followed(n_known: int) -> None:
+    chain, known, ours = another_chain(n_known)
+    assert isinstance(asyncio.run(first_of(chain, known))[0], Disconnected)
+    del chain.blocks[ours[-1].block_hash]
+    if n_known > 1:  # The node came later, and knows where ours left its chain.
+        assert isinstance(asyncio.run(first_of(chain, known))[0], Disconnected)
+
+
+@pytest.mark.parametrize("silent", range(1, 8))
+def test_a_node_that_does_not_answer_for_a_moment_has_no_other_chain(silent: int) -> None:
+    chain, known, _ = another_chain(A_DAY)
+    chain.silent_calls.add(silent)
+    assert isinstance(asyncio.run(first_of(chain, known))[0], Disconnected)
 
 
 def test_a_block_at_another_height_than_the_next_is_not_taken() -> None:

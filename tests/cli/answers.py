@@ -127,7 +127,7 @@ BUILD = {
     "funding_amount_sat": 750_856,
     "funding_fee_sat": 300,
     "change_sat": 1_000_000,
-    "terms": TERMS,
+    "terms": TERMS | {"attempt_id": "00" * 32},
     "placed": PLACED,
     **ladder_answers.PLANNED,
     "shapes": [

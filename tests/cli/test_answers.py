@@ -27,7 +27,11 @@ LSP_COMMANDS: list[tuple[str, str, object]] = [
     (f"lsp wallet bump {'ab' * 32} --yes", "wallet_bump", answers.BUMPED_PAYMENT),
     (f"lsp wallet abandon {'ab' * 32} --yes", "wallet_abandon", answers.ABANDONED),
     ("lsp factory abandon cdcd --yes", "factory_abandon", answers.ABANDONED_FACTORY),
-    ("lsp factory replace cdcd --yes", "factory_replace", ladder_answers.REPLACED_FACTORY),
+    (
+        "lsp factory replace cdcd --candidate 1 --yes",
+        "factory_replace",
+        ladder_answers.REPLACED_FACTORY,
+    ),
     ("lsp factory bump cdcd --yes", "factory_bump", ladder_answers.BUMPED_FACTORY),
     ("lsp close cdcd --yes", "close", close_answers.CLOSE),
     ("lsp lobby", "lobby", answers.LOBBY),
@@ -131,7 +135,11 @@ SAID: list[tuple[str, list[Any]]] = [
     ),
     (
         "lsp wallet balance",
-        ["3,000,000,000 sat", "for fundings and children", "not yet 100 blocks deep", "bcrt1qnext"],
+        [
+            *("3,000,000,000 sat", "for fundings and children", "not yet 100 blocks deep"),
+            *("bcrt1qnext", f"waits for a block    {'22' * 32}, at 2.004 sat/vB"),
+            f"{'33' * 32}, at 0.5 sat/vB: it came back by a reorganisation, and the change of what",
+        ],
     ),
     (
         "lsp wallet coins",
@@ -232,9 +240,7 @@ def test_people_read_names_amounts_and_blocks_with_their_units(
 
 
 def test_options_stand_before_or_after_the_command(lsp: FakeDaemon) -> None:
-    after = CommandLine(lsp.datadir / "elsewhere").run(
-        "lsp", "lobby", "--datadir", str(lsp.datadir), "--json"
-    )
+    after = CommandLine(None).run("lsp", "lobby", "--datadir", str(lsp.datadir), "--json")
     before = CommandLine(lsp.datadir).run("--json", "lsp", "lobby")
     assert json.loads(after.stdout) == json.loads(before.stdout) == answers.LOBBY
 
@@ -394,7 +400,7 @@ def test_what_of_a_factory_is_on_chain_is_shown_with_who_leaves_and_whose_channe
     shown = cromford.run("lsp", "factory", "show", answers.FACTORY_ID).stdout
     for told in (
         "the channel of client 2 failed: the peer: leaving by an exit\n",
-        "leaving: client 2, client 3\n",
+        "leaving or out: client 2, client 3\n",
         "moved out: client 4\n",
     ):
         assert told in shown

@@ -73,6 +73,21 @@ def test_it_waits_over_an_abort_for_the_factory_that_is_funded(fake: Any) -> Non
     ]
 
 
+def test_a_factory_that_was_built_before_is_shown_and_not_waited_for(fake: Any) -> None:
+    daemon = fake(telling() | {"build": answers.BUILD | {"terms": TERMS | {"attempt_id": FIRST}}})
+    line = CommandLine(daemon.datadir)
+    for wait in ((), ("--wait",)):
+        document = line.document("lsp", "build", "--external-id", "may", *wait)
+        assert document["factory_id"] == document["terms"]["attempt_id"] == FIRST
+        assert document["funding_amount_sat"] == 500_000
+    assert [params["external_id"] for name, params in daemon.calls if name == "build"] == [
+        "may"
+    ] * 2
+    assert "events" not in [name for name, _ in daemon.calls]
+    told = line.run("lsp", "build", "--external-id", "may").stdout
+    assert told.startswith(f"built: factory {FIRST}")
+
+
 def test_a_build_that_is_dropped_ends_with_its_reason(fake: Any) -> None:
     story = telling(PROPOSED, ABORTED, {"event": "build_dropped", "reason": "1 client is left"})
     result = CommandLine(fake(story).datadir).run("lsp", "build", "--wait", "--json")

@@ -5,7 +5,7 @@ from itertools import chain, repeat
 from typing import Any, Final
 
 import pytest
-from tests.cli import answers
+from tests.cli import answers, ladder_answers
 from tests.cli.conftest import CommandLine
 
 from cromford.cli import ladder
@@ -63,3 +63,26 @@ def test_any_other_refusal_is_the_last_word(fake: Any, pauses: list[float]) -> N
     assert result.exit_code != 0
     assert "1 client waits" in result.stderr
     assert (len(daemon.calls), len(pauses)) == (2, 1)
+
+
+def test_a_candidate_that_is_published_without_asking_is_named(fake: Any) -> None:
+    daemon = fake({"factory_replace": ladder_answers.replaced})
+    line = CommandLine(daemon.datadir)
+    refused = line.run("lsp", "factory", "replace", "f0f0", "--yes")
+    assert refused.exit_code != 0
+    assert "--yes: expected --candidate beside it" in refused.stderr
+    assert not daemon.calls
+    unasked = line.run("lsp", "factory", "replace", "f0f0")
+    assert "then add --candidate 1 --yes" in unasked.stderr
+    assert [params["dry_run"] for _, params in daemon.calls] == [True]
+
+
+def test_a_candidate_that_is_published_already_is_shown_and_asks_nothing(fake: Any) -> None:
+    before = ladder_answers.REPLACED_FACTORY | {"replaces": 1}
+    daemon = fake({"factory_replace": lambda _params: before})
+    result = CommandLine(daemon.datadir).run(
+        "lsp", "factory", "replace", "f0f0", "--candidate", "1"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "replaced before: nothing is paid a second time" in result.stdout
+    assert "in the place of" not in result.stdout

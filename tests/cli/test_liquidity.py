@@ -107,6 +107,28 @@ def test_what_is_waited_for_and_not_over_is_no_success(fake: Fake) -> None:
     assert "neither yours nor over" in result.stderr
 
 
+@pytest.mark.parametrize("n_lost", [1, 2])
+def test_where_the_answer_is_lost_it_is_asked_for_again_by_the_same_quote(
+    fake: Fake, n_lost: int
+) -> None:
+    lost = [ApiFailure("connection_lost", "the daemon closed the connection")] * n_lost
+
+    def buy(_params: dict[str, Any]) -> object:
+        if lost:
+            raise lost.pop()
+        return market_answers.BOUGHT
+
+    client = fake(answers.CLIENT_ANSWERS | {"liquidity_buy": buy})
+    result = CommandLine(client.datadir).run(*COMMAND, "--yes")
+    names = [name for name, _ in client.calls]
+    assert names == ["liquidity_quote", "liquidity_buy", "liquidity_buy"]
+    assert client.calls[1] == client.calls[2]
+    assert (result.exit_code == 0) is (n_lost == 1)
+    if n_lost == 2:
+        assert "it may be bought, or not" in result.stderr
+        assert "to ask again is to buy once more" in result.stderr
+
+
 def test_a_payment_that_pays_is_waited_for(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(market, "PAYMENT_POLL_SECONDS", 0.0)
     answers_left = [ApiFailure("payment_not_here", "none waits"), market_answers.QUOTE]

@@ -262,7 +262,10 @@ def test_that_somebody_leaves_is_said_wherever_a_factory_is_listed(fake: Any) ->
     lsp = CommandLine(fake({"factories": {"factories": [one, two]}}).datadir)
     shown = lsp.run("lsp", "factories").stdout
     assert "live, being left: 1 transaction of the tree on chain" in shown
-    assert "live, being left: 2 transactions of the tree on chain, clients out: 1, 3" in shown
+    assert (
+        "live, being left: 2 transactions of the tree on chain, clients leaving or out: 1, 3"
+        in shown
+    )
 
 
 def test_a_channel_that_is_settled_on_chain_shows_no_deadline(fake: Any) -> None:

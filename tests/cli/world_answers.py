@@ -26,8 +26,9 @@ BALANCE = {
     "paying_sat": 100_000_000,
     "change_sat": 99_000_000,
     "waiting": [
-        {"txid": "22" * 32, "fee_sat": 308, "feerate_sat_per_vb": 2.004},
-        {"txid": "11" * 32, "fee_sat": None, "feerate_sat_per_vb": None},
+        {"txid": "22" * 32, "fee_sat": 308, "feerate_sat_per_vb": 2.004, "withheld": None},
+        {"txid": "11" * 32, "fee_sat": None, "feerate_sat_per_vb": None, "withheld": None},
+        {"txid": "33" * 32, "fee_sat": 1, "feerate_sat_per_vb": 0.5, "withheld": "change_spent"},
     ],
     "refused": [
         {

@@ -14,7 +14,7 @@ PAID_MSAT: Final = 5_000_000
 TRIES: Final = 400
 
 
-async def ladder(t: Town, name: str = "alice") -> dict[str, Any]:
+async def ladder(t: Town, name: str = "alice", *, external_id: str = "") -> dict[str, Any]:
     """Build a factory with a ladder; return its line once its first candidate waits."""
     if name not in t.running:
         await t.start_client(name)
@@ -23,7 +23,8 @@ async def ladder(t: Town, name: str = "alice") -> dict[str, Any]:
     await t.until(name, "status", lambda status: status["joined"])
     for _ in range(TRIES):
         try:
-            await t.call("lsp", "build", funding_feerates_sat_per_vb=FEERATES)
+            asked = {"funding_feerates_sat_per_vb": FEERATES, "external_id": external_id}
+            await t.call("lsp", "build", **asked)
             break
         except ApiFailure as failure:
             if not failure.retryable:
@@ -54,6 +55,10 @@ async def replace_by(t: Town, line: dict[str, Any], candidate: int) -> str:
     planned = await t.call("lsp", "factory_replace", **wanted, dry_run=True)
     replaced = await t.call("lsp", "factory_replace", **wanted)
     assert replaced == planned | {"replaced": True}
+    again = {"replaces": candidate, "least_fee_sat": replaced["fee_sat"], "child_fee_sat": 0}
+    assert await t.call("lsp", "factory_replace", **wanted) == replaced | again
+    with pytest.raises(ApiFailure, match="candidate: expected its place"):
+        await t.call("lsp", "factory_replace", factory_id=line["factory_id"])
     txid: str = replaced["funding_txid"]
     assert txid == line["candidates"][candidate]["funding_txid"]
     assert replaced["fee_sat"] >= replaced["least_fee_sat"]

@@ -5,6 +5,7 @@ import contextlib
 import shutil
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.daemon.test_durable_daemons import AMOUNT_MSAT, pay
 from tests.daemon.town import Town, town
 
 from cromford.daemon import mark_keeping, safekeeping
+from cromford.daemon.api import beside
 from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.backup.replica import Replica
 from cromford.daemon.backup.restored import RecordsLost
@@ -83,8 +85,12 @@ async def put_back(t: Town, name: str, backup: Path) -> dict[str, Any]:
     return answer
 
 
+def no_thread(*_job: object) -> object:
+    raise RuntimeError("can't start new thread")  # What CPython says: `pids.max`, `ulimit -u`.
+
+
 def test_seed_and_backup_on_a_new_machine_see_the_coins_and_the_tree_path_is_published(
-    tmp_path: Path, places: Path
+    tmp_path: Path, places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
         async with town(tmp_path) as t:
@@ -94,6 +100,12 @@ def test_seed_and_backup_on_a_new_machine_see_the_coins_and_the_tree_path_is_pub
             await t.call("lsp", "wallet_send", address=address, amount_sat=70_000)
             await t.mine(1, mempool=1)
             coins = (await t.call("alice", "wallet_coins"))["coins"]
+            with monkeypatch.context() as full:
+                loop = SimpleNamespace(run_in_executor=no_thread)
+                full.setattr(beside, "asyncio", SimpleNamespace(get_running_loop=lambda: loop))
+                with pytest.raises(ApiFailure) as failure:
+                    await t.call("alice", "backup_create", file=str(places / "one"))
+            assert (failure.value.code, failure.value.retryable) == ("thread_unavailable", True)
             made = await t.call("alice", "backup_create", file=str(places / "one"))
             with pytest.raises(ApiFailure, match="exists"):
                 await t.call("alice", "backup_create", file=str(places / "one"))

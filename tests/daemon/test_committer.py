@@ -72,6 +72,24 @@ def played(scenario: Callable[[Scene], Awaitable[None]], marks: Any = None) -> N
     asyncio.run(main())
 
 
+def test_it_ends_where_the_system_allows_no_thread_that_would_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.commit("a")
+        scene.store.is_free.set()
+
+        def refuse(_thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")  # What CPython says.
+
+        with monkeypatch.context() as full:
+            full.setattr(threading.Thread, "start", refuse)
+            await scene.committer.close()
+        assert scene.store.records == [b"a"]
+
+    played(scenario)
+
+
 def test_what_waits_for_the_disk_is_committed_together_and_followed_in_order() -> None:
     async def scenario(scene: Scene) -> None:
         scene.commit("a")

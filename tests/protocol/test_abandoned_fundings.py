@@ -12,10 +12,11 @@ from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.stalling import stall
 from tests.protocol.test_bumped_payments import bump as bumped_payment
 from tests.protocol.test_leaving import QUICK
+from tests.simulation.sums import locked_sat
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import Tx
-from cromford.daemon.views.lsp import locked_sat, status_of
+from cromford.daemon.views.lsp import status_of
 from cromford.protocol import events as ev
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import opening_records as op

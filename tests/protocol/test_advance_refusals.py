@@ -20,7 +20,7 @@ from tests.protocol.advances import (
     remembered,
     sell,
 )
-from tests.protocol.closes import ask_for_close
+from tests.protocol.closes import ask_for_close, close
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford.changed import changed
@@ -253,7 +253,15 @@ def test_a_leaf_in_which_something_is_in_the_way_is_not_sold_of(
     assert len(remembered(pump.lsp, ar.AdvanceProposed)) == n_before
 
 
-def test_of_a_leaf_that_is_on_chain_nobody_reads_that_something_is_for_sale() -> None:
+def begin_to_leave(pump: Pump) -> None:
+    pump.handle(pump.client_at(BUYER), ev.ExitRequested(attempt_id=pump.attempt.attempt_id))
+    pump.run()
+
+
+@pytest.mark.parametrize("end", [leave, close, begin_to_leave], ids=["left", "closed", "leaving"])
+def test_of_a_leaf_that_is_sold_of_no_more_nobody_reads_that_something_is_for_sale(
+    end: Callable[[Pump], None],
+) -> None:
     pump = advancing_factory(2)
 
     def sales_left() -> list[int | None]:
@@ -263,7 +271,9 @@ def test_of_a_leaf_that_is_on_chain_nobody_reads_that_something_is_for_sale() ->
         return [own["sales_left"], *(leaf["sales_left"] for leaf in leaves_of(pump.factory))]
 
     assert set(sales_left()) == {3}
-    leave(pump)
+    end(pump)
+    assert sales_left() == [0, 0]
+    pump.mine()
     assert sales_left() == [0, 0]
 
 

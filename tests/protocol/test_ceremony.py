@@ -20,6 +20,7 @@ from tests.protocol.attacks import (
     to_lsp,
 )
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.test_operator_requests import rejection
 from tests.simulation.commitments import signed_with
 
 from cromford import effects as fx
@@ -534,3 +535,44 @@ def test_clients_that_stay_through_an_abort_join_again_with_fresh_keys() -> None
         assert new.factory_pool.pubkey != old.factory_pool.pubkey
         assert not set(new.factory_pool.pubnonces) & set(old.factory_pool.pubnonces)
         assert new.candidates[0].channel != old.candidates[0].channel
+
+
+CALLED = ev.BuildRequested(min_clients=2, max_clients=100, external_id="may")
+
+
+def test_by_one_external_id_one_factory_is_built_by_whichever_try() -> None:
+    pump = Pump(3)
+    pump.join()
+    pump.handle(pump.lsp, CALLED)
+    pump.run_to(m.SignBelow)
+    first = pump.attempt.attempt_id
+    assert rejection(pump, pump.lsp, CALLED).code == "external_id_taken", "while it is signed, too"
+    pump.disconnect(pump.clients[0])
+    pump.run()
+    assert pump.is_funded()
+    assert pump.attempt.attempt_id != first
+    called = pump.lsp.state.house.built_as("may")
+    assert called is not None
+    assert called.attempt_id == pump.attempt.attempt_id
+    pump.restart(pump.lsp)
+    pump.run()
+    pump.mine()
+    pump.join_again()
+    assert rejection(pump, pump.lsp, CALLED).code == "external_id_taken"
+    assert pump.lsp.state.house.built_as("june") is pump.lsp.state.house.built_as("") is None
+
+
+def test_a_build_of_which_nothing_came_is_tried_again_by_its_id() -> None:
+    pump = Pump(2)
+    pump.join()
+    pump.handle(pump.lsp, CALLED)
+    pump.run_to(m.SignBelow)
+    pump.disconnect(pump.clients[0])
+    pump.run()
+    assert not pump.is_funded()
+    assert pump.lsp.state.house.built_as("may") is None
+    pump.connect(pump.clients[0])
+    pump.run()
+    pump.handle(pump.lsp, CALLED)
+    pump.run()
+    assert pump.is_funded()

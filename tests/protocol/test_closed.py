@@ -15,6 +15,7 @@ from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_exit_guards import show_blocks
 from tests.protocol.test_leaving import QUICK, mute, reasons_to_leave
 from tests.protocol.test_swept_factories import own_attempt, see, sweep_of
+from tests.simulation.sums import locked_sat
 
 from cromford import effects as fx
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT
@@ -159,12 +160,12 @@ def test_a_block_with_a_close_ends_its_channels_and_its_factory() -> None:
     pump = closed_factory()
     assert {status_of(client) for client in pump.clients} == {"closing"}
     assert lsp_views.status_of(pump.factory) == "closing"
-    assert lsp_views.locked_sat(pump.lsp.state) > 0
+    assert locked_sat(pump.lsp.state) > 0
     pump.mine(1)
     for client in pump.clients:
         assert (status_of(client), channel_status(client)) == ("closed", "closed")
     assert lsp_views.status_of(pump.factory) == "closed"
-    assert lsp_views.locked_sat(pump.lsp.state) == 0
+    assert locked_sat(pump.lsp.state) == 0
     assert lsp_views.channels_of(pump.lsp.state.house, pump.factory, FRESH) == []
 
 

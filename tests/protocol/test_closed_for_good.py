@@ -23,6 +23,7 @@ from tests.protocol.test_closed import (
 )
 from tests.protocol.test_exit_guards import show_blocks
 from tests.protocol.test_leaving import QUICK
+from tests.simulation.sums import locked_sat
 
 from cromford.answers.status import LspCapital
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT
@@ -137,7 +138,7 @@ def test_a_part_frees_what_is_in_it_and_no_more() -> None:
     whole_sat = entry.funding_amount_sat
     (locked,) = capital_of(pump)["locked"]
     assert locked["amount_sat"] == whole_sat - told.amount_sat
-    assert lsp_views.locked_sat(lsp_state(pump)) == whole_sat - told.amount_sat
+    assert locked_sat(lsp_state(pump)) == whole_sat - told.amount_sat
     # At the expiry the rest is free, and what was free stays so.
     tally, height = house.tally, house.chain.height
     before = tally.at(height=entry.expiry_height - 1, before=height)
@@ -246,15 +247,22 @@ def test_after_the_expiry_what_a_close_spends_is_not_being_swept() -> None:
     assert [one["name"] for one in lsp_views.sweeping(without)] == ["funding"]
 
 
+def closes_now(pump: Pump) -> tuple[int, int]:
+    """Return how many closes are under way, and how many wait for a block with all signatures."""
+    factories = [*lsp_state(pump).all_factories()]
+    n_closing = sum(factory.closing is not None for factory in factories)
+    return n_closing, sum(map(lsp_views.closes_waiting, factories))
+
+
 def test_how_many_closes_are_under_way_and_how_many_wait() -> None:
     pump = closable_factory(1, policy=QUICK)
-    assert lsp_views.closes_now(lsp_state(pump)) == {"under_way": 0, "waiting": 0}
+    assert closes_now(pump) == (0, 0)
     pump.handle(pump.lsp, ev.CloseRequested(attempt_id=pump.attempt.attempt_id))
-    assert lsp_views.closes_now(lsp_state(pump)) == {"under_way": 1, "waiting": 0}
+    assert closes_now(pump) == (1, 0)
     pump.run()
-    assert lsp_views.closes_now(lsp_state(pump)) == {"under_way": 0, "waiting": 1}
+    assert closes_now(pump) == (0, 1)
     pump.mine(1)
-    assert lsp_views.closes_now(lsp_state(pump)) == {"under_way": 0, "waiting": 0}
+    assert closes_now(pump) == (0, 0)
 
 
 # What a child costs

@@ -9,6 +9,7 @@ from tests.protocol.pump import PumpNode
 from tests.protocol.sleepers import all_away, lsp_state, sleeping
 from tests.protocol.test_abandoned_fundings import abandon
 from tests.protocol.unanswered import WORTH_MSAT, only_expiry, pending_for
+from tests.simulation.sums import locked_sat
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx
@@ -178,7 +179,7 @@ def test_a_live_factory_of_which_a_coin_is_spent_is_over_for_its_clients_too() -
         assert pump.held(client).aborted is None
         assert rejected(client, AN_INVOICE) == NOT_DEEP
     assert lsp_state(pump).wallet.reserved == {}
-    assert lsp_views.locked_sat(lsp_state(pump)) == 0
+    assert locked_sat(lsp_state(pump)) == 0
     pump.join()
     pump.build(min_clients=2)
     pump.run()
@@ -207,7 +208,7 @@ def test_a_funding_that_confirms_after_all_brings_its_factory_back_with_all_sign
     pump.mine(2)
     assert shown(pump) == ("live", "live", "live")
     funding_sat = pump.attempt.tree.funding_amount_sat
-    assert lsp_views.locked_sat(lsp_state(pump)) == funding_sat
+    assert locked_sat(lsp_state(pump)) == funding_sat
     assert pay(pump, alice, bob, PAID_MSAT).status == "paid"
     pump.handle(alice, ev.ExitRequested(attempt_id=pump.attempt.attempt_id))
     pump.mine(EXIT_BLOCKS)

@@ -30,7 +30,8 @@ from cromford.protocol.journal import records as r
 from cromford.protocol.journal import spending_records as sr
 from cromford.protocol.journal.bumps import SETTLED_DEPTH
 from cromford.protocol.journal.dead_coins import with_dead_coins
-from cromford.protocol.journal.entries import BUILDING, DEAD
+from cromford.protocol.journal.entries import ABORTED, BUILDING, DEAD
+from cromford.protocol.journal.gathered import Build, CalledBuild
 from cromford.protocol.journal.house import House
 from cromford.protocol.journal.house_fold import apply_to_house
 from cromford.protocol.journal.numbers import ListPlace
@@ -443,3 +444,31 @@ def test_a_build_that_is_dropped_says_why_and_what_hindered_it() -> None:
     again = apply_to_house(dropped, begun)
     assert (again.build_dropped, again.hindered_by) == (None, "")
     assert again.build is not None
+
+
+def test_an_order_of_a_build_that_has_an_id_is_found_by_it_unless_nothing_came_of_it() -> None:
+    before, _, order, _ = ordered()
+    build = Build(
+        attempt=order.order.attempt,
+        node_ids=(),
+        reasons=(),
+        capacity_sat=(),
+        min_clients=2,
+        max_clients=7,
+        feerates_sat_per_kw=(500, 2_000),
+        external_id="may",
+    )
+    after = apply_to_house(changed(before, build=build), order)
+    called = after.built_as("may")
+    assert called == CalledBuild(
+        attempt_id=order.order.attempt_id,
+        min_clients=2,
+        max_clients=7,
+        feerates_sat_per_kw=(500, 2_000),
+    )
+    assert after.built_as("") is after.built_as("june") is None
+    entry_of = after.entry_of(order.order.attempt)
+    aborted = after.entries.set(entry_of.attempt_id, replace(entry_of, status=ABORTED))
+    assert changed(after, entries=aborted).built_as("may") is None
+    for unnamed in (None, replace(build, external_id="")):
+        assert not len(apply_to_house(changed(before, build=unnamed), order).called)

@@ -10,6 +10,7 @@ from tests.protocol.paying_clients import balance, book, make_invoice, newest_li
 from tests.protocol.pump import PumpNode
 from tests.protocol.sleepers import lsp_state
 from tests.protocol.test_forked_fundings import rejected, shown
+from tests.simulation.sums import locked_sat
 
 from cromford.bitcoin.tx import Tx
 from cromford.daemon.views import client as client_views
@@ -228,8 +229,8 @@ def test_who_was_displaced_is_lent_nothing_there_unless_the_chain_turns_back() -
 def test_the_lsp_takes_its_coins_out_of_a_candidate_without_channels_at_the_expiry() -> None:
     pump, _ = displaced(SHORT)
     house = lsp_state(pump).house
-    locked_sat = pump.attempt.tree.funding_amount_sat
-    assert lsp_views.locked_sat(lsp_state(pump)) == locked_sat
+    whole_sat = pump.attempt.tree.funding_amount_sat
+    assert locked_sat(lsp_state(pump)) == whole_sat
     before_sat = house.wallet.confirmed_sat()
     for client in pump.clients:
         pump.disconnect(client)
@@ -237,8 +238,8 @@ def test_the_lsp_takes_its_coins_out_of_a_candidate_without_channels_at_the_expi
         pump.mine()
     pump.mine(8)
     assert shown(pump)[0] == "swept"
-    assert lsp_views.locked_sat(lsp_state(pump)) == 0
-    assert lsp_state(pump).house.wallet.confirmed_sat() > before_sat + locked_sat - 1_000
+    assert locked_sat(lsp_state(pump)) == 0
+    assert lsp_state(pump).house.wallet.confirmed_sat() > before_sat + whole_sat - 1_000
 
 
 @pytest.mark.sampled(1)

@@ -74,11 +74,25 @@ def test_a_candidate_may_be_left_out_and_none_is_gone_back_to() -> None:
     pump = forked()
     assert replace_by(pump, 2).txid == candidates(pump)[2].txid
     assert in_mempool(pump) == {candidates(pump)[2].txid}
-    for rung in (0, 1, 2, 3):
+    for rung in (0, 1, 3):
         assert refused(pump, asked_for(pump, rung)).code == "no_higher_candidate"
     other = forked()
     for rung in (-1, 0, 3):
         assert refused(other, asked_for(other, rung)).code == "invalid_candidate"
+
+
+def test_a_candidate_that_is_asked_for_again_is_published_once() -> None:
+    pump = forked()
+    second = replace_by(pump, 1)
+    child = bump(pump, FAR_MORE)
+    house = lsp_state(pump).house
+    assert replace_by(pump, 1) == second
+    assert lsp_state(pump).house == house
+    assert in_mempool(pump) == {second.txid, child.txid}
+    pump.mine()
+    assert refused(pump, asked_for(pump, 1)).code == "factory_funded"
+    other = forked()
+    assert refused(other, asked_for(other, 0)).code == "invalid_candidate", "it replaced nothing"
 
 
 def test_a_candidate_pays_for_the_child_that_ends_with_the_one_before() -> None:

@@ -11,9 +11,8 @@ from tests.protocol.sleepers import all_away, lsp_state, sleeping
 from tests.protocol.test_closed import remembered
 from tests.protocol.test_closed_for_good import CAPACITY_SAT, capital_of, entry_of, house_of
 from tests.protocol.test_leaving import QUICK, publish_branch
-from tests.simulation.sums import check_sums
+from tests.simulation.sums import check_sums, locked_sat
 
-from cromford.daemon.views import lsp as lsp_views
 from cromford.protocol import events as ev
 from cromford.protocol.exiting.channel import RESOLVED_DEPTH
 from cromford.protocol.exiting.rest import is_shared_out
@@ -65,7 +64,7 @@ def test_what_a_client_that_left_was_lent_is_free_once_it_is_settled(*, restarts
     assert (told.client, told.amount_sat) == (newest_link(gone).client, used_sat)
     (locked,) = capital_of(pump)["locked"]
     assert locked["amount_sat"] == entry_of(pump).funding_amount_sat - used_sat
-    assert lsp_views.locked_sat(lsp_state(pump)) == locked["amount_sat"]
+    assert locked_sat(lsp_state(pump)) == locked["amount_sat"]
     check_sums(lsp_state(pump))
     # Whoever lost its store may still ask for the states of its leaf.
     assert house.streams_of(gone.node_id) == (pump.factory.stream,)

@@ -17,6 +17,7 @@ from tests.protocol.sleepers import all_away, lsp_state, sleeping
 from tests.protocol.test_leaving import QUICK, mute, publish_branch, reasons_to_leave, wallet_sat
 from tests.protocol.test_own_fees import asks
 from tests.protocol.unanswered import mine_to, remove_blocks
+from tests.simulation.sums import locked_sat
 
 from cromford import effects as fx
 from cromford.bitcoin.fees import fee_sat_of
@@ -84,7 +85,7 @@ def test_a_factory_that_nobody_left_is_taken_by_one_transaction() -> None:
     mine_to(pump, expiry_of(pump) - 1)
     assert sweeps(pump) == {}
     assert (status(pump), arriving_total_sat(pump.factory)) == ("live", 0)
-    assert views.locked_sat(lsp_state(pump)) == funding_sat(pump)
+    assert locked_sat(lsp_state(pump)) == funding_sat(pump)
     pump.mine()
     (name, tx), *more = sweeps(pump).items()
     assert (name, more) == ("expiry_sweep funding", [])
@@ -97,7 +98,7 @@ def test_a_factory_that_nobody_left_is_taken_by_one_transaction() -> None:
     rival_sat = pump.attempt.tree.root_node.fee_sat + fee_sat_of(vsize=130, feerate_sat_per_kw=25)
     assert wallet_sat(pump.lsp) == before_sat + funding_sat(pump) - max(fee_sat, rival_sat)
     assert (status(pump), arriving_total_sat(pump.factory)) == ("swept", 0)
-    assert views.locked_sat(lsp_state(pump)) == 0
+    assert locked_sat(lsp_state(pump)) == 0
     assert swept_outputs(pump) == ["funding"]
     assert all(link.failure is not None for link in pump.factory.book.links.values())
     n_wishes = len(pump.wished)

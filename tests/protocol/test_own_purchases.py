@@ -78,7 +78,7 @@ def test_a_receipt_has_the_times_of_the_purchase_it_is_for_or_none() -> None:
     assert receipt_of(record, None, 9) == plain
     known = replace(bought_by, quoted_at=20)
     assert receipt_of(record, known, 9) == replace(
-        plain, quoted_at=20, ordered_at=30, payment_hash=b"h"
+        plain, quoted_at=20, ordered_at=30, payment_hash=b"h", quote_id=b"q"
     )
 
 

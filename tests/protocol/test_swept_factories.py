@@ -9,6 +9,7 @@ from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_exit_guards import SIDES, alices_link, show_blocks
 from tests.protocol.test_leaving import QUICK, reasons_to_leave
 from tests.protocol.unanswered import FIRST_MSAT
+from tests.simulation.sums import locked_sat
 
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Tx, TxIn, TxOut
@@ -114,10 +115,10 @@ def test_a_factory_past_its_expiry_is_not_called_live() -> None:
 def test_an_lsp_counts_no_swept_factory_among_its_capital() -> None:
     pump = factory_with_balance()
     lsp = pump.lsp
-    assert lsp_views.locked_sat(lsp.state) > 0
+    assert locked_sat(lsp.state) > 0
     see(pump, lsp, sweep_of(pump.attempt.funding_outpoint))
     assert lsp_views.status_of(pump.factory) == "swept"
-    assert lsp_views.locked_sat(lsp.state) == 0
+    assert locked_sat(lsp.state) == 0
     link = alices_link(pump, lsp)
     standing = lsp_views.standing_of(pump.factory, link, FRESH)
     assert show_channel(link, standing, lsp.state.chain)["status"] == "swept"

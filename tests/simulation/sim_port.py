@@ -43,6 +43,9 @@ class SimPort:
     async def block_hash(self, height: int) -> Txid | None:
         raise NotImplementedError(f"block {height}")
 
+    async def previous_hash(self, block_hash: Txid) -> Txid | None:
+        raise NotImplementedError(f"block {block_hash}")
+
     async def block(self, block_hash: Txid) -> Block:
         raise NotImplementedError(f"block {block_hash}")
 

@@ -1,6 +1,6 @@
 """What an LSP adds up as it goes is what a look at each factory would say."""
 
-from cromford.daemon.views.lsp import capital, is_locking, locked_sat
+from cromford.daemon.views.lsp import capital, is_locking, locked_in
 from cromford.protocol.journal.entries import DEAD, FUNDED, FactoryEntry
 from cromford.protocol.journal.lsp_state import LspState
 from cromford.protocol.journal.sleep import Resting
@@ -33,6 +33,11 @@ def check_sums(state: LspState, *, before: LspState | None = None) -> None:
     assert confirmed == house.chain.confirmed
     if before is None or wallet is not before.house.wallet:
         check_wallet(wallet)
+
+
+def locked_sat(state: LspState) -> int:
+    """Return how much of the LSP's coins factories hold, as its numbers add it up."""
+    return state.resting.locked_sat + sum(map(locked_in, state.all_factories()))
 
 
 def lent_sat(entry: FactoryEntry) -> int:

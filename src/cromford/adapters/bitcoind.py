@@ -160,6 +160,21 @@ class BitcoindChain:
         """
         return await self._in_thread(self._block, block_hash)
 
+    async def previous_hash(self, block_hash: Txid) -> Txid | None:
+        """Return the hash of the block before one; None where the node never heard of that one.
+
+        Raises:
+            ChainUnavailable: If the node does not answer.
+        """
+        try:
+            answer = await self.call("getblockheader", str(block_hash))
+        except RpcError as error:
+            if error.code == RPCErrorCode.INVALID_ADDRESS_OR_KEY:
+                return None
+            raise _unavailable("getblockheader", error) from error
+        header = expect(answer, dict, "getblockheader")
+        return read_hash(header.get("previousblockhash"), "previousblockhash")
+
     async def coin(self, outpoint: OutPoint) -> Coin | None:
         """Return a confirmed output nobody has spent in a block, or None.
 

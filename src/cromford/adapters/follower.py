@@ -19,8 +19,6 @@ from cromford.ports import Block, BlockRef, BlocksPruned, Chain, ChainStatus, Ch
 
 POLL_SECONDS: Final = 1.0
 BATCH_EVENTS_MAX: Final = 8  # A parsed block can take tens of megabytes.
-# Where all of these are gone, and the newest was never there, a chain is no fork of ours.
-FOREIGN_BLOCKS_MIN: Final = 144
 KNOWN_BLOCKS_MAX: Final = 288  # Remembered to walk back on; deeper, the node is asked.
 BACKOFF_FIRST_SECONDS: Final = 0.5
 BACKOFF_MAX_SECONDS: Final = 30.0
@@ -234,30 +232,31 @@ class _Walk:
             raise ChainMismatch("genesis hash", expected=newest.block_hash, received=received)
         if not self._is_checked:
             await self._check()
-            await self._check_is_fork(newest)
+            await self._check_is_fork()
             self._is_checked = True
         if len(self.known) == 1:
-            previous_hash = (await self._chain.block(newest.block_hash)).previous_hash
+            previous_hash = await self._chain.previous_hash(newest.block_hash)
+            if previous_hash is None:
+                raise ChainUnavailable(f"block {newest.block_hash}: another node has answered")
             self.known.insert(0, BlockRef(height=newest.height - 1, block_hash=previous_hash))
         self.known.pop()
         self.events.append(Disconnected(newest))
 
-    async def _check_is_fork(self, newest: BlockRef) -> None:
+    async def _check_is_fork(self) -> None:
         """Check that what the node has is a fork of our chain: all signets have one beginning.
+
+        Where all that we know is gone, the way back goes below the oldest of it. A node that never
+        heard of that one cannot say where, and so nothing is undone for it.
 
         Raises:
             ChainMismatch: If nothing of what we know is there; the block is named.
             ChainUnavailable: If the node does not answer.
         """
         oldest = self.known[0]
-        if len(self.known) < FOREIGN_BLOCKS_MIN:
-            return
         found = await self._chain.block_hash(oldest.height)
         if found in {None, oldest.block_hash}:
             return
-        try:
-            await self._chain.block(newest.block_hash)
-        except ChainUnavailable:
+        if await self._chain.previous_hash(oldest.block_hash) is None:
             raise ChainMismatch(
                 f"block {oldest.height}", expected=oldest.block_hash, received=found
-            ) from None
+            )

@@ -24,10 +24,11 @@ class ExitStepStanding(TypedDict):
     """Where a transaction of the way out stands, and from or since which height.
 
     `publish_now`: it can be in the next block; `wait`: its delay runs; `later`: another one comes
-    first, and no height is known yet.
+    first, and no height is known yet; `lost`: a block has something else, as a close, in its place
+    or in that of one before it.
     """
 
-    status: Literal["confirmed", "publish_now", "wait", "later"]
+    status: Literal["confirmed", "publish_now", "wait", "later", "lost"]
     height: Height | None
 
 
@@ -35,7 +36,8 @@ class ExitStepPlace(ExitStepStanding):
     """A transaction of the way out, where it stands, and from or since which height.
 
     `publish_now`: it can be in the next block; `wait`: its delay runs; `later`: another one comes
-    first, and no height is known yet.
+    first, and no height is known yet; `lost`: a block has something else, as a close, in its place
+    or in that of one before it.
     """
 
     name: str

@@ -76,7 +76,8 @@ class BuildAnswer(PlannedFactory, LadderPlan):
     """A build that was planned, or `started`.
 
     What becomes of it is told by the events that follow `cursor`, and so is its id: `attempt_id` of
-    the terms that were planned is all zeros.
+    the terms that were planned is all zeros. Of a build that is asked for again by its external id
+    it is the factory's that was built.
     """
 
     started: bool
@@ -88,7 +89,8 @@ class ReplacedFunding(TypedDict):
     """A higher candidate that takes the place of the published one; `replaced` is false for a plan.
 
     `least_fee_sat` is what it has to pay, `replaces` the place of the other, and `child_fee_sat`
-    what a child of that one pays, which ends with it.
+    what a child of that one pays, which ends with it. Asked for again, it takes nothing's place:
+    `replaces` is its own.
     """
 
     replaced: bool

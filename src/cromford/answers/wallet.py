@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias, TypedDict
 from cromford.answers.chain import RefusedTransaction
 from cromford.answers.units import Blocks, Count, HexId, Outpoint, Sat, SatPerVb, Txid
 
+WithheldWord: TypeAlias = Literal["coins_taken", "change_spent"]
 CoinStatus: TypeAlias = Literal["free", "reserved", "immature", "paying"]
 
 
@@ -23,12 +24,15 @@ class WaitingPayment(TypedDict):
     """A payment of the wallet's without a block.
 
     What it pays is null while a coin of it is in no block: a child of a funding's change, or after
-    a reorganisation.
+    a reorganisation. `withheld` says why it is not published, where it came back by one:
+    `coins_taken` while a coin of it, `change_spent` while the change of what a block had in its
+    place, is in use since; null of any other.
     """
 
     txid: Txid
     fee_sat: Sat | None
     feerate_sat_per_vb: SatPerVb | None
+    withheld: WithheldWord | None
 
 
 class WalletBalance(TypedDict):

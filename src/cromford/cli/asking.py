@@ -61,8 +61,13 @@ def confirm(
     click.confirm(question, abort=True, err=True)
 
 
-def confirm_fee(invocation: Invocation, told: str) -> None:
+def confirm_fee(invocation: Invocation, told: str, *, add: str = "--yes") -> None:
     """Go on only if the operator agrees to a transaction that pays a fee: it stays paid.
+
+    Args:
+        invocation: The run of the command.
+        told: What is paid.
+        add: What the command has to say where nobody can be asked.
 
     Raises:
         CommandFailed: If nobody can be asked.
@@ -73,5 +78,5 @@ def confirm_fee(invocation: Invocation, told: str) -> None:
         f"{told[0].upper()}{told[1:]}. Publish it?",
         yes=False,
         why=f"a fee that is paid stays paid: {told}",
-        remediation="Look at it with --dry-run, then add --yes.",
+        remediation=f"Look at it with --dry-run, then add {add}.",
     )

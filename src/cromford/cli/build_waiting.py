@@ -69,6 +69,12 @@ def await_factory(invocation: Invocation, cursor: str) -> str:
     )
 
 
+def built_before(answer: dict[str, Any]) -> str | None:
+    """Return the id of the factory that was built before by an external id; None if none was."""
+    attempt_id = str(answer["terms"]["attempt_id"])
+    return attempt_id if attempt_id.strip("0") else None
+
+
 def built(invocation: Invocation, factory_id: str) -> dict[str, Any]:
     """Return what was built, in the words of what was planned: clients may have left meanwhile.
 

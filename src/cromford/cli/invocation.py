@@ -40,6 +40,16 @@ class Invocation:
     network: str | None = None
     typed: set[str] = field(default_factory=set)
 
+    def note(self, option: str) -> None:
+        """Note an option that may stand before each word of the command, and behind it.
+
+        Raises:
+            click.UsageError: If it stood somewhere else on the line.
+        """
+        if option in self.typed:
+            raise click.UsageError(f"{option}: expected once, received at two places of the line")
+        self.typed.add(option)
+
     def refuse(self, *options: str) -> None:
         """Refuse options that were typed before a command which has no use for them.
 
@@ -188,14 +198,14 @@ def _take_datadir(ctx: click.Context, _param: click.Parameter, value: Path | Non
     if value is not None:
         invocation = _invocation_of(ctx)
         invocation.datadir = value
-        invocation.typed.add("--datadir")
+        invocation.note("--datadir")
 
 
 def _take_config(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
     if value is not None:
         invocation = _invocation_of(ctx)
         invocation.config = value
-        invocation.typed.add("--config")
+        invocation.note("--config")
 
 
 def _take_network(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
@@ -205,7 +215,7 @@ def _take_network(ctx: click.Context, _param: click.Parameter, value: str | None
         raise click.BadParameter(f"expected one of {', '.join(NETWORKS)}, received {value!r}")
     invocation = _invocation_of(ctx)
     invocation.network = value
-    invocation.typed.add("--network")
+    invocation.note("--network")
 
 
 def _invocation_of(ctx: click.Context) -> Invocation:

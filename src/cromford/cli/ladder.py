@@ -72,7 +72,8 @@ def build_patiently(invocation: Invocation, **asked: object) -> Any:  # noqa: AN
 @click.option(
     "--candidate",
     type=click.IntRange(1, CANDIDATES_MAX - 1),
-    help="Its place in the ladder, the first being 0.  [default: the lowest that may]",
+    help="Its place in the ladder, the first being 0: asked for again, it is published once.  "
+    "[default: the lowest that may, which is asked about]",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be published; change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask: a fee that is paid stays paid.")
@@ -94,8 +95,14 @@ def replace_command(
     child that `bump` made ends with the candidate that it pays for. Should a lower candidate
     confirm all the same, the factory lives in that one.
 
-    Shows what it would pay, and asks first. `bump` comes first: it costs no ceremony.
+    Shows what it would pay, and asks first; with --yes, --candidate says which. `bump` comes
+    first: it costs no ceremony.
     """
+    if yes and candidate is None and not dry_run:
+        raise click.UsageError(
+            "--yes: expected --candidate beside it, as --dry-run shows it: the lowest that may is "
+            "another one each time it is asked for"
+        )
     asked = {"factory_id": factory_id, "candidate": candidate}
     if not dry_run and not yes:
         planned = invocation.call(ROLE, "factory_replace", **asked, dry_run=True)
@@ -105,6 +112,7 @@ def replace_command(
             f"{planned['feerate_sat_per_vb']} sat/vB, in the place of candidate "
             f"{planned['replaces']}"
         )
-        confirm_fee(invocation, told)
+        if not planned["replaced"]:  # Else it was before, and pays nothing a second time.
+            confirm_fee(invocation, told, add=f"--candidate {planned['candidate']} --yes")
     answer = invocation.call(ROLE, "factory_replace", **asked, dry_run=dry_run)
     show(invocation, answer, ladder.replaced_factory)

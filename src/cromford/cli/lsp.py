@@ -10,7 +10,7 @@ from cromford.bitcoin.network import MAINNET
 from cromford.cli.asking import confirm, confirm_fee, stale_option, warned_of_stale
 from cromford.cli.backup import backup_group
 from cromford.cli.bans import bans_group
-from cromford.cli.build_waiting import await_factory, built, wait_option
+from cromford.cli.build_waiting import await_factory, built, built_before, wait_option
 from cromford.cli.closing import close_command
 from cromford.cli.configuration.run_options import MAINNET_WARNING, lsp_options
 from cromford.cli.configuration.settings import flags_of
@@ -19,6 +19,7 @@ from cromford.cli.hanging_up import log_level_again
 from cromford.cli.invocation import Invocation, invocation_options
 from cromford.cli.ladder import build_patiently, feerates_option, replace_command
 from cromford.cli.market import ledger_command, price_command, set_price_command
+from cromford.cli.named import Id
 from cromford.cli.payments import (
     balances_command,
     forwards_group,
@@ -122,6 +123,12 @@ def lobby(invocation: Invocation) -> None:
     help="At most this many are taken.  [default: the daemon's]",
 )
 @feerates_option
+@click.option(
+    "--external-id",
+    metavar="ID",
+    type=Id(),
+    help="An id of your own: asked for again with it, the factory is shown, and built once.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be built; build nothing.")
 @wait_option
 @invocation_options
@@ -133,6 +140,7 @@ def build(
     min_clients: int | None,
     max_clients: int | None,
     funding_feerates: list[str] | None,
+    external_id: str | None,
     dry_run: bool,
     wait: bool,
 ) -> None:
@@ -143,7 +151,8 @@ def build(
 
     The answer comes when building begins. With --wait it comes when the factory's funding is signed
     and published, with the factory's id, or when nothing comes of it, with the reason. Without, the
-    events after its `cursor` tell the same.
+    events after its `cursor` tell the same. Where the answer is lost, --external-id is for asking
+    again: a build of which nothing came may be tried once more by its id.
     """
     if wait and dry_run:
         raise click.UsageError("--wait: with --dry-run there is nothing to wait for")
@@ -154,10 +163,12 @@ def build(
         min_clients=min_clients,
         max_clients=max_clients,
         funding_feerates_sat_per_vb=funding_feerates,
+        external_id=external_id,
         dry_run=dry_run,
     )
-    if wait:
-        answer |= built(invocation, await_factory(invocation, answer["cursor"]))
+    known = built_before(answer)
+    if wait or known is not None:
+        answer |= built(invocation, known or await_factory(invocation, answer["cursor"]))
     show(invocation, answer, lists.build)
 
 

@@ -13,6 +13,7 @@ import click
 from cromford import __version__
 from cromford.cli.failures import EXIT_FAILED, problem_of, report
 from cromford.cli.invocation import Invocation, asks_for_json, invocation_options, take_environment
+from cromford.cli.once import check_once
 
 _STDERR: Final = 2  # The highest number of a standard stream.
 _ENV_PREFIX: Final = "CROMFORD_"  # As all variables of the configuration begin.
@@ -63,6 +64,7 @@ class CromfordGroup(click.Group):
         _print_what_can_be()
         try:
             _check_words(given, os.environ)
+            check_once(self, given, None)
             result = super().main(args=given, obj=invocation, **extra)
         except BrokenPipeError:
             _leave_a_closed_pipe()

@@ -14,7 +14,8 @@ from cromford.cli.payments import show_list
 from cromford.cli.shown import csv_lists, market
 from cromford.cli.shown.output import msat, sat, show
 from cromford.cli.wallet import SatOrAll
-from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.api.calling import UNANSWERED
+from cromford.daemon.api.failures import ApiFailure, DaemonNotRunning
 from cromford.protocol.policy import PRICE_BASE_MSAT_MAX, PRICE_MILLIONTHS_MAX
 
 LSP: Final = "lsp"
@@ -92,9 +93,8 @@ def buy_liquidity(
     price_max_msat = max_price_msat
     if price_max_msat is None:
         price_max_msat = _agreed_price(invocation, quote, yes=yes)
-    purchase = invocation.call(
-        CLIENT,
-        "liquidity_buy",
+    purchase = _bought(
+        invocation,
         factory_id=quote["factory_id"],
         quote_id=quote["quote_id"],
         price_max_msat=price_max_msat,
@@ -109,6 +109,30 @@ def buy_liquidity(
             retryable=True,
             remediation="`cromford client balance` shows how far it is.",
         )
+
+
+def _bought(invocation: Invocation, **asked: object) -> dict[str, Any]:
+    """Buy by a quote; where the answer is lost, ask once more by the same one, which buys once.
+
+    Raises:
+        ApiFailure: If nothing is bought.
+        CommandFailed: If nobody says what became of it: another quote would be another purchase.
+    """
+    try:
+        return dict(invocation.call(CLIENT, "liquidity_buy", **asked))
+    except ApiFailure as failure:
+        if failure.code not in UNANSWERED:
+            raise
+    try:
+        return dict(invocation.call(CLIENT, "liquidity_buy", **asked))
+    except ApiFailure as failure:
+        if failure.code not in UNANSWERED and not isinstance(failure, DaemonNotRunning):
+            raise
+        raise CommandFailed(
+            "purchase_unknown",
+            f"it may be bought, or not: {failure.message}",
+            remediation="`cromford client balance` shows it: to ask again is to buy once more.",
+        ) from failure
 
 
 def _quote(invocation: Invocation, *, wait: bool, **asked: object) -> dict[str, Any]:

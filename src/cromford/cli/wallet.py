@@ -64,6 +64,10 @@ feerates_option = click.option(
     help="In sat/vB; a second one, above it, for a day when the first does not confirm.  "
     "[default: what the daemon's node asks for 36 blocks, and three times that]",
 )
+WITHHELD: Final = {
+    "coins_taken": "a coin of it is in use since",
+    "change_spent": "the change of what a block had in its place is in use since",
+}
 Document = dict[str, Any]
 
 
@@ -376,7 +380,7 @@ def print_balance(console: Console, balance: Document) -> None:
                 f"{sat(_leaving_sat(balance))} sent with fees, in no block yet",
             ),
             ("coming back", f"{sat(balance['change_sat'])}, the change of that"),
-            *(("waits for a block", _waiting_text(one)) for one in balance["waiting"]),
+            *((_waiting_name(one), _waiting_text(one)) for one in balance["waiting"]),
             *(
                 ("refused by the node", lists.refused_text(refused))
                 for refused in balance["refused"]
@@ -386,10 +390,16 @@ def print_balance(console: Console, balance: Document) -> None:
     )
 
 
+def _waiting_name(waiting: Document) -> str:
+    return "waits for a block" if waiting["withheld"] is None else "is not published"
+
+
 def _waiting_text(waiting: Document) -> str:
-    if waiting["fee_sat"] is None:
-        return str(waiting["txid"])
-    return f"{waiting['txid']}, at {waiting['feerate_sat_per_vb']} sat/vB"
+    told = str(waiting["txid"])
+    if waiting["fee_sat"] is not None:
+        told += f", at {waiting['feerate_sat_per_vb']} sat/vB"
+    why = WITHHELD.get(waiting["withheld"])
+    return told if why is None else f"{told}: it came back by a reorganisation, and {why}"
 
 
 def _leaving_sat(balance: Document) -> int:

@@ -137,7 +137,10 @@ class Committer:
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
-        await asyncio.to_thread(self._thread.join)
+        try:
+            await asyncio.to_thread(self._thread.join)
+        except RuntimeError:  # The system allows no thread that would wait for it.
+            self._thread.join()
         self._fail(StoreFailed("the journal is closed"), is_told=False)
 
     def _check_usable(self) -> None:

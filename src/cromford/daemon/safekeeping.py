@@ -1,11 +1,11 @@
 """What keeps a running daemon's store safe: its replica, its mark, and backups on request."""
 
-import asyncio
 import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ import msgspec
 from cromford.adapters.sealed import BadFile
 from cromford.adapters.sqlite import Journal
 from cromford.answers.backup import BackupMade, BackupStatus, MarkState
+from cromford.daemon.api.beside import beside
 from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params, without_params
 from cromford.daemon.backup.asking import Asker
@@ -242,7 +243,7 @@ class Safekeeping:
             if not path.is_absolute():
                 raise InvalidParam("file", f"expected an absolute path, received {wanted.file}")
             await settled()
-            return await asyncio.to_thread(self._create, path, overwrites=wanted.overwrite)
+            return await beside(partial(self._create, path, overwrites=wanted.overwrite))
 
         async def status() -> BackupStatus:
             return self.shown()

@@ -103,18 +103,20 @@ function draw(planned, status) {
     facts([
       ["exit", stateOf(status)],
       ["next", planned.next],
-      ["time to allow", `${blocks(planned.exit_blocks)}, ${days(planned.exit_blocks)}`],
+      ["time to allow", planned.exit_blocks ? timeToAllow(planned) : null],
       [`today, ${general(planned.fees_today.feerate_sat_per_vb)} sat/vB`, feesToday(planned)],
       ["reaches your wallet", planned.channel && sat(planned.channel.exit_sat)],
     ]),
     stepTable(planned, all),
     status.exiting && !status.over ? underWay(status) : null,
     h("details", {}, h("summary", {}, "All of what it takes"), details(planned)),
-    planned.channel === null
+    planned.channel === null && planned.exit_blocks
       ? note("What follows out of the channel cannot be said now.")
       : null,
   ];
 }
+
+const timeToAllow = (planned) => `${blocks(planned.exit_blocks)}, ${days(planned.exit_blocks)}`;
 
 const isStep = (planned, due) => planned.steps.some((step) => step.txid === due.txid);
 

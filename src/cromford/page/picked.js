@@ -7,12 +7,13 @@ import { isOver } from "./words.js";
 const PICKED = "cromford-factory"; // A page that is loaded again shows the same.
 const OF_PICKED = ["factories", "factory", "factory_picture", "exit_plan", "exit_status"];
 
-/** The factory that was picked; by default the newest that lives. Null without any. */
+/** The factory that was picked; by default the newest that lives: of a client's, one with money. */
 export function picked(answer) {
   const factories = answer?.factories ?? [];
   const wanted = sessionStorage.getItem(PICKED);
   return (
     factories.find((factory) => factory.factory_id === wanted) ??
+    factories.findLast((factory) => lives(factory) && factory.ready_sent) ??
     factories.findLast((factory) => lives(factory)) ??
     factories.findLast((factory) => !factory.aborted) ??
     factories.at(-1) ??

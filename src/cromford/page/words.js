@@ -143,7 +143,7 @@ function closed(status, told) {
 function leaving(factory) {
   if (!factory.published.length) return "";
   const n = counted(factory.published.length, "transaction");
-  const out = factory.leaving.length ? `, clients out: ${factory.leaving.join(", ")}` : "";
+  const out = factory.leaving.length ? `, clients leaving or out: ${factory.leaving.join(", ")}` : "";
   return `, being left: ${n} of the tree on chain${out}`;
 }
 

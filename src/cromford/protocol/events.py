@@ -368,12 +368,14 @@ class CloseUnprepared:
 class BuildRequested:
     """The LSP's operator builds a factory with those who wait in the lobby.
 
-    `feerates_sat_per_kw` are those of a fee ladder, lowest first; empty: the policy's one.
+    `feerates_sat_per_kw` are those of a fee ladder, lowest first; empty: the policy's one. By one
+    `external_id` one factory is built.
     """
 
     min_clients: int
     max_clients: int
     feerates_sat_per_kw: tuple[int, ...] = ()
+    external_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

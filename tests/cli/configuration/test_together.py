@@ -80,6 +80,14 @@ OF_AN_LSP = [
         "lsp.min_clients: no factory of 300 clients could ever be built: state_",
     ),
     (
+        "max_clients = 85\nleaf_arity = 85\nstates = 63\nstep_blocks = 1",
+        (
+            "lsp.max_clients: no factory of 85 clients could ever be built: states_per_layer: "
+            "expected at most 57 in leaves of 85 clients, by the message that tells them, "
+            "received 63"
+        ),
+    ),
+    (
         "ready_min_blocks = 2016\nactive_blocks = 2159",
         (
             "lsp.patience_blocks: expected at most 143, active_blocks less ready_min_blocks: of a "

@@ -100,7 +100,28 @@ def test_a_purchase_that_is_over_is_told_so_though_another_ended_after_it(
     if bought:
         answer = buyer.call("liquidity_buy", **params)
         assert (answer["status"], answer["receipt"]["amount_sat"]) == ("bought", quote.amount_sat)
+        later = market.quote()
+        assert later.quote_id != quote.quote_id
+        again = Buyer(market, market.pump.run).call("liquidity_buy", **params)
+        assert again["receipt"] == answer["receipt"], "whoever asks again buys nothing more"
+        assert len(buyer.state.receipts[market.attempt_id]) == 1
     else:
         with pytest.raises(ApiFailure, match="nothing was bought") as failure:
             buyer.call("liquidity_buy", **params)
         assert failure.value.code == "not_bought"
+
+
+def test_a_purchase_under_way_that_is_asked_for_again_is_waited_for(market: Market) -> None:
+    quote = market.quote()
+    params = {
+        "factory_id": market.attempt_id.hex(),
+        "quote_id": quote.quote_id.hex(),
+        "price_max_msat": quote.price_msat,
+        "beyond_coverage": True,
+    }
+    ordered = Buyer(market, lambda: None).call("liquidity_buy", **params, wait_seconds=0)
+    assert ordered["status"] == "ordered"
+    bought = Buyer(market, market.pump.run).call("liquidity_buy", **params, wait_seconds=30)
+    assert bought["status"] == "bought"
+    state: ClientState = market.buyer.state
+    assert len(state.receipts[market.attempt_id]) == 1

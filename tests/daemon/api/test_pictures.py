@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -224,5 +225,30 @@ def test_one_plan_is_worked_out_at_a_time_and_the_loop_goes_on(
             await plan({"loss_rate": "100"})
         again: Any = await plan({"clients": 16})
         assert again["asked"]["n_clients"] == 16
+
+    asyncio.run(run())
+
+
+def test_where_no_thread_can_begin_a_picture_and_a_plan_are_to_be_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")  # What CPython says: `pids.max`, `ulimit -u`.
+
+    methods = {**picture_methods(show, lines), **Plans(Pictures()).methods()}
+
+    async def run() -> None:
+        for method, params in (
+            ("factory_show_picture", {"factory_id": "0123"}),
+            ("plan", {"clients": 4}),
+        ):
+            with monkeypatch.context() as full:
+                full.setattr(threading.Thread, "start", refuse)
+                with pytest.raises(ApiFailure, match="can't start new thread") as failure:
+                    await methods[method](params)
+            assert (failure.value.code, failure.value.status) == ("thread_unavailable", 503)
+            assert failure.value.retryable
+            assert await methods[method](params)
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
 
     asyncio.run(run())

@@ -5,13 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.wallet.payments import STRANGER, spend, wallet_with
+from tests.wallet.payments import STRANGER, script, spend, tx_of, wallet_with
 
 from cromford.bitcoin.address import address_of_script
 from cromford.bitcoin.network import REGTEST
-from cromford.bitcoin.tx import Tx
+from cromford.bitcoin.tx import Tx, TxOut
 from cromford.daemon.api.failures import ApiFailure
 from cromford.daemon.api.wallet import wallet_methods
+from cromford.daemon.refusals import Refusals
+from cromford.wallet.account import CHANGE
 from cromford.wallet.coins import Wallet
 
 COIN_SAT, PAID_SAT = 100_000, 60_000
@@ -22,6 +24,9 @@ class Owner:
     """A daemon whose one payment was asked for by an id, and replaced; asked when it is over."""
 
     network = REGTEST
+    height = recorded_height = 3
+    arriving_sat = 0
+    refusals = Refusals()
 
     def __init__(self) -> None:
         wallet = wallet_with(COIN_SAT)
@@ -53,6 +58,46 @@ def test_a_payment_that_what_it_replaced_overtook_is_sent() -> None:
     overtaken(owner, owner.first)
     sent = owner.send()
     assert (sent["sent"], sent["txid"]) == (True, str(owner.first.txid))
+
+
+def test_a_payment_that_is_not_published_says_why() -> None:
+    owner = Owner()
+    assert why_withheld(owner) is None
+    taken = Owner()
+    (coin,) = taken.newest.inputs
+    taken.wallet = taken.wallet.with_reserved([coin.outpoint], b"since")
+    assert why_withheld(taken) == "coins_taken"
+    overtaken(owner, owner.first)
+    used = owner.wallet.with_reserved([owner.first.outpoint(0)], b"since")
+    owner.wallet = used.without_block(3)
+    assert why_withheld(owner) == "change_spent"
+
+
+def test_what_is_not_published_brings_no_change() -> None:
+    owner = Owner()
+    wallet = wallet_with(COIN_SAT)
+    before, since = (
+        tx_of(
+            [*wallet.unspent],
+            [
+                TxOut(amount_sat=paid_sat, script_pubkey=STRANGER),
+                TxOut(amount_sat=change_sat, script_pubkey=script(0, CHANGE)),
+            ],
+        )
+        for paid_sat, change_sat in ((10_000, 90_000), (20_000, 79_000))
+    )
+    owner.wallet = wallet.with_spending(since).with_revived(before)
+    method = wallet_methods(owner)["wallet_balance"]  # type: ignore[arg-type]  # as far as asked
+    answer: Any = asyncio.run(method({}))  # type: ignore[arg-type]  # a coroutine
+    assert len(answer["waiting"]) == 2
+    assert (answer["paying_sat"], answer["change_sat"]) == (COIN_SAT, 79_000)
+
+
+def why_withheld(owner: Owner) -> Any:
+    method = wallet_methods(owner)["wallet_balance"]  # type: ignore[arg-type]  # as far as asked
+    answer: Any = asyncio.run(method({}))  # type: ignore[arg-type]  # a coroutine
+    (waiting,) = answer["waiting"]
+    return waiting["withheld"]
 
 
 def overtaken(owner: Owner, tx: Tx) -> None:

@@ -375,3 +375,26 @@ def test_who_waits_for_events_hears_nothing_once_its_token_is_revoked(tmp_path: 
             writer.close()
 
     asyncio.run(run())
+
+
+def test_a_request_that_was_begun_with_a_token_is_refused_once_that_is_revoked(
+    tmp_path: Path,
+) -> None:
+    """A request may take half a minute to arrive, and whoever found a token would begin some."""
+    tokens = Tokens(tmp_path)
+    token = add(tokens, "leaked", "spend")
+    said = (bearer(token), "Content-Type: application/json")
+    whole = posted("/v1/wallet/sends", b'{"amount_sat": 1}', *said)
+
+    async def scenario(_ask: Asked, server: ApiServer) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.tcp_port)
+        writer.write(whole[:-1])
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        await tokens.methods()["token_revoke"]({"name": "leaked"})
+        writer.write(whole[-1:])
+        status, _, answer = await read_one(reader)
+        assert (status, answer["code"]) == (401, "token_unknown")
+        writer.close()
+
+    over_tcp(tmp_path, tokens, scenario)

@@ -11,12 +11,23 @@ from tests.protocol.unanswered import WORTH_MSAT, mine_to, pending_for
 
 from cromford.daemon.api.client_payments import ClientPayments
 from cromford.daemon.views.client import summary
-from cromford.daemon.views.deadlines import client_deadline_blocks, lsp_deadline_blocks
+from cromford.daemon.views.deadlines import (
+    FAR_BLOCKS,
+    client_deadline_blocks,
+    factory_deadline_blocks,
+)
 from cromford.daemon.views.lsp import channels_of, look_blocks
 from cromford.protocol.facts import FRESH
+from cromford.protocol.journal.lsp_state import LspState
 
 SETTLED_BLOCKS: Final = 2_300  # After which nothing of an exit is left to be done.
 RESOLVED_BLOCKS: Final = 3  # From where a funding counts as dead, until it does so for good.
+
+
+def lsp_deadline_blocks(state: LspState) -> int | None:
+    """Return what the LSP's numbers say of its factories together."""
+    left = [factory_deadline_blocks(factory) for factory in state.all_factories()]
+    return min(left) if min(left) < FAR_BLOCKS else None
 
 
 def test_who_moved_out_has_no_deadline_in_the_old_factory() -> None:

@@ -29,10 +29,24 @@ def test_it_is_the_newest_that_lives_and_none_that_came_to_nothing_after_it() ->
     assert [stage_of(one) for one in pump.clients[0].state.attempts.values()][1] == "below_sent"
     assert meant(pump) == (0, "live")
     pump.run()
-    assert meant(pump) == (1, "waiting_for_funding")
+    assert len(pump.clients[0].state.attempts) == 2
+    assert meant(pump) == (0, "live"), "no money is in a funding that waits"
     mine_without_it_to(pump, pump.attempt.terms.patience_end_height)
     assert pump.held(pump.clients[0]).given_up
     assert meant(pump) == (0, "live")
+
+
+def test_it_is_the_newer_one_once_that_has_a_channel() -> None:
+    pump = waiting()
+    pump.mine(BRIEF.min_depth)
+    pump.join()
+    pump.build()
+    pump.run()
+    for _ in range(BRIEF.min_depth - 1):
+        pump.mine()
+        assert meant(pump) == (0, "live")
+    pump.mine()
+    assert meant(pump) == (1, "live")
 
 
 def test_of_those_that_ended_the_newest_is_meant() -> None:

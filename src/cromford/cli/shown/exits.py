@@ -32,7 +32,7 @@ def exit_steps(console: Console, steps: Sequence[PlannedExitStep | PackageStep])
 def exit_plan(console: Console, plan: Document) -> None:
     """Print what leaving takes, and what comes next."""
     exit_steps(console, plan["steps"])
-    n_blocks = plan["exit_blocks"]
+    is_left = plan["exit_blocks"] > 0
     facts(
         console,
         [
@@ -41,21 +41,38 @@ def exit_plan(console: Console, plan: Document) -> None:
                 f"{counted(plan['n_transactions'], 'transaction')}, {plan['total_vsize']:,} vB",
             ),
             ("fees", f"{sat(plan['total_fee_sat'])} agreed"),
-            *(
-                (f"at {fee['feerate_sat_per_vb']:g} sat/vB", _fees_at(fee))
-                for fee in plan["fees_at"]
-            ),
-            (f"today, {plan['fees_today']['feerate_sat_per_vb']:g} sat/vB", _fees_today(plan)),
-            ("without a coin", f"up to {plan['without_coins_sat_per_vb']:.2f} sat/vB"),
-            ("delays", f"{blocks(plan['total_delay_blocks'])}"),
-            ("time to allow", f"{blocks(n_blocks)}, {days(n_blocks)}"),
-            ("arrives in the channel", f"{sat(plan['channel_sat'])}, yours and the LSP's"),
-            *_channel_rows(plan["channel"]),
+            *(_cost_rows(plan) if is_left else ()),
+            *_channel_rows(plan["channel"], is_left=is_left),
             *_poison_rows(plan["superseded"]),
-            ("needs a coin of yours", "yes, to pay the fees" if plan["needs_coin"] else "no"),
+            *([("needs a coin of yours", _coin_needed(plan))] if is_left else ()),
             ("next", plan["next"]),
         ],
     )
+
+
+def _cost_rows(plan: Document) -> list[tuple[str, object]]:
+    """Return what is still to be paid and waited for; what is in a block is paid already."""
+    today, n_blocks = plan["fees_today"], plan["exit_blocks"]
+    rows: list[tuple[str, object]] = []
+    if today["fee_sat"]:
+        rows = [
+            *(
+                (f"at {one['feerate_sat_per_vb']:g} sat/vB", _fees_at(one))
+                for one in plan["fees_at"]
+            ),
+            (f"today, {today['feerate_sat_per_vb']:g} sat/vB", _fees_today(plan)),
+            ("without a coin", f"up to {plan['without_coins_sat_per_vb']:.2f} sat/vB"),
+        ]
+    return [
+        *rows,
+        ("delays", f"{blocks(plan['total_delay_blocks'])}"),
+        ("time to allow", f"{blocks(n_blocks)}, {days(n_blocks)}"),
+        ("arrives in the channel", f"{sat(plan['channel_sat'])}, yours and the LSP's"),
+    ]
+
+
+def _coin_needed(plan: Document) -> str:
+    return "yes, to pay the fees" if plan["needs_coin"] else "no"
 
 
 def _fees_today(plan: Document) -> str:
@@ -75,7 +92,7 @@ def _fees_at(fee: Document) -> str:
     )
 
 
-def _channel_rows(channel: Document | None) -> list[tuple[str, object]]:
+def _channel_rows(channel: Document | None, *, is_left: bool) -> list[tuple[str, object]]:
     """Return what follows out of the channel, if it can be said."""
     if channel is None:
         return []
@@ -87,7 +104,8 @@ def _channel_rows(channel: Document | None) -> list[tuple[str, object]]:
         ("not worth its fee", f"{left['name']}, {sat(left['amount_sat'])}")
         for left in channel["left_behind"]
     ]
-    return [*rows, ("reaches your wallet", sat(channel["exit_sat"]))]
+    reaches = "reaches your wallet" if is_left else "reached your wallet"
+    return [*rows, (reaches, sat(channel["exit_sat"]))]
 
 
 def _poison_rows(superseded: Document | None) -> list[tuple[str, object]]:

@@ -54,15 +54,23 @@ def candidates(console: Console, shown: list[Document]) -> None:
 
 def replaced_factory(console: Console, answer: Document) -> None:
     """Print which candidate is published, or would be, and what it pays."""
-    console.print("replaced" if answer["replaced"] else "dry run: nothing was published")
+    is_old = answer["candidate"] == answer["replaces"]
+    if is_old:
+        console.print("replaced before: nothing is paid a second time")
+    else:
+        console.print("replaced" if answer["replaced"] else "dry run: nothing was published")
+    place = f"{answer['candidate']}, in the place of {answer['replaces']}"
+    price = [
+        ("it has to pay", f"at least {sat(answer['least_fee_sat'])}"),
+        ("a child's that ends", sat(answer["child_fee_sat"])),
+    ]
     facts(
         console,
         [
             ("factory", answer["factory_id"]),
-            ("candidate", f"{answer['candidate']}, in the place of {answer['replaces']}"),
+            ("candidate", str(answer["candidate"]) if is_old else place),
             ("fee", f"{sat(answer['fee_sat'])} ({answer['feerate_sat_per_vb']} sat/vB)"),
-            ("it has to pay", f"at least {sat(answer['least_fee_sat'])}"),
-            ("a child's that ends", sat(answer["child_fee_sat"])),
+            *([] if is_old else price),
             ("transaction", answer["funding_txid"]),
         ],
     )

@@ -231,7 +231,7 @@ def build(console: Console, answer: Document) -> None:
     """Print what a build does, or would do."""
     started = "building" if answer["started"] else "dry run: nothing was built"
     if answer.get("factory_id") is not None:
-        started = f"built: factory {answer['factory_id']}, whose funding waits for its block"
+        started = f"built: factory {answer['factory_id']}; `lsp factories` shows its funding"
     console.print(cell(started), soft_wrap=True)
     placement(console, answer["placed"])
     facts(
@@ -341,7 +341,7 @@ def _left_text(factory: Document) -> str:
     n = len(factory["published"])
     out = ", ".join(map(str, factory["leaving"]))
     told = f", being left: {counted(n, 'transaction')} of the tree on chain"
-    return f"{told}, clients out: {out}" if out else told
+    return f"{told}, clients leaving or out: {out}" if out else told
 
 
 def _moved_text(factory: Document) -> str:

@@ -64,7 +64,10 @@ def _print_channels(console: Console, document: Document) -> None:
     for client, reason in document["channels_failed"].items():
         told = f"the channel of client {client} failed: {reason}"
         console.print(cell(told, "bold red"), soft_wrap=True)
-    for what, clients in (("leaving", document["leaving"]), ("moved out", document["moved_out"])):
+    for what, clients in (
+        ("leaving or out", document["leaving"]),
+        ("moved out", document["moved_out"]),
+    ):
         if clients:
             told = f"{what}: {', '.join(f'client {client}' for client in clients)}"
             console.print(cell(told, "bold"), soft_wrap=True)

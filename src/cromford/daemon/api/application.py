@@ -179,6 +179,7 @@ class _Path:
         _check_scope(operation, allowed())
         headers = Headers(scope=scope)
         params = await _params_of(endpoint, scope, headers, receive)
+        _check_scope(operation, allowed())  # A body takes its time, and tokens are revoked.
         stream = self._streams.get(operation.name)
         if stream is not None and STREAM_TYPE in headers.get("accept", ""):
             told = stream(params, headers.get("last-event-id", ""))

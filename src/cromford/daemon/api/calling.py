@@ -30,7 +30,8 @@ CALL_TIMEOUT_SECONDS: Final = 120.0
 JSON_TYPE: Final = JSON
 _QUEUE_SECONDS: Final = 0.01  # Between two looks whether a full queue has a place.
 _CHUNK_SIZE: Final = 64 * 1024
-_UNANSWERED: Final = frozenset({"connection_lost", "timeout"})
+UNANSWERED: Final = frozenset({"connection_lost", "timeout"})
+_MADE_ONCE: Final = frozenset({"pay", "factory_replace", "liquidity_buy"})  # By what they name.
 _ERROR_STATUS_MIN: Final = 400
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?")
 _CONTENT_LENGTH: Final = re.compile(rb"content-length: *(\d{1,12}) *", re.IGNORECASE)
@@ -109,10 +110,10 @@ class ApiClient:
         try:
             return read_answer(self._exchange(request), media_type=OPERATIONS[name].media_type)
         except ApiFailure as failure:
-            if failure.code in _UNANSWERED and OPERATIONS[name].verb == "GET":
+            if failure.code in UNANSWERED and OPERATIONS[name].verb == "GET":
                 failure.retryable = True
                 failure.remediation = "Nothing was asked for but an answer. Try again."
-            elif failure.code in _UNANSWERED and is_made_once(name, params):
+            elif failure.code in UNANSWERED and is_made_once(name, params):
                 failure.retryable = True
                 failure.remediation = "Try again, with the same: it is not made a second time."
             raise
@@ -203,7 +204,7 @@ def _asked(operation: Operation, params: dict[str, object]) -> tuple[str, bytes]
 
 def is_made_once(name: str, params: Mapping[str, object]) -> bool:
     """Say whether a request that was carried out is not carried out again, but told of."""
-    return name == "pay" or bool(params.get("external_id"))
+    return name in _MADE_ONCE or bool(params.get("external_id"))
 
 
 def _query_value(value: object) -> object:

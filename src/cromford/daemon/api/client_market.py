@@ -172,26 +172,36 @@ class ClientMarket:
             )
         attempt_id = self._attempt_id(wanted.factory_id)
         quote_id = _hash("quote_id", wanted.quote_id)
-        n_receipts = len(self._owner.state.receipts.get(attempt_id, ()))
-        self._request(
-            ev.PurchaseRequested(
-                attempt_id=attempt_id,
-                quote_id=quote_id,
-                price_max_msat=wanted.price_max_msat,
-                beyond_coverage=wanted.beyond_coverage,
+        if not self._is_bought_by(attempt_id, quote_id):
+            self._request(
+                ev.PurchaseRequested(
+                    attempt_id=attempt_id,
+                    quote_id=quote_id,
+                    price_max_msat=wanted.price_max_msat,
+                    beyond_coverage=wanted.beyond_coverage,
+                )
             )
-        )
         await wait_until(
             self._owner.events,
             lambda: quote_id not in self._owner.state.purchases,
             seconds=wanted.wait_seconds,
         )
-        return self._outcome(attempt_id, quote_id, n_receipts)
+        return self._outcome(attempt_id, quote_id)
 
-    def _outcome(self, attempt_id: bytes, quote_id: bytes, n_receipts: int) -> PurchaseOutcome:
-        """Return what became of a purchase, before which there were that many receipts.
+    def _is_bought_by(self, attempt_id: bytes, quote_id: bytes) -> bool:
+        """Say whether it is bought by a quote, or was: whoever asks again may have heard nothing.
 
-        In a factory there is one purchase at a time. In another one a later one may have ended.
+        The LSP names its quotes: one of another factory may have the name of this one.
+        """
+        state = self._owner.state
+        under_way = state.purchases.get(quote_id)
+        receipts = state.receipts.get(attempt_id, ())
+        return (under_way is not None and under_way.attempt_id == attempt_id) or any(
+            receipt.quote_id == quote_id for receipt in receipts
+        )
+
+    def _outcome(self, attempt_id: bytes, quote_id: bytes) -> PurchaseOutcome:
+        """Return what became of a purchase.
 
         Raises:
             ApiFailure: If it came to nothing.
@@ -207,12 +217,13 @@ class ClientMarket:
         }
         if quote_id in state.purchases:
             return told
-        receipts = views.receipts_of(state, attempt)[n_receipts:]
-        if not receipts:
+        receipts = state.receipts.get(attempt_id, ())
+        bought = next((one for one in receipts if one.quote_id == quote_id), None)
+        if bought is None:
             ended = state.purchase_ended
             is_last = ended is not None and ended.quote_id == quote_id
             raise _not_bought(ended.reason if ended is not None and is_last else _OVER)
-        return told | {"status": "bought", "receipt": receipts[0]}
+        return told | {"status": "bought", "receipt": views.show_receipt(bought)}
 
     def _request(self, event: ev.Event) -> None:
         try:

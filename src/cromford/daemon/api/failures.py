@@ -28,7 +28,14 @@ UNAVAILABLE: Final = 503
 
 # What is asked for is in order, and what it needs is not there now.
 _UNAVAILABLE_CODES: Final = frozenset(
-    {"chain_unavailable", "chain_stale", "lsp_unreachable", "mark_unreachable", "payment_waits"}
+    {
+        "chain_unavailable",
+        "chain_stale",
+        "lsp_unreachable",
+        "mark_unreachable",
+        "payment_waits",
+        "thread_unavailable",
+    }
 )
 _STATUS_OF_CODE: Final = {
     **dict.fromkeys(_UNAVAILABLE_CODES, UNAVAILABLE),

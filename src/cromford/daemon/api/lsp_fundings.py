@@ -5,15 +5,18 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from cromford.answers.fundings import BuildAnswer, ReplacedFunding
+from cromford.answers.fundings import BuildAnswer, ReplacedFunding, ShapeChoice
 from cromford.bitcoin.fees import sat_per_vb
-from cromford.daemon.api.failures import ApiFailure
+from cromford.daemon.api.called_builds import called_before
+from cromford.daemon.api.failures import ApiFailure, InvalidParam
 from cromford.daemon.api.handlers import Handler, Params, read_params
+from cromford.daemon.api.payment_limits import EXTERNAL_ID_SIZE_MAX
+from cromford.daemon.api.payments import check_words
 from cromford.daemon.api.wallet import given_feerate
 from cromford.daemon.event_log import EventLog
 from cromford.daemon.remedies import refusal
 from cromford.daemon.views import lsp as views
-from cromford.daemon.views.ladder import show_ladder
+from cromford.daemon.views.ladder import built_rungs, show_ladder
 from cromford.protocol import events as ev
 from cromford.protocol.facts import Facts
 from cromford.protocol.faults import Rejected
@@ -54,11 +57,12 @@ class _BuildParams(msgspec.Struct, forbid_unknown_fields=True):
     max_clients: int | None = None
     dry_run: bool = False
     funding_feerates_sat_per_vb: list[str] = []  # decimal numbers; empty: the daemon's one
+    external_id: str = ""  # by one, one factory is built
 
 
 class _ReplaceFactoryParams(msgspec.Struct, forbid_unknown_fields=True):
     factory_id: str
-    candidate: int | None = None  # its place, the first being 0; None: the lowest that may
+    candidate: int | None = None  # its place, the first being 0; None, to look: the lowest that may
     dry_run: bool = False
 
 
@@ -80,6 +84,16 @@ class LspFundings:
         wanted, owner = read_params(params, _BuildParams), self._owner
         policy = owner.state.config.policy
         feerates = _feerates(wanted.funding_feerates_sat_per_vb)
+        check_words("external_id", wanted.external_id, size_max=EXTERNAL_ID_SIZE_MAX)
+        called = called_before(
+            owner.state.house,
+            wanted.external_id,
+            min_clients=wanted.min_clients,
+            max_clients=wanted.max_clients,
+            feerates_sat_per_kw=feerates,
+        )
+        if called is not None:
+            return self._built_before(owner.factory_named(called.attempt_id.hex()))
         min_clients = policy.min_clients if wanted.min_clients is None else wanted.min_clients
         max_clients = policy.max_clients if wanted.max_clients is None else wanted.max_clients
         try:
@@ -103,20 +117,37 @@ class LspFundings:
                     min_clients=min_clients,
                     max_clients=max_clients,
                     feerates_sat_per_kw=feerates,
+                    external_id=wanted.external_id,
                 )
             )
-        costs = shape_costs(policy, len(plan.placed))
         return {
             "started": not wanted.dry_run,
             "cursor": cursor,
             **views.show_plan(plan),
-            **show_ladder(plan, pool_size=policy.pool_size),
-            "shapes": [views.show_shape_cost(cost) for cost in costs],
+            **show_ladder(plan.terms, plan.ladder.rungs, pool_size=policy.pool_size),
+            "shapes": self._shapes(len(plan.placed)),
         }
 
+    def _built_before(self, factory: Factory) -> BuildAnswer:
+        terms, events = factory.attempt.terms, self._owner.events
+        pool_size = self._owner.state.config.policy.pool_size
+        return {
+            "started": True,
+            "cursor": events.cursor_of(events.n_seen),
+            **views.show_built(factory),
+            **show_ladder(terms, built_rungs(factory), pool_size=pool_size),
+            "shapes": self._shapes(terms.n_clients),
+        }
+
+    def _shapes(self, n_clients: int) -> list[ShapeChoice]:
+        costs = shape_costs(self._owner.state.config.policy, n_clients)
+        return [views.show_shape_cost(cost) for cost in costs]
+
     async def _factory_replace(self, params: dict[str, Any]) -> ReplacedFunding:
-        """Publish a higher candidate of a funding without a block."""
+        """Publish a higher candidate of a funding without a block; once, by its place."""
         wanted, owner = read_params(params, _ReplaceFactoryParams), self._owner
+        if wanted.candidate is None and not wanted.dry_run:
+            raise InvalidParam("candidate", "expected its place, as a dry run tells it")
         factory = owner.factory_named(wanted.factory_id)
         attempt_id, fundings = factory.attempt.attempt_id, published_ladder(factory)
         if fundings and is_too_late(factory):
@@ -133,7 +164,7 @@ class LspFundings:
         if not wanted.dry_run:
             owner.request(asked)
         return {
-            "replaced": not wanted.dry_run,
+            "replaced": plan.is_made or not wanted.dry_run,
             "factory_id": attempt_id.hex(),
             "candidate": plan.rung,
             "funding_txid": str(plan.tx.txid),

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from cromford.codec.decoders import decoded
+from cromford.daemon.api.beside import beside
 from cromford.daemon.api.handlers import Handler
 
 Document = Mapping[str, Any]
@@ -35,6 +36,10 @@ class Pictures:
         return picture
 
     async def beside(self, work: Callable[[], _Result]) -> _Result:
-        """Return what some work gives, which knows no state of the daemon's, out of a thread."""
+        """Return what some work gives, which knows no state of the daemon's, out of a thread.
+
+        Raises:
+            ApiFailure: If the system allows no thread now.
+        """
         async with self._drawing:
-            return await asyncio.to_thread(work)
+            return await beside(work)

@@ -20,6 +20,7 @@ from cromford.answers.wallet import (
     SplitCoins,
     WaitingPayment,
     WalletBalance,
+    WithheldWord,
 )
 from cromford.bitcoin.address import address_of_script, script_of_address
 from cromford.bitcoin.block import COINBASE_MATURITY
@@ -221,10 +222,10 @@ async def _check_looks(owner: WalletOwner) -> None:
 
 
 def _change_sat(wallet: Wallet) -> int:
+    # What is not published comes to no block: what is paid instead has its coins, or its change.
+    published = (tx for tx in wallet.payments.values() if not wallet.is_withheld(tx))
     return sum(
-        tx.outputs[outpoint.vout].amount_sat
-        for tx in wallet.payments.values()
-        for outpoint in wallet.paid_by(tx)
+        tx.outputs[outpoint.vout].amount_sat for tx in published for outpoint in wallet.paid_by(tx)
     )
 
 
@@ -234,7 +235,14 @@ def _show_waiting(wallet: Wallet, tx: Tx) -> WaitingPayment:
         "txid": str(tx.txid),
         "fee_sat": fee_sat,
         "feerate_sat_per_vb": None if fee_sat is None else sat_per_vb(1000 * fee_sat // tx.weight),
+        "withheld": _withheld(wallet, tx),
     }
+
+
+def _withheld(wallet: Wallet, tx: Tx) -> WithheldWord | None:
+    if not wallet.is_withheld(tx):
+        return None
+    return "change_spent" if wallet.is_behind(tx.txid) else "coins_taken"
 
 
 def wallet_samples(owner: WalletOwner) -> Iterator[Sample]:
@@ -283,11 +291,11 @@ async def _send(owner: WalletOwner, wanted: _SendParams) -> SentCoins:
         script_pubkey = script_of_address(wanted.address, owner.network)
     except ValueError as error:
         raise InvalidParam("address", str(error)) from error
-    known, priced = await _called_or_priced(owner, wanted)
-    if known is not None:
+    priced = await _called_or_priced(owner, wanted)
+    if isinstance(priced, CalledPayment):
         return sent_before(
             owner.wallet,
-            known,
+            priced,
             script_pubkey=script_pubkey,
             amount_sat=wanted.amount_sat,
             network=owner.network,
@@ -304,10 +312,10 @@ async def _send(owner: WalletOwner, wanted: _SendParams) -> SentCoins:
 
 
 async def _split(owner: WalletOwner, wanted: _SplitParams) -> SplitCoins:
-    known, priced = await _called_or_priced(owner, wanted)
-    if known is not None:
+    priced = await _called_or_priced(owner, wanted)
+    if isinstance(priced, CalledPayment):
         return split_before(
-            owner.wallet, known, n_coins=wanted.n_coins, amount_sat=wanted.amount_sat
+            owner.wallet, priced, n_coins=wanted.n_coins, amount_sat=wanted.amount_sat
         )
     feerate_sat_per_kw, source = priced
     event = ev.SplitRequested(
@@ -346,8 +354,8 @@ async def _bump(owner: WalletOwner, wanted: _BumpParams) -> BumpedPayment:
 
 async def _called_or_priced(
     owner: WalletOwner, wanted: _SendParams | _SplitParams
-) -> tuple[CalledPayment | None, tuple[int, str]]:
-    """Return the payment that has this external id; what one would pay, and by whom, if none has.
+) -> CalledPayment | tuple[int, str]:
+    """Return the payment that has this external id; if none has, its feerate, and who says so.
 
     Raises:
         InvalidParam: If the id is none, or the feerate.
@@ -355,9 +363,9 @@ async def _called_or_priced(
     """
     check_words("external_id", wanted.external_id, size_max=EXTERNAL_ID_SIZE_MAX)
     if (known := owner.wallet.called_now(wanted.external_id)) is not None:
-        return known, (0, "")
+        return known
     priced = await _feerate(owner, wanted)
-    return owner.wallet.called_now(wanted.external_id), priced  # It may have one since then.
+    return owner.wallet.called_now(wanted.external_id) or priced  # One may have it since then.
 
 
 async def _feerate(

@@ -96,15 +96,20 @@ def status_of(state: ClientState, attempt: ClientAttempt) -> ClientFactoryStatus
 def meant_by_default(state: ClientState) -> ClientAttempt | None:
     """Return the factory that is meant where none is named; None where there is none.
 
-    The newest that lives; else the one that is being built; else the newest that ended, and was
-    more than an attempt.
+    The newest that lives and has had a channel, for in others there is no money yet; else the
+    newest that lives; else the one that is being built; else the newest that ended, and was more
+    than an attempt.
     """
     newest = tuple(reversed(tuple(state.attempts.values())))
-    for is_meant in (_lives, _is_open, _was_built):
+    for is_meant in (_has_money, _lives, _is_open, _was_built):
         for attempt in newest:
             if is_meant(state, attempt):
                 return attempt
     return None
+
+
+def _has_money(state: ClientState, attempt: ClientAttempt) -> bool:
+    return attempt.is_checked and attempt.ready_sent and _lives(state, attempt)
 
 
 def _lives(state: ClientState, attempt: ClientAttempt) -> bool:

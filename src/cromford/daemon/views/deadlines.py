@@ -10,7 +10,6 @@ from cromford.protocol.exiting.looking import blocks_to_look_away
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
 from cromford.protocol.journal.factory import Factory
-from cromford.protocol.journal.lsp_state import LspState
 
 FAR_BLOCKS: Final = 1 << 31  # No height that counts is so far away.
 
@@ -27,7 +26,8 @@ def client_deadline_blocks(state: ClientState) -> int | None:
         if attempt.ready_sent and not _has_ended(state, attempt)
         for link in (state.book.links[attempt.setting.channel_id],)
     ]
-    return _nearest(iter(left))
+    nearest = min(left, default=FAR_BLOCKS)
+    return None if nearest == FAR_BLOCKS else nearest
 
 
 def _has_ended(state: ClientState, attempt: ClientAttempt) -> bool:
@@ -36,16 +36,11 @@ def _has_ended(state: ClientState, attempt: ClientAttempt) -> bool:
     return is_lost or is_over(state, attempt)
 
 
-def lsp_deadline_blocks(state: LspState) -> int | None:
-    """Return how far it is to where a channel is left for an HTLC, or a factory's next period.
-
-    Of factories in memory: one that sleeps has nothing to lose before it is woken.
-    """
-    return _nearest(factory_deadline_blocks(factory) for factory in state.all_factories())
-
-
 def factory_deadline_blocks(factory: Factory) -> int:
-    """Return the same of one factory; `FAR_BLOCKS` where nothing is to be done, or lost."""
+    """Return how far it is to where a channel is left for an HTLC, or the factory's next period.
+
+    `FAR_BLOCKS` where nothing is to be done, or lost, in it.
+    """
     return min(_of_factory(factory), default=FAR_BLOCKS)
 
 
@@ -61,8 +56,3 @@ def _of_factory(factory: Factory) -> Iterator[int]:
     change = factory.lifetime.next_change(chain.height) if period_of(factory) else None
     if change is not None:
         yield change - chain.height
-
-
-def _nearest(left: Iterator[int]) -> int | None:
-    nearest = min(left, default=FAR_BLOCKS)
-    return None if nearest == FAR_BLOCKS else nearest

@@ -18,7 +18,7 @@ from cromford.bitcoin.tx import WITNESS_SCALE, Txid
 from cromford.daemon.views.client import remaining_now
 from cromford.daemon.views.closes import own_close
 from cromford.daemon.views.poisons import describe_superseded, superseded
-from cromford.factory.exit_path import exit_path
+from cromford.factory.exit_path import ExitStep, exit_path
 from cromford.factory.terms import FeePolicy
 from cromford.protocol.exiting.channel import landed_channel
 from cromford.protocol.exiting.client import in_hand, was_closed
@@ -26,6 +26,7 @@ from cromford.protocol.exiting.confirming import purses_of
 from cromford.protocol.exiting.in_hand import InHand
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.known_chain import KnownChain
 from cromford.watch.channel_exit import (
     AwaitPreimage,
     ChannelAction,
@@ -51,13 +52,15 @@ from cromford.watch.landed import LandedChannel
 from cromford.watch.sweep import TakingTx
 
 CLOSED: Final = "nothing: a close of the channel is in a block"
+GONE: Final = "nothing: a block has something else in the place of what leads to the channel"
 FEERATES_SAT_PER_VB: Final = (1, 10, 50)  # At which an exit's cost is shown.
 
 
 def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> ExitPlan:
     """Return what leaving takes: transactions, fees, blocks, and what comes next.
 
-    Of what is in a block nothing is paid for any more.
+    Of what is in a block, or can be in none any more, nothing is paid for; and once nothing is left
+    to do, no time is to be allowed for it.
     """
     signed = attempt.signed_branch_on(state.chain)
     steps = exit_path(signed)
@@ -65,9 +68,12 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> Exit
         signed, confirmed=state.chain.confirmed, tip_height=state.chain.height
     )
     total_vsize = sum(step.tx.vsize for step in steps)
-    leaving = _out_of_the_channel(state, attempt, fees)
+    lost = _lost(steps, state.chain)
+    leaving = None if lost else _out_of_the_channel(state, attempt, fees)
     path = {step.tx.txid: FeeAndWeight(step.fee_sat, step.tx.weight) for step in steps}
-    agreed = [one for txid, one in path.items() if txid not in state.chain.confirmed]
+    left = [txid for txid in path if txid not in lost and txid not in state.chain.confirmed]
+    agreed = [path[txid] for txid in left]
+    is_done = not agreed and (bool(lost) or (leaving is not None and not leaving.steps))
     out = [one for one in (() if leaving is None else leaving.steps) if one.is_agreed]
     agreed += [FeeAndWeight(one.fee_sat, WITNESS_SCALE * one.vsize) for one in out]
     n_htlcs = sum(one.name != COMMITMENT_NAME for one in out)
@@ -81,7 +87,7 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> Exit
                 "vsize": step.tx.vsize,
                 "fee_sat": step.fee_sat,
                 "delay_blocks": step.delay_blocks,
-                **_step_status(state, step.name, step.tx.txid, action),
+                **_step_status(state, step, action, lost),
             }
             for step in steps
         ],
@@ -89,7 +95,7 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> Exit
         "total_vsize": total_vsize,
         "total_fee_sat": sum(step.fee_sat for step in steps),
         "total_delay_blocks": sum(step.delay_blocks for step in steps),
-        "exit_blocks": remaining_now(state, attempt).exit_blocks,
+        "exit_blocks": 0 if is_done else remaining_now(state, attempt).exit_blocks,
         "fees_at": [
             _fees_at(agreed, n_htlcs, feerate * SAT_PER_KW_OF_SAT_PER_VB, fees)
             for feerate in FEERATES_SAT_PER_VB
@@ -109,8 +115,22 @@ def exit_plan(state: ClientState, attempt: ClientAttempt, fees: OwnFees) -> Exit
         "due": _due(state, attempt, fees) if isinstance(action, ChannelOnChain) else [],
         "close": own_close(state, attempt),
         "superseded": superseded(state, attempt),
-        "next": _next(state, attempt, action, fees),
+        "next": GONE
+        if lost and not was_closed(state, attempt)
+        else _next(state, attempt, action, fees),
     }
+
+
+def _lost(steps: Sequence[ExitStep], chain: KnownChain) -> frozenset[Txid]:
+    """Return the steps that no block can have: another transaction spends what one of them would.
+
+    With it all that follow are lost.
+    """
+    for place, step in enumerate(steps):
+        spender = chain.spends.get(step.tx.inputs[0].outpoint)
+        if spender is not None and spender.txid != step.tx.txid:
+            return frozenset(one.tx.txid for one in steps[place:])
+    return frozenset()
 
 
 def _fees_at(
@@ -254,15 +274,17 @@ def _next_step(
 
 
 def _step_status(
-    state: ClientState, name: str, txid: bytes, action: ExitAction
+    state: ClientState, step: ExitStep, action: ExitAction, lost: frozenset[Txid]
 ) -> ExitStepStanding:
-    for confirmed, height in state.chain.confirmed.items():
-        if confirmed == txid:
-            return {"status": "confirmed", "height": height}
+    height = state.chain.confirmed.get(step.tx.txid)
+    if height is not None:
+        return {"status": "confirmed", "height": height}
+    if step.tx.txid in lost:
+        return {"status": "lost", "height": None}
     match action:
-        case Publish(step=step) if step.name == name:
+        case Publish(step=present) if present.name == step.name:
             return {"status": "publish_now", "height": state.chain.height + 1}
-        case WaitForHeight(step=step, height=height) if step.name == name:
+        case WaitForHeight(step=present, height=height) if present.name == step.name:
             return {"status": "wait", "height": height}
         case _:
             return {"status": "later", "height": None}

@@ -1,5 +1,7 @@
 """The candidates of a funding's fee ladder, as operators read them."""
 
+from collections.abc import Sequence
+
 from cromford.answers.factories import FundingCandidateState, LspCandidateState
 from cromford.answers.factory_words import CandidateStatus, OvertakenStatus
 from cromford.answers.fundings import LadderPlan
@@ -7,11 +9,13 @@ from cromford.bitcoin.fees import sat_per_vb
 from cromford.bitcoin.tx import Tx
 from cromford.crypto.musig2 import PUBNONCE_SIZE
 from cromford.factory.shape import plan_of
+from cromford.factory.terms import FactoryTerms
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_attempt import LspAttempt
-from cromford.protocol.lobby.build import BuildPlan, proposal_size
+from cromford.protocol.lobby.build import proposal_size
+from cromford.protocol.lobby.ladder import PlannedRung
 from cromford.wallet.coins import wallet_tx_weight
 
 
@@ -96,10 +100,26 @@ def _signed_weight(tx: Tx) -> int:
     return wallet_tx_weight(n_inputs=len(tx.inputs), n_outputs=len(tx.outputs))
 
 
-def show_ladder(plan: BuildPlan, *, pool_size: int) -> LadderPlan:
-    """Return what each candidate of a planned build pays, and what signing all of them takes."""
-    tree = plan_of(plan.terms)
-    n_clients, n_candidates = plan.terms.n_clients, plan.terms.candidates
+def built_rungs(factory: Factory) -> tuple[PlannedRung, ...]:
+    """Return what each candidate of a factory's funding pays, as it was planned."""
+    in_sat = sum(coin.txout.amount_sat for coin in factory.coins)
+    rungs: list[PlannedRung] = []
+    for tx in (one.blueprint.funding_tx for one in factory.attempt.ladder):
+        out_sat = sum(output.amount_sat for output in tx.outputs)
+        rungs.append(
+            PlannedRung(
+                feerate_sat_per_kw=1000 * (in_sat - out_sat) // _signed_weight(tx),
+                fee_sat=in_sat - out_sat,
+                change_sat=out_sat - factory.attempt.tree.funding_amount_sat,
+            )
+        )
+    return tuple(rungs)
+
+
+def show_ladder(terms: FactoryTerms, rungs: Sequence[PlannedRung], *, pool_size: int) -> LadderPlan:
+    """Return what each candidate of a build pays, and what signing all of them takes."""
+    tree = plan_of(terms)
+    n_clients, n_candidates = terms.n_clients, terms.candidates
     n_sessions = n_candidates * (tree.n_txs + 2 * n_clients)
     pools_size = (n_candidates + 1) * pool_size * PUBNONCE_SIZE
     return {
@@ -110,13 +130,13 @@ def show_ladder(plan: BuildPlan, *, pool_size: int) -> LadderPlan:
                 "fee_sat": rung.fee_sat,
                 "change_sat": rung.change_sat,
             }
-            for place, rung in enumerate(plan.ladder.rungs)
+            for place, rung in enumerate(rungs)
         ],
         "growth": {
             "sessions": n_sessions,
             "channel_keys": 2 * n_candidates * n_clients,
             "nonces_of_lsp": n_sessions,
             "nonces_of_client": n_candidates * (tree.n_branch_txs + 2),
-            "bytes_per_client_max": proposal_size(plan.terms, tree.shape) + pools_size,
+            "bytes_per_client_max": proposal_size(terms, tree.shape) + pools_size,
         },
     }

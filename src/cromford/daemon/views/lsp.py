@@ -27,7 +27,7 @@ from cromford.daemon.views.closes import closed_sat, closes_of
 from cromford.daemon.views.closing import close_under_way
 from cromford.daemon.views.dying import period_of_shown, show_period, show_steps
 from cromford.daemon.views.export import export_factory, export_terms
-from cromford.daemon.views.ladder import overtaken_as, show_candidates
+from cromford.daemon.views.ladder import built_rungs, overtaken_as, show_candidates
 from cromford.daemon.views.market import advances_of, leaves_of, sold_totals
 from cromford.daemon.views.words import phase_word, shape_word, vertex_word
 from cromford.factory.lifetime import Period
@@ -163,18 +163,6 @@ def period_of(factory: Factory) -> str:
     if status_of(factory) not in {"live", "expired"}:
         return ""
     return factory.lifetime.period_at(factory.chain.height, is_funded=is_funded(factory)).label
-
-
-def closes_now(state: LspState) -> dict[str, int]:
-    """Return how many closes are under way, and how many wait for a block with all signatures.
-
-    None is in a factory that sleeps.
-    """
-    factories = [*state.all_factories()]
-    return {
-        "under_way": sum(factory.closing is not None for factory in factories),
-        "waiting": sum(map(closes_waiting, factories)),
-    }
 
 
 def closes_waiting(factory: Factory) -> int:
@@ -372,11 +360,6 @@ def capital(state: LspState, locking: Iterable[FactoryEntry]) -> LspCapital:
     }
 
 
-def locked_sat(state: LspState) -> int:
-    """Return how much of the LSP's coins factories hold, without looking at those that sleep."""
-    return state.resting.locked_sat + sum(map(locked_in, state.all_factories()))
-
-
 def locked_in(factory: Factory) -> int:
     """Return how much of the LSP's coins a factory in memory holds."""
     if factory.begun is None or status_of(factory) not in LOCKING:
@@ -517,6 +500,18 @@ def show_plan(plan: BuildPlan) -> PlannedFactory:
             }
             for seat in plan.placed
         ],
+    }
+
+
+def show_built(factory: Factory) -> PlannedFactory:
+    """Return a factory in the words of the plan that it was built by; its terms name it."""
+    first, attempt = built_rungs(factory)[0], factory.attempt
+    return {
+        "funding_amount_sat": attempt.tree.funding_amount_sat,
+        "funding_fee_sat": first.fee_sat,
+        "change_sat": first.change_sat,
+        "terms": export_terms(attempt.terms),
+        "placed": placed(attempt),
     }
 
 

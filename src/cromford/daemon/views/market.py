@@ -21,11 +21,13 @@ from cromford.daemon.views.payments import known_time
 from cromford.factory.leaf import Leaf, usable_blocks
 from cromford.protocol.advancing.buying import covered_by, most_owned_sat
 from cromford.protocol.advancing.pricing import price_msat
+from cromford.protocol.advancing.rules import links_of
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.channels.coverage import coverage_in, exposure_of
 from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
+from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.entries import FactoryEntry
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.house import House
@@ -35,6 +37,7 @@ from cromford.protocol.journal.next_funding import POISONS_HELD, STATE_HELD
 from cromford.protocol.journal.purchases import Receipt
 from cromford.protocol.journal.quotes import WantedQuote
 from cromford.protocol.policy import SalePrice
+from cromford.watch.remaining import is_cut_off
 from cromford.wire import messages as m
 
 EXAMPLE_SAT: Final = 100_000
@@ -111,15 +114,34 @@ def leaves_of(factory: Factory) -> list[LeafStock]:
             "state_index": len(leaf.states) - 1,
             "states": leaf.terms.states_per_layer,
             "lstock_sat": leaf.allocation.lstock_sat,
-            "sales_left": _sales_left(leaf, factory.chain),
+            "sales_left": 0
+            if _is_out(factory, leaf)
+            else _sales_left(leaf, links_of(factory, leaf.clients), factory.chain),
         }
         for leaf in leaves
     ]
 
 
-def _sales_left(leaf: Leaf, chain: KnownChain) -> int:
-    """Return how often something can still be sold: of a leaf that is on chain never again."""
-    return 0 if leaf.kickoff.tx.txid in chain.confirmed else leaf.sales_left
+def _is_out(factory: Factory, leaf: Leaf) -> bool:
+    """Say whether a client of a leaf is out of it, or on its way: without it nothing is signed."""
+    out = {*factory.held_keys, *factory.lost_keys, *factory.closed_seats, *factory.exits}
+    return not out.isdisjoint(leaf.clients)
+
+
+def _sales_left(leaf: Leaf, links: Iterable[Link], chain: KnownChain) -> int:
+    """Return how often something can still be sold of a leaf.
+
+    Never again where it is on chain, or something else took its place, and where one of its
+    channels is over, closed together, or marked.
+    """
+    is_over = leaf.kickoff.tx.txid in chain.confirmed or any(
+        link.failure is not None
+        or link.mark is not None
+        or is_cut_off(link.path, chain.spends)
+        or is_frozen(link.closes, chain)
+        for link in links
+    )
+    return 0 if is_over else leaf.sales_left
 
 
 def advances_of(factory: Factory) -> list[AdvanceUnderWay]:
@@ -251,7 +273,7 @@ def liquidity_of(state: ClientState, attempt: ClientAttempt) -> ChannelLiquidity
     return {
         "state_index": len(leaf.states) - 1,
         "lstock_sat": leaf.allocation.lstock_sat,
-        "sales_left": _sales_left(leaf, state.chain),
+        "sales_left": _sales_left(leaf, [link], state.chain),
         "covered_sat": covered_sat,
         "beyond_coverage_msat": exposed.balance_msat,
         "htlcs_beyond_coverage_msat": exposed.htlcs_msat,

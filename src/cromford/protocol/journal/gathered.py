@@ -26,6 +26,27 @@ class Build:
     min_clients: int
     max_clients: int
     feerates_sat_per_kw: tuple[int, ...] = ()  # of a fee ladder; empty: the policy's one
+    external_id: str = ""  # what the operator calls it; empty for nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalledBuild:
+    """A build that its operator gave an id, and the newest attempt that it came to."""
+
+    attempt_id: bytes
+    min_clients: int
+    max_clients: int
+    feerates_sat_per_kw: tuple[int, ...]
+
+
+def called_build(build: Build, attempt_id: bytes) -> CalledBuild:
+    """Return what is kept of a build for whoever asks for it again."""
+    return CalledBuild(
+        attempt_id=attempt_id,
+        min_clients=build.min_clients,
+        max_clients=build.max_clients,
+        feerates_sat_per_kw=build.feerates_sat_per_kw,
+    )
 
 
 def build_of(record: lr.BuildStarted | lr.RebuildAwaited) -> Build:
@@ -39,6 +60,7 @@ def build_of(record: lr.BuildStarted | lr.RebuildAwaited) -> Build:
             min_clients=record.min_clients,
             max_clients=record.max_clients,
             feerates_sat_per_kw=record.feerates_sat_per_kw,
+            external_id=record.external_id,
         )
     return Build(
         attempt=record.attempt,
@@ -48,4 +70,5 @@ def build_of(record: lr.BuildStarted | lr.RebuildAwaited) -> Build:
         min_clients=record.min_clients,
         max_clients=record.max_clients,
         feerates_sat_per_kw=record.feerates_sat_per_kw,
+        external_id=record.external_id,
     )

@@ -16,6 +16,7 @@ from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.changed import changed
 from cromford.protocol.journal.bumps import FundingBump
 from cromford.protocol.journal.entries import (
+    ABORTED,
     DEAD,
     FUNDED,
     FactoryEntry,
@@ -23,7 +24,7 @@ from cromford.protocol.journal.entries import (
     Seats,
 )
 from cromford.protocol.journal.expected import ExpectedPayments
-from cromford.protocol.journal.gathered import Build, Member
+from cromford.protocol.journal.gathered import Build, CalledBuild, Member
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.lsp_config import LspConfig
 from cromford.protocol.journal.mail import Post
@@ -103,6 +104,7 @@ class House:
     market: Market = field(default_factory=Market)
     sales: Shelf[int, tuple[bytes, int]] = field(default_factory=Shelf)  # see `sale`
     bans: Mapping[bytes, Ban] = field(default_factory=dict)  # the operator's
+    called: Shelf[str, CalledBuild] = field(default_factory=Shelf)  # builds, by external id
     ladder_wanted: int = 0  # of how many funding candidates the operator wanted keys, at the most
 
     @property
@@ -111,6 +113,13 @@ class House:
         return changed(
             self, connected=frozenset(), is_stirred=True, members={}, joins={}, n_new_joins=0
         )
+
+    def built_as(self, external_id: str) -> CalledBuild | None:
+        """Return the build that has this id, unless nothing came of it; None if none has."""
+        called = self.called.get(external_id)
+        if called is None or self.entries[called.attempt_id].status == ABORTED:
+            return None
+        return called
 
     def factories(self) -> Iterable[FactoryEntry]:
         """Yield what is known of every factory, oldest first."""

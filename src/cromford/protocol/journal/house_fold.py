@@ -27,7 +27,7 @@ from cromford.protocol.journal.entries import (
     with_seats,
     without_seats,
 )
-from cromford.protocol.journal.gathered import Member, build_of
+from cromford.protocol.journal.gathered import Member, build_of, called_build
 from cromford.protocol.journal.house import House
 from cromford.protocol.journal.joint_sweeps import with_joint_sweep
 from cromford.protocol.journal.mail import Letter
@@ -370,8 +370,12 @@ def _with_order(house: House, record: lr.FactoryOrdered) -> House:
     entry = ordered_entry(record)
     keys = (entry.own_pubkey, *entry.factory_pubkeys)
     wallet = house.wallet.with_address_used(CHANGE).with_reserved(entry.coins, entry.attempt_id)
+    build, called = house.build, house.called
+    if build is not None and build.external_id:
+        called = called.set(build.external_id, called_build(build, entry.attempt_id))
     ordered = replace(
         house,
+        called=called,
         entries=house.entries.set(entry.attempt_id, entry),
         order=house.order.set(entry.number, entry.attempt_id),
         keys=house.keys.update(dict.fromkeys(keys, entry.number)),

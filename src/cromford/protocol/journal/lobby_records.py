@@ -59,6 +59,7 @@ class BuildStarted(Record, frozen=True, kw_only=True, tag="build_started"):
     """Clients were chosen and placed, in placement order; keys are being made.
 
     `feerates_sat_per_kw` are those of the fee ladder, lowest first; empty: the policy's one.
+    `external_id` is what the operator calls the build; empty of one that nobody called anything.
     """
 
     attempt: int
@@ -68,6 +69,7 @@ class BuildStarted(Record, frozen=True, kw_only=True, tag="build_started"):
     min_clients: int
     max_clients: int
     feerates_sat_per_kw: tuple[int, ...] = ()
+    external_id: str = ""
 
 
 class BuildDropped(Record, frozen=True, kw_only=True, tag="build_dropped"):
@@ -88,6 +90,7 @@ class RebuildAwaited(Record, frozen=True, kw_only=True, tag="rebuild_awaited"):
     min_clients: int
     max_clients: int
     feerates_sat_per_kw: tuple[int, ...] = ()
+    external_id: str = ""
 
 
 class RejoinMissed(Record, frozen=True, kw_only=True, tag="rejoin_missed"):

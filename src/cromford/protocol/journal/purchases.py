@@ -103,7 +103,8 @@ class Receipt:
 
     The times are in unix seconds, 0 if unknown: when the quote was heard, when we bought by it, and
     since when it is in force. What is paid from our balance is paid then; with a `payment_hash`
-    that payment arrives smaller by the price instead.
+    that payment arrives smaller by the price instead. `quote_id` is what we bought by; empty where
+    it is older than this field, or nobody remembers.
     """
 
     height: int
@@ -115,6 +116,7 @@ class Receipt:
     ordered_at: int = 0
     in_force_at: int = 0
     payment_hash: bytes = b""
+    quote_id: bytes = b""
 
 
 def ended_purchase(record: ar.PurchaseEnded) -> EndedPurchase:
@@ -136,4 +138,5 @@ def receipt_of(record: ar.LiquidityBought, purchase: OwnPurchase | None, at: int
         ordered_at=0 if purchase is None else purchase.ordered_at,
         in_force_at=at,
         payment_hash=b"" if purchase is None else purchase.payment_hash,
+        quote_id=b"" if purchase is None else purchase.quote_id,
     )

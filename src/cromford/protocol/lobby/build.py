@@ -47,6 +47,7 @@ from cromford.protocol.lobby.ladder import (
 )
 from cromford.protocol.lobby.move import move_digest
 from cromford.protocol.lobby.shapes import shape_by_policy
+from cromford.protocol.lobby.states_size import check_states_fit
 from cromford.protocol.policy import CANDIDATES_MAX, LspPolicy, least_depth
 from cromford.protocol.term_ranges import check_usual_client_signs
 from cromford.wallet.coins import N_INPUTS_MAX, InsufficientCoins, Selection
@@ -422,11 +423,12 @@ def check_buildable(terms: FactoryTerms, shape: ShapeVertex, *, pool_size: int) 
         pool_size: How many nonces each client brings along for a key.
 
     Raises:
-        InvalidTerms: With a channel too small for its fees, a proposal too long for a message, or
-            more sessions than nonces.
+        InvalidTerms: With a channel too small for its fees, a proposal or a leaf's states too long
+            for a message, or more sessions than nonces.
     """
     _check_capacities(terms)
     _check_proposal_fits(terms, shape)
+    check_states_fit(terms, shape)
     _check_nonces(terms, pool_size)
 
 

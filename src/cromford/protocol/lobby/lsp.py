@@ -126,7 +126,8 @@ def build_if_due(turn: Turn[House], *, at_height: int | None, joined: bytes | No
         if rejected.code != state.hindered_by:
             turn.remember(lr.BuildDropped(reason=str(rejected), code=rejected.code))
         return
-    _start_build(turn, plan, policy.min_clients, policy.max_clients, ())
+    asked = ev.BuildRequested(min_clients=policy.min_clients, max_clients=policy.max_clients)
+    _start_build(turn, plan, asked)
 
 
 def part_from_idle(turn: Turn[House]) -> None:
@@ -148,10 +149,13 @@ def on_build_requested(turn: Turn[House], event: ev.BuildRequested) -> None:
     """Build because the operator says so.
 
     Raises:
-        Rejected: If a build is under way, none can be planned, or no risk may be taken.
+        Rejected: If a build is under way, none can be planned, another had its id, or no risk may
+            be taken.
     """
     turn.check_risk()
     state = turn.state
+    if state.built_as(event.external_id) is not None:
+        raise Rejected("external_id_taken", f"a build has the id {event.external_id!r}")
     if state.under_way is not None or state.build is not None:
         raise Rejected("build_under_way", "a factory is being built", retryable=True)
     plan = plan_build(
@@ -161,7 +165,7 @@ def on_build_requested(turn: Turn[House], event: ev.BuildRequested) -> None:
         fees=turn.facts.fees,
         feerates_sat_per_kw=event.feerates_sat_per_kw,
     )
-    _start_build(turn, plan, event.min_clients, event.max_clients, event.feerates_sat_per_kw)
+    _start_build(turn, plan, event)
 
 
 def on_ladder_requested(turn: Turn[House], event: ev.LadderRequested) -> None:
@@ -184,21 +188,16 @@ def on_ladder_requested(turn: Turn[House], event: ev.LadderRequested) -> None:
         turn.send(node_id, greeting(turn.state))
 
 
-def _start_build(
-    turn: Turn[House],
-    plan: BuildPlan,
-    min_clients: int,
-    max_clients: int,
-    feerates_sat_per_kw: tuple[int, ...],
-) -> None:
+def _start_build(turn: Turn[House], plan: BuildPlan, asked: ev.BuildRequested | Build) -> None:
     started = lr.BuildStarted(
         attempt=turn.state.next_attempt,
         node_ids=plan.node_ids,
         reasons=tuple(seat.reason for seat in plan.placed),
         capacity_sat=plan.terms.capacity_sat,
-        min_clients=min_clients,
-        max_clients=max_clients,
-        feerates_sat_per_kw=feerates_sat_per_kw,
+        min_clients=asked.min_clients,
+        max_clients=asked.max_clients,
+        feerates_sat_per_kw=asked.feerates_sat_per_kw,
+        external_id=asked.external_id,
     )
     turn.remember(started)
     n_txs = plan_of(plan.terms).n_txs
@@ -278,6 +277,7 @@ def await_rejoin(turn: Turn[House], build: Build, *, without: tuple[bytes, ...])
             min_clients=build.min_clients,
             max_clients=build.max_clients,
             feerates_sat_per_kw=build.feerates_sat_per_kw,
+            external_id=build.external_id,
         )
     )
     seconds = turn.state.config.policy.deadline_seconds
@@ -325,4 +325,4 @@ def rebuild(turn: Turn[House]) -> None:
         turn.remember(lr.BuildDropped(reason=str(rejected)))
         turn.ask(fx.ClearDeadline(deadline=fx.RejoinDeadline()))
         return
-    _start_build(turn, plan, build.min_clients, build.max_clients, build.feerates_sat_per_kw)
+    _start_build(turn, plan, build)

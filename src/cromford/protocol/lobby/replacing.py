@@ -33,7 +33,7 @@ class ReplacementPlan:
         tx: The candidate, signed.
         fee_sat: What it pays.
         least_sat: What it has to pay.
-        replaces: The place of the one that is published.
+        replaces: The place of the one that is published: its own, if it took that place before.
         child_fee_sat: What a child of that one pays, which ends with it.
     """
 
@@ -49,11 +49,16 @@ class ReplacementPlan:
         """What the candidate pays by itself."""
         return 1000 * self.fee_sat // self.tx.weight
 
+    @property
+    def is_made(self) -> bool:
+        """Whether the candidate is published already: asked again, it takes nothing's place."""
+        return self.replaces == self.rung
+
 
 def planned(
     house: House, attempt_id: bytes, fundings: Sequence[Tx], *, rung: int | None, fees: OwnFees
 ) -> ReplacementPlan:
-    """Return the candidate that takes the place of the one that is published.
+    """Return the candidate that takes the place of the one that is published, or did so before.
 
     Args:
         house: The house.
@@ -70,6 +75,11 @@ def planned(
     if not fundings:
         raise not_signed(attempt_id)
     check_waits(house, entry)
+    if rung is not None and 0 < rung == entry.published:
+        tx, fee_sat = fundings[rung], funding_fee_sat(house, entry, fundings[rung])
+        return ReplacementPlan(
+            rung=rung, tx=tx, fee_sat=fee_sat, least_sat=fee_sat, replaces=rung, child_fee_sat=0
+        )
     check_change_is_free(house, attempt_id, fundings)
     if not entry.published < len(fundings) - 1:
         what = "it has no other candidate" if len(fundings) == 1 else "its highest is published"
@@ -111,10 +121,14 @@ def on_replace_requested(
 ) -> None:
     """Remember which candidate is published from here on; the factory hears of it by mail.
 
+    Whoever names the one that is published may not have heard the answer: nothing changes.
+
     Raises:
         Rejected: If it cannot be replaced; on a stale chain it may be in a block.
     """
     plan = planned(turn.state, event.attempt_id, fundings, rung=event.rung, fees=turn.facts.fees)
+    if plan.is_made:
+        return
     turn.check_fresh()
     turn.remember(
         lr.FundingReplaced(attempt_id=event.attempt_id, rung=plan.rung, fee_sat=plan.fee_sat)

@@ -188,6 +188,18 @@ def test_an_amount_that_is_none_or_malformed_or_too_fine_is_refused(amount: str)
     assert refusal_of(text_of(BARE, prefix=f"lnbcrt{amount}")).field == "amount"
 
 
+@pytest.mark.parametrize(
+    ("amount", "shortest"),
+    [("1000n", "1u"), ("1000m", "1"), ("25000000u", "25"), ("10000p", "10n")],
+)
+def test_an_amount_that_is_not_as_short_as_can_be_is_refused(amount: str, shortest: str) -> None:
+    """The signature is over what is written: by the short form another payee would be read."""
+    refused = refusal_of(text_of(BARE, prefix=f"lnbcrt{amount}"))
+    assert (refused.field, refused.received) == ("amount", amount)
+    assert refused.expected == f"it as short as can be, {shortest}"
+    assert parse_invoice(text_of(BARE, prefix=f"lnbcrt{shortest}"), REGTEST).payee == order().payee
+
+
 def test_an_amount_above_all_bitcoin_is_refused() -> None:
     refusal = refusal_of(text_of(BARE, prefix="lnbcrt21000001"))
     assert refusal.field == "amount_msat"

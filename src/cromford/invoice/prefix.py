@@ -18,6 +18,7 @@ NAMES: Final = {currency: name for name, currency in CURRENCIES.items()}
 PREFIX: Final = re.compile(r"ln(bcrt|bc|tbs|tb)([0-9].*)?")
 # 21 million bitcoin are 20 digits of pico-bitcoin.
 AMOUNT: Final = re.compile(r"[1-9][0-9]{0,19}([munp]?)")
+MULTIPLIERS: Final = "munp"  # Each a thousandth of the one before; the first, of a bitcoin.
 PICO: Final = "p"
 
 
@@ -30,7 +31,7 @@ def check_prefix(prefix: str, network: Network) -> None:
 
     Raises:
         InvalidInvoice: If it is of another network (both are named), has no amount, or one that
-            is malformed or finer than a millisatoshi.
+            is malformed, finer than a millisatoshi, or longer than BOLT 11 lets it be written.
     """
     matched = PREFIX.fullmatch(prefix)
     if matched is None or matched[1] != CURRENCIES[network.name]:
@@ -49,3 +50,18 @@ def check_prefix(prefix: str, network: Network) -> None:
         )
     if parsed[1] == PICO and not amount.endswith("0p"):
         raise InvalidInvoice("amount", expected="whole millisatoshi", received=amount)
+    shortest = _shortest(amount)
+    if amount != shortest:
+        # The library hashes the amount as it would write it: another digest, another payee.
+        raise InvalidInvoice(
+            "amount", expected=f"it as short as can be, {shortest}", received=amount
+        )
+
+
+def _shortest(amount: str) -> str:
+    """Return an amount with the largest multiplier that leaves it whole (BOLT 11)."""
+    digits, multiplier = amount.rstrip(MULTIPLIERS), amount.lstrip("0123456789")
+    while multiplier and digits.endswith("000"):
+        digits = digits.removesuffix("000")
+        multiplier = MULTIPLIERS[: MULTIPLIERS.index(multiplier)][-1:]
+    return digits + multiplier

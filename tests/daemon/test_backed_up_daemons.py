@@ -149,6 +149,25 @@ def test_seed_and_backup_on_a_new_machine_see_the_coins_and_the_tree_path_is_pub
     asyncio.run(scenario())
 
 
+def test_what_was_paid_since_the_backup_is_not_paid_again(tmp_path: Path, places: Path) -> None:
+    async def scenario() -> None:
+        async with town(tmp_path) as t:
+            await t.build("alice", "bob")
+            await pay(t, "lsp", "alice", AMOUNT_MSAT)
+            await t.call("alice", "backup_create", file=str(places / "one"))
+            invoice = (await t.call("bob", "invoice", amount_msat=AMOUNT_MSAT // 2))["invoice"]
+            assert (await t.call("alice", "pay", invoice=invoice))["status"] == "paid"
+            await t.stop("alice")
+            await put_back(t, "alice", places / "one")
+            await t.start_client("alice")
+            with pytest.raises(ApiFailure) as refused:
+                await t.call("alice", "pay", invoice=invoice)
+            assert (refused.value.code, refused.value.retryable) == ("may_be_paid", False)
+            assert "for a new invoice" in refused.value.remediation
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.sampled(0)
 def test_a_replica_that_lost_nothing_is_proven_by_the_mark_and_an_older_one_is_not(
     tmp_path: Path, places: Path

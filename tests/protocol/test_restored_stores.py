@@ -1,7 +1,9 @@
 """What a restored store must not go on with: invoices, payments, wishes, keys, attempts."""
 
 from dataclasses import replace
+from typing import Any, Final
 
+import pytest
 from tests.protocol.paying_clients import (
     book,
     live_factory,
@@ -22,12 +24,17 @@ from tests.protocol.restoring import (
 )
 from tests.protocol.test_marked_channels import SIDES, side_of, used_factory
 
+from cromford.daemon.driver import Driver
 from cromford.protocol import events as ev
 from cromford.protocol import lsp as lsp_role
+from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import Complete, RootSent
+from cromford.protocol.journal.mark import Restored
 from cromford.protocol.restored import ATTEMPTS_SKIPPED, SCRIPTS_WATCHED
 from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE, WalletPath
+
+RESTORED_AT: Final = 1_795_000_000
 
 
 def test_an_invoice_of_a_restored_store_is_doubtful() -> None:
@@ -55,6 +62,54 @@ def test_a_payment_of_a_restored_store_is_not_called_failed() -> None:
     restore(pump, (alice, backup_of(alice)))
     pump.mine(3)
     assert book(alice).payments[payment.payment_hash].status == "pending"
+
+
+@SIDES
+def test_a_restored_store_pays_no_invoice_that_it_may_have_paid_in_what_was_lost(side: str) -> None:
+    """Who was told its preimage then, would take what is offered for it now, and pay nobody."""
+    pump = live_factory(2, policy=QUICK)
+    payer, _ = side_of(pump, side)
+    bob = pump.clients[1]
+    pay(pump, pump.lsp, pump.clients[0], FIRST_MSAT)
+    paid = make_invoice(pump, bob, STEP_MSAT, created_at=RESTORED_AT)
+    later = make_invoice(pump, bob, STEP_MSAT, created_at=RESTORED_AT + 1)
+    backup = backup_of(payer)
+    pump.handle(payer, paid)
+    pump.run()
+    assert book(payer).payments[paid.payment_hash].status == "paid"
+    payer.unix_time = RESTORED_AT
+    restore(pump, (payer, backup))
+    join_the_next_factory(pump)
+    pay(pump, pump.lsp, pump.clients[0], FIRST_MSAT)
+    with pytest.raises(Rejected) as refused:
+        driver_of(payer).foresee(paid)
+    assert (refused.value.code, refused.value.retryable) == ("may_be_paid", False)
+    pump.handle(payer, later)
+    pump.run()
+    assert book(payer).payments[later.payment_hash].status == "paid"
+    pump.restart(payer)
+    assert restored_of(payer).may_have_paid(paid.created_at), "a later start changes nothing"
+    pump.handle(payer, ev.StoreProven())
+    assert not restored_of(payer).may_have_paid(paid.created_at)
+
+
+def restored_of(node: PumpNode) -> Restored:
+    found: Restored = getattr(node.state, "house", node.state).restored
+    return found
+
+
+def join_the_next_factory(pump: Pump) -> None:
+    for client in pump.clients:
+        if client.state.wish is None:
+            pump.join(client)
+    pump.build(min_clients=2)
+    pump.run()
+    pump.mine(QUICK.min_depth)
+
+
+def driver_of(node: PumpNode) -> Driver[Any]:
+    assert node.driver is not None
+    return node.driver
 
 
 def test_a_restored_client_wishes_nothing_that_may_have_been_met_since() -> None:
@@ -102,11 +157,7 @@ def test_keys_of_attempts_that_are_forgotten_are_never_used_again(side: str) -> 
     lost = newest_key(pump, alice)
     used = {*numbers_of(node)}
     restore(pump, (node, before))
-    for client in pump.clients:
-        if client.state.wish is None:
-            pump.join(client)
-    pump.build(min_clients=2)
-    pump.run()
+    join_the_next_factory(pump)
     fresh = newest_key(pump, alice)
     assert fresh != lost
     assert min({*numbers_of(node)} - used) >= ATTEMPTS_SKIPPED, "a factory was built since"

@@ -493,6 +493,7 @@ class PayRequested:
     fee_max_msat: int | None = None  # None: what the policy allows
     attempt_id: bytes | None = None  # the factory to pay from; None: any
     label: str = ""  # the operator's; it does not leave the machine
+    created_at: int | None = None  # when the payee made it, in unix seconds; None: only just
 
 
 WorldEvent = (

@@ -7,6 +7,7 @@ from cromford.protocol import addressing
 from cromford.protocol import events as ev
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.channels.depth import NOT_DEEP
+from cromford.protocol.channels.payments import check_not_forgotten
 from cromford.protocol.delivery import Round
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import lobby_records as lr
@@ -21,12 +22,13 @@ def on_pay_requested(round_: Round, event: ev.PayRequested) -> None:
     """Pay a client's invoice out of our side of its channel, once for each payment hash.
 
     Raises:
-        Rejected: If it cannot be paid now.
+        Rejected: If it cannot be paid now, or may have been paid in what a restored store lost.
     """
     house = round_.house
     known = house.state.payments.get(event.payment_hash)
     if known is not None and known.status != "failed":
         return
+    check_not_forgotten(house.state.restored, event)
     house.check_risk()
     refusals: list[tuple[str, str]] = []
     has_stopped = False

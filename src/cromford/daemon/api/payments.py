@@ -39,6 +39,7 @@ _REMEDIES: Final = {
     "not_payable": "Pay less, or try again when what is on its way has arrived.",
     "insufficient_balance": "`balance` shows what each channel can send.",
     "own_invoice": "Money moves out of a factory that dies by itself: see `client factories`.",
+    "may_be_paid": "Ask the payee whether it was paid, and for a new invoice if it was not.",
     "fee_too_high": "Allow more with `--max-fee`, or look at the price with `--dry-run`.",
     "payee_unknown": "Ask the payee for an invoice made at this LSP.",
     "payee_offline": "Try again when the payee is connected; `balances` shows when it is.",
@@ -272,6 +273,7 @@ def pay_request(
         fee_max_msat=fee_max_msat,
         attempt_id=attempt_id,
         label=label,
+        created_at=invoice.created_at,
     )
 
 

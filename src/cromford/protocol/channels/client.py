@@ -20,6 +20,7 @@ from cromford.protocol.channels.htlc_rules import (
 )
 from cromford.protocol.channels.payments import (
     answer_as_payee,
+    check_not_forgotten,
     refusal_text,
     start_payment,
 )
@@ -252,7 +253,7 @@ def on_pay_requested(turn: Turn[ClientState], event: ev.PayRequested) -> None:
 
     Raises:
         Rejected: If it cannot be paid now: no fresh chain, no connection, fee, balance, or a limit;
-            or if it is our own.
+            if it is our own; or if it may have been paid in what a restored store lost.
     """
     state = turn.state
     if event.payee == state.config.node_id:
@@ -264,6 +265,7 @@ def on_pay_requested(turn: Turn[ClientState], event: ev.PayRequested) -> None:
     known = state.book.payments.get(event.payment_hash)
     if known is not None and known.status != "failed":
         return
+    check_not_forgotten(state.restored, event)
     turn.check_risk()
     lobby = state.lobby
     if lobby is None:

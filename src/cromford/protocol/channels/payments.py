@@ -15,6 +15,7 @@ from cromford.protocol.channels.close_rules import check_closes, is_beyond_close
 from cromford.protocol.channels.coins import check_coin, lacks_coin
 from cromford.protocol.channels.coverage import check_offer_is_covered, why_beyond
 from cromford.protocol.channels.htlc_rules import acceptance_failure, check_offer, is_final
+from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.book import OwnInvoice
 from cromford.protocol.journal.client_state import ClientState
@@ -22,6 +23,7 @@ from cromford.protocol.journal.encoding import delivery_of, journalled, message_
 from cromford.protocol.journal.failures import Failure
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.mail import PayAsked
+from cromford.protocol.journal.mark import Restored
 from cromford.protocol.turn import AnyTurn, Turn
 from cromford.wire import messages as m
 from cromford.wire.fields import encode_fields
@@ -205,6 +207,23 @@ def _pays(htlc: Htlc, payload: bytes, invoice: OwnInvoice, may_skim_msat: int) -
         and skimmed_msat <= may_skim_msat
         and least_msat <= htlc.amount_msat <= OVERPAYMENT_FACTOR * invoice.amount_msat
     )
+
+
+def check_not_forgotten(restored: Restored, request: ev.PayRequested) -> None:
+    """Check that a store which was put back cannot have paid an invoice in what it lost.
+
+    Whoever was on the way of that payment knows the preimage, and takes what is offered for it now.
+
+    Raises:
+        Rejected: If it may have.
+    """
+    if restored.may_have_paid(request.created_at):
+        raise Rejected(
+            "may_be_paid",
+            f"invoice: expected one made since this store was put back from a backup, at "
+            f"{restored.since} (unix time), received one of {request.created_at}: it may have been "
+            "paid in what was lost",
+        )
 
 
 def refusal_text(refused: UpdateRefused) -> str:

@@ -254,7 +254,7 @@ def apply(state: ClientState, record: r.AnyRecord, at: int = 0) -> ClientState:
         case r.Created():
             return state
         case r.StoreRestored() | r.MarkLifted() | r.KeysSkipped():
-            return _with_store_record(state, record)
+            return _with_store_record(state, record, at)
         case r.BlockConnected():
             return _with_block(state, record)
         case r.BlockDisconnected(height=height):
@@ -394,8 +394,8 @@ def _with_dying(state: ClientState, record: dr.ClientDyingRecord | dr.DyingRecor
     return _changed(state, record.attempt_id, period=Period[record.period.upper()])
 
 
-def _with_store_record(state: ClientState, record: r.StoreRecord) -> ClientState:
-    after = after_restore(state, record)
+def _with_store_record(state: ClientState, record: r.StoreRecord, at: int) -> ClientState:
+    after = after_restore(state, record, at)
     match record:
         case r.StoreRestored():
             # The wish may have been met since, by a factory that is forgotten.

@@ -96,7 +96,7 @@ def _applied(house: House, record: HouseRecord, at: int) -> House:
         case r.Created():
             return house
         case r.StoreRestored() | r.MarkLifted() | r.KeysSkipped():
-            return after_restore(house, record)
+            return after_restore(house, record, at)
         case r.Started():
             return replace(
                 house.durable.with_seen(house.present),

@@ -30,7 +30,18 @@ class Restored:
         is_unproven: Whether it was put back from a backup, and no high-water mark proved since that
             nothing was lost.
         forgot_keys: Whether attempts from the next number on may have been used, and forgotten.
+        since: When its daemon started for the first time since then, in unix seconds; 0 where
+            nobody wrote it down.
     """
 
     is_unproven: bool = False
     forgot_keys: bool = False
+    since: int = 0
+
+    def may_have_paid(self, created_at: int | None) -> bool:
+        """Say whether an invoice may have been paid in what was lost.
+
+        Args:
+            created_at: When it was made, in unix seconds; None for one that was only just made.
+        """
+        return self.is_unproven and created_at is not None and created_at <= self.since

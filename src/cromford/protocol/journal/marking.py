@@ -28,8 +28,11 @@ class HasKeys(Protocol):
 S = TypeVar("S", bound=HasKeys)
 
 
-def after_restore(state: S, record: r.StoreRecord) -> S:
-    """Return a state that numbers attempts after what a record says of its store."""
+def after_restore(state: S, record: r.StoreRecord, at: int) -> S:
+    """Return a state that numbers attempts after what a record says of its store, at a unix time.
+
+    A start skips keys once after each restore: that is the first record with a time.
+    """
     changes: dict[str, Any] = {}
     match record:
         case r.StoreRestored():
@@ -37,7 +40,9 @@ def after_restore(state: S, record: r.StoreRecord) -> S:
         case r.MarkLifted():
             changes["restored"] = replace(state.restored, is_unproven=False)
         case r.KeysSkipped(next_attempt=next_attempt, scripts=scripts):
-            changes["restored"] = replace(state.restored, forgot_keys=False)
+            restored = state.restored
+            since = at if restored.forgot_keys else restored.since
+            changes["restored"] = replace(restored, forgot_keys=False, since=since)
             changes["next_attempt"] = next_attempt
             changes["wallet"] = state.wallet.with_gap(max(scripts, GAP_LIMIT))
         case _:

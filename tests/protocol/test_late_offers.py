@@ -15,9 +15,11 @@ from tests.protocol.paying_clients import (
 from tests.protocol.pump import Pump, PumpNode, Tamper
 from tests.protocol.test_leaving import QUICK
 
+from cromford import effects as fx
 from cromford.factory.terms import SAFETY_BLOCKS
 from cromford.protocol.channels.htlc_rules import min_final_cltv_expiry_delta
 from cromford.protocol.htlc_blocks import CLAIM_BLOCKS
+from cromford.protocol.journal.book import AWAY
 from cromford.wire import messages as m
 
 FIRST_MSAT: Final = 30_000_000
@@ -37,7 +39,7 @@ def silent_from(mute: PumpNode, heard_last: type[m.Message]) -> Tamper:
 
 
 def waiting_for_bob(pump: Pump) -> bytes:
-    """Let Alice pay Bob while he owes the LSP a revocation; return the hash. Then Bob is away."""
+    """Let Alice pay Bob while he owes the LSP a revocation; return the hash."""
     alice, bob, carol = pump.clients
     for client in (alice, bob):
         pay(pump, pump.lsp, client, FIRST_MSAT)
@@ -49,7 +51,6 @@ def waiting_for_bob(pump: Pump) -> bytes:
         pump.pass_holds()
         pump.handle(alice, request)
         pump.run()
-    pump.disconnect(bob)
     (live,) = lsp_link(pump, newest_link(bob)).unsent
     assert live.htlc.payment_hash == request.payment_hash
     return request.payment_hash
@@ -59,6 +60,12 @@ def test_an_htlc_that_could_not_leave_in_time_never_does_and_its_payer_has_it_ba
     pump = live_factory(3, policy=QUICK)
     alice, bob, _ = pump.clients
     payment_hash = waiting_for_bob(pump)
+    pump.lsp.die()  # No connection ended, of which it could have heard.
+    for client in pump.clients:
+        pump.disconnect(client)
+    pump.lsp.start()
+    pump.connect(alice)
+    pump.run()
     (live,) = lsp_link(pump, newest_link(bob)).unsent
     exit_blocks = newest_link(bob).exit_blocks
     last_height = live.htlc.cltv_expiry - exit_blocks - CLAIM_BLOCKS - SAFETY_BLOCKS
@@ -76,10 +83,103 @@ def test_an_htlc_that_could_not_leave_in_time_never_does_and_its_payer_has_it_ba
     assert balance(bob).own_msat == FIRST_MSAT + PAID_MSAT
 
 
+def hung_up_on(pump: Pump, bob: PumpNode) -> None:
+    """Let the LSP hang up on Bob, who owes it a revocation, and let him stay away."""
+    pass_revocation(pump, pump.lsp, bob)
+    pump.disconnect(bob)
+    pump.run()
+
+
+def pass_revocation(pump: Pump, node: PumpNode, client: PumpNode) -> None:
+    """Let the time pass that a node gives its peer to answer in a client's channel."""
+    pump.pass_deadline(node, fx.RevocationDeadline(channel_id=newest_link(client).channel_id))
+    pump.run()
+
+
+def test_an_htlc_that_its_payee_went_away_from_is_held_as_any_and_no_longer() -> None:
+    """It never left: it waits as if it had come when its payee was away already."""
+    pump = live_factory(3, policy=QUICK)
+    alice, bob, _ = pump.clients
+    payment_hash = waiting_for_bob(pump)
+    hung_up_on(pump, bob)
+    assert lsp_link(pump, newest_link(bob)).unsent, "he may be back in a moment"
+    pass_revocation(pump, pump.lsp, bob)
+    assert not lsp_link(pump, newest_link(bob)).unsent
+    assert [held.reason for held in book(pump.lsp).held.values()] == [AWAY]
+    assert book(alice).payments[payment_hash].status == "pending"
+    pump.pass_holds()
+    assert book(alice).payments[payment_hash].status == "failed"
+    assert balance(alice).own_msat == FIRST_MSAT
+    waits = fx.RevocationDeadline(channel_id=newest_link(bob).channel_id)
+    assert (pump.lsp, waits) not in pump.deadlines_of(fx.RevocationDeadline)
+    pump.connect(bob)
+    pump.run()
+    assert pay(pump, alice, bob, PAID_MSAT).status == "paid", "the channel goes on"
+    assert balance(bob).own_msat == FIRST_MSAT + PAID_MSAT
+
+
+def test_an_htlc_that_is_held_again_leaves_once_its_payee_is_back() -> None:
+    pump = live_factory(3, policy=QUICK)
+    alice, bob, _ = pump.clients
+    payment_hash = waiting_for_bob(pump)
+    hung_up_on(pump, bob)
+    pass_revocation(pump, pump.lsp, bob)
+    pump.connect(bob)
+    pump.run()
+    assert book(alice).payments[payment_hash].status == "paid"
+    assert balance(bob).own_msat == FIRST_MSAT + PAID_MSAT
+
+
+def test_an_htlc_whose_hold_is_over_as_its_payee_stays_away_is_given_back_at_once() -> None:
+    pump = live_factory(3, policy=QUICK)
+    alice, bob, _ = pump.clients
+    payment_hash = waiting_for_bob(pump)
+    hung_up_on(pump, bob)
+    pump.pass_holds()
+    assert book(alice).payments[payment_hash].status == "pending", "it may still leave"
+    pass_revocation(pump, pump.lsp, bob)
+    assert book(alice).payments[payment_hash].status == "failed"
+    assert balance(alice).own_msat == FIRST_MSAT
+    assert not book(pump.lsp).held
+
+
+def test_what_an_lsp_pays_itself_fails_where_it_never_left_and_may_be_paid_again() -> None:
+    pump = live_factory(3, policy=QUICK)
+    _, bob, _ = pump.clients
+    waiting_for_bob(pump)
+    request = make_invoice(pump, bob, PAID_MSAT)
+    pump.handle(pump.lsp, request)
+    assert book(pump.lsp).payments[request.payment_hash].status == "pending"
+    hung_up_on(pump, bob)
+    pass_revocation(pump, pump.lsp, bob)
+    assert pump.lsp.state.house.payments[request.payment_hash].status == "failed"
+    pump.connect(bob)
+    pump.run()
+    pump.handle(pump.lsp, request)
+    pump.run()
+    assert book(pump.lsp).payments[request.payment_hash].status == "paid"
+
+
+def test_a_payment_that_never_left_to_an_lsp_that_stays_away_has_failed() -> None:
+    pump = live_factory(2, policy=QUICK)
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, 2 * FIRST_MSAT)
+    requests = [make_invoice(pump, bob, PAID_MSAT) for _ in range(2)]
+    for request in requests:
+        pump.handle(alice, request)
+    pump.wire.clear()
+    pump.disconnect(alice)
+    pass_revocation(pump, alice, alice)
+    statuses = [book(alice).payments[request.payment_hash].status for request in requests]
+    assert statuses == ["pending", "failed"], "the first was signed: it may have arrived"
+
+
 def test_an_htlc_that_could_not_leave_at_once_leaves_in_time() -> None:
     pump = live_factory(3, policy=QUICK)
     alice, bob, _ = pump.clients
     payment_hash = waiting_for_bob(pump)
+    pump.disconnect(bob)
+    pump.run()
     pump.connect(bob)
     pump.run()
     assert book(alice).payments[payment_hash].status == "paid"

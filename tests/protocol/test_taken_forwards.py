@@ -23,7 +23,6 @@ from cromford.factory.terms import SAFETY_BLOCKS
 from cromford.protocol.channels import lsp as channels
 from cromford.protocol.channels.balances import offerable_msat
 from cromford.protocol.channels.forwarding import (
-    AWAY,
     hold_deadline,
     kept_msat,
     room_msat,
@@ -35,6 +34,7 @@ from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.htlc_blocks import CLAIM_BLOCKS
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.advances import LspAdvance
+from cromford.protocol.journal.book import AWAY
 from cromford.protocol.journal.encoding import journalled_update
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link

@@ -11,11 +11,11 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.changed import changed
 from cromford.effects import LookUpSpenders
 from cromford.protocol.channels.coins import n_needing_coins
-from cromford.protocol.channels.forwarding import AWAY, kept_msat, room_msat, waiting_msat
+from cromford.protocol.channels.forwarding import kept_msat, room_msat, waiting_msat
 from cromford.protocol.channels.lsp import obstacle
 from cromford.protocol.facts import Facts, Lacking
 from cromford.protocol.faults import Rejected
-from cromford.protocol.journal.book import Book
+from cromford.protocol.journal.book import AWAY, Book
 from cromford.protocol.journal.factory import Factory, apply_to_factory, new_factory
 from cromford.protocol.journal.house import House
 from cromford.protocol.journal.house_fold import apply_to_house

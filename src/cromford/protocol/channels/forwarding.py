@@ -30,7 +30,7 @@ from cromford.protocol.channels.payments import give_back, offer, prepare_offer
 from cromford.protocol.channels.seats import restored_of
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.advances import LspAdvance
-from cromford.protocol.journal.book import Book, HtlcKey
+from cromford.protocol.journal.book import AWAY, Book, HtlcKey
 from cromford.protocol.journal.encoding import delivery_of
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.failures import Failure
@@ -42,8 +42,6 @@ from cromford.wire.fields import decode_fields
 from cromford.wire.selling import Skimmed
 
 MILLION: Final = 1_000_000
-# Why an HTLC waits, for the operator.
-AWAY: Final = "the payee is away"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

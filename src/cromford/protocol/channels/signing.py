@@ -359,11 +359,22 @@ def on_revocation_deadline(turn: AnyTurn, deadline: fx.RevocationDeadline) -> No
     """Hang up on a peer that does not answer our signature: what it carries would wait for ever.
 
     In the next connection both sides tell where the channel stands, and the signature goes again.
+    Where there is none as long again, HTLCs that wait behind it are taken back. They never left, so
+    their payers wait no longer for a peer that may never come back; once for each of these times,
+    however often it comes and goes.
     """
     link = turn.book.links.get(deadline.channel_id)
-    if link is not None and link.is_open and link.state.awaits_revocation:
+    if link is None or not (link.takes_updates and link.state.awaits_revocation):
+        return
+    if link.is_open:
         reason = f"no revoke_and_ack for {REVOCATION_SECONDS} seconds"
         turn.ask(fx.Disconnect(node_id=link.node_id, reason=reason))
+        turn.ask(set_revocation_deadline(link))
+    elif link.unsent:
+        first_id = link.unsent[0].htlc.htlc_id
+        turn.remember(
+            cr.AddsTakenBack(channel_id=link.channel_id, htlc_id=first_id, waits_again=True)
+        )
 
 
 def set_revocation_deadline(link: Link) -> fx.SetDeadline:

@@ -6,6 +6,7 @@ crash came: it is done as soon as its channel can carry the answer.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from immutables import Map
 
@@ -17,6 +18,7 @@ from cromford.protocol.journal.mail import Letter
 from cromford.protocol.journal.numbers import Numbers
 
 HtlcKey = tuple[bytes, int]  # A channel, and the id of an HTLC in it.
+AWAY: Final = "the payee is away"  # Why an HTLC waits, for the operator.
 
 
 def _status_of(preimage: bytes | None, failure: bytes | None) -> str:

@@ -11,6 +11,7 @@ from cromford.channel.stage import LiveHtlc
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal import mail
 from cromford.protocol.journal.book import (
+    AWAY,
     Book,
     Errand,
     Forward,
@@ -143,13 +144,25 @@ def _with_channel_record(book: Book, record: cr.ChannelRecord, at: int) -> Book:
 
 
 def _with_taken_back(book: Book, record: cr.AddsTakenBack, at: int) -> Book:
-    """Return the book after HTLCs of ours that never left failed; what was decided stays so."""
+    """Return the book after HTLCs of ours that never left failed; what was decided stays so.
+
+    Or they were not taken on: then whoever asked for them asks again.
+    """
     for live in book.links[record.channel_id].unsent:
         key = (record.channel_id, live.htlc.htlc_id)
         if live.htlc.htlc_id >= record.htlc_id and key in book.owners:
-            book = _with_failure(book, key, Failure.TEMPORARY_CHANNEL_FAILURE.reason, at)
+            owner = book.owners[key]
+            if record.waits_again and isinstance(owner, Errand):
+                book = _telling(book, owner.asker, _not_taken(owner))
+            else:
+                book = _with_failure(book, key, Failure.TEMPORARY_CHANNEL_FAILURE.reason, at)
             book = changed(book, owners=book.owners.delete(key))
     return book
+
+
+def _not_taken(errand: Errand) -> mail.ForwardRefused:
+    channel_id, htlc_id = errand.incoming
+    return mail.ForwardRefused(channel_id=channel_id, htlc_id=htlc_id, reason=AWAY)
 
 
 def _with_update(book: Book, record: cr.UpdateRecord, at: int) -> Book:

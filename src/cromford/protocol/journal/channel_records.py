@@ -50,10 +50,14 @@ class UpdateProposed(Record, frozen=True, kw_only=True, tag="update_proposed"):
 
 
 class AddsTakenBack(Record, frozen=True, kw_only=True, tag="adds_taken_back"):
-    """We take back our HTLCs from this id on: the peer never heard of them, and never will."""
+    """We take back our HTLCs from this id on: the peer never heard of them, and never will.
+
+    `waits_again`: what they pay for elsewhere waits for its payee, as if it had not gone on.
+    """
 
     channel_id: bytes
     htlc_id: int
+    waits_again: bool = False
 
 
 class UpdateReceived(Record, frozen=True, kw_only=True, tag="update_received"):

@@ -30,6 +30,7 @@ from cromford.protocol import lsp as lsp_role
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import records as r
 from cromford.protocol.journal.client_attempt import Complete, RootSent
+from cromford.protocol.journal.client_state import apply as client_fold
 from cromford.protocol.journal.mark import Restored
 from cromford.protocol.restored import ATTEMPTS_SKIPPED, SCRIPTS_WATCHED
 from cromford.wallet.account import CHANGE, GAP_LIMIT, RECEIVE, WalletPath
@@ -91,6 +92,40 @@ def test_a_restored_store_pays_no_invoice_that_it_may_have_paid_in_what_was_lost
     assert restored_of(payer).may_have_paid(paid.created_at), "a later start changes nothing"
     pump.handle(payer, ev.StoreProven())
     assert not restored_of(payer).may_have_paid(paid.created_at)
+
+
+@pytest.mark.parametrize(
+    ("is_unproven", "created_at", "may"),
+    [
+        (True, RESTORED_AT - 1, True),
+        (True, RESTORED_AT, True),
+        (True, RESTORED_AT + 1, False),
+        (True, None, False),
+        (False, RESTORED_AT, False),
+        (False, None, False),
+    ],
+)
+def test_what_a_restored_store_may_have_paid(
+    is_unproven: bool,  # noqa: FBT001 - a parameter of the test
+    created_at: int | None,
+    may: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    restored = Restored(is_unproven=is_unproven, since=RESTORED_AT)
+    assert restored.may_have_paid(created_at) is may
+    assert not Restored(is_unproven=True).may_have_paid(1), "nobody wrote down since when"
+
+
+def test_since_when_a_store_is_restored_is_told_by_the_first_start_after_it() -> None:
+    """A rescan skips scripts, too, and is no restore."""
+    state = live_factory(1).clients[0].state
+    skipped = r.KeysSkipped(next_attempt=7)
+    restored = client_fold(state, r.StoreRestored(backup_id=bytes(16), source="a test"), 1)
+    assert restored.restored == Restored(is_unproven=True, forgot_keys=True)
+    started = client_fold(restored, skipped, RESTORED_AT)
+    assert started.restored == Restored(is_unproven=True, since=RESTORED_AT)
+    assert client_fold(started, skipped, RESTORED_AT + 1).restored == started.restored
+    lifted = client_fold(started, r.MarkLifted(), RESTORED_AT + 2)
+    assert lifted.restored == Restored(since=RESTORED_AT)
 
 
 def restored_of(node: PumpNode) -> Restored:

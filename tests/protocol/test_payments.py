@@ -13,11 +13,13 @@ from tests.protocol.paying_clients import (
     pay,
 )
 
+from cromford.changed import changed
 from cromford.channel.terms import Party
 from cromford.protocol import client as client_role
 from cromford.protocol.channels.forwarding import hold_deadline
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.failures import Failure
+from cromford.protocol.journal.mark import Restored
 
 
 def test_the_lsp_pays_a_client_and_clients_pay_one_another() -> None:
@@ -58,6 +60,18 @@ def test_nobody_pays_its_own_invoice() -> None:
     )
     pump.handle(alice, request)
     assert not book(alice).payments, "nothing is changed"
+
+
+def test_a_store_that_was_put_back_pays_no_invoice_of_before() -> None:
+    pump = live_factory(2)
+    alice, bob = pump.clients
+    pay(pump, pump.lsp, alice, 30_000_000)
+    request = make_invoice(pump, bob, 3_000_000, created_at=7)
+    later = changed(alice.state, restored=Restored(is_unproven=True, since=6))
+    assert client_role.decide(later, request).records
+    restored = changed(alice.state, restored=Restored(is_unproven=True, since=7))
+    with pytest.raises(Rejected, match=r"put back from a backup, at 7 \(unix time\), received"):
+        client_role.decide(restored, request)
 
 
 def test_an_invoice_is_paid_once_whatever_is_asked() -> None:

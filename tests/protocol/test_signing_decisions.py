@@ -16,6 +16,7 @@ from cromford.channel.content import Htlc
 from cromford.channel.errors import PeerViolation
 from cromford.channel.messages import UpdateAdd, UpdateFulfill
 from cromford.channel.stage import Edition, HtlcStage, LiveHtlc
+from cromford.channel.updates import propose_add
 from cromford.crypto.musig2 import is_pubnonce
 from cromford.protocol.channels.signing import (
     REVOCATION_SECONDS,
@@ -26,6 +27,7 @@ from cromford.protocol.channels.signing import (
     on_revocation_deadline,
     on_revoke_and_ack,
     revocation,
+    set_revocation_deadline,
     sign_if_due,
 )
 from cromford.protocol.facts import FRESH, Facts
@@ -529,6 +531,9 @@ def test_who_does_not_revoke_in_time_is_hung_up_on(*, of_lsp: bool) -> None:
         assert not turn.decision.records
         return wished(turn, fx.Disconnect)
 
+    turn = sample.turn()
+    on_revocation_deadline(turn, deadline)
+    assert wished(turn, fx.SetDeadline) == [set_revocation_deadline(sample.link)], "it may be back"
     (gone,) = hung_up(sample)
     assert gone.node_id == sample.link.node_id
     assert not gone.is_ours, "it was the peer's to answer"
@@ -541,3 +546,28 @@ def test_who_does_not_revoke_in_time_is_hung_up_on(*, of_lsp: bool) -> None:
     ):
         assert hung_up(one) == []
     assert hung_up(sample, fx.RevocationDeadline(channel_id=bytes(32))) == []
+
+
+@SIDES
+def test_what_never_left_is_taken_back_from_who_does_not_come_back(*, of_lsp: bool) -> None:
+    sample = plain().first("on_revoke_and_ack", of_lsp=of_lsp)
+    after = sample.link.state
+    for _ in range(2):
+        after, _ = propose_add(after, amount_msat=1000, payment_hash=bytes(32), cltv_expiry=500)
+    waiting = sample.with_link(state=after)
+    first, second = waiting.link.unsent
+    deadline = fx.RevocationDeadline(channel_id=sample.channel_id)
+
+    def taken_back(one: Sample) -> list[cr.AddsTakenBack]:
+        turn = one.turn()
+        on_revocation_deadline(turn, deadline)
+        found = remembered(turn, cr.AddsTakenBack)
+        assert not (found and wished(turn, fx.SetDeadline))
+        return found
+
+    (taken,) = taken_back(waiting.away())
+    assert (taken.channel_id, taken.htlc_id) == (sample.channel_id, first.htlc.htlc_id)
+    assert taken.waits_again
+    assert second.htlc.htlc_id == first.htlc.htlc_id + 1, "what follows goes with it"
+    assert taken_back(waiting) == [], "it is hung up on first"
+    assert taken_back(waiting.with_link(failure="over").away()) == [], "that is the channel's end"

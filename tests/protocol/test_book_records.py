@@ -12,7 +12,16 @@ from cromford.changed import changed
 from cromford.channel.stage import HtlcStage
 from cromford.channel.terms import Party
 from cromford.protocol.journal import channel_records as cr
-from cromford.protocol.journal.book import Book, Errand, Forward, Held, HtlcKey, OwnInvoice, Payment
+from cromford.protocol.journal.book import (
+    AWAY,
+    Book,
+    Errand,
+    Forward,
+    Held,
+    HtlcKey,
+    OwnInvoice,
+    Payment,
+)
 from cromford.protocol.journal.book_fold import (
     FORWARDS_KEPT_MAX,
     apply_to_book,
@@ -406,7 +415,18 @@ def test_what_never_left_failed_with_its_payment_and_what_was_decided_stays_so()
     left = taken_back(later.htlc.htlc_id, both)
     assert left.payments[payment_hash].status == "pending", "it stays, and may leave yet"
     assert left.owners == book.owners
-    assert [receiver for receiver, _ in told(left)] == [ERRAND.asker]
+    ((receiver, answer),) = told(left)
+    assert receiver == ERRAND.asker
+    assert isinstance(answer, ForwardAnswered)
+    again = cr.AddsTakenBack(
+        channel_id=link.channel_id, htlc_id=sent.htlc.htlc_id, waits_again=True
+    )
+    waits = apply_to_book(both, again, 8)
+    assert waits.payments[payment_hash].status == "failed", "ours is not asked for again"
+    channel_id, htlc_id = ERRAND.incoming
+    refused = ForwardRefused(channel_id=channel_id, htlc_id=htlc_id, reason=AWAY)
+    assert told(waits) == [(ERRAND.asker, refused)]
+    assert waits.owners == Map()
 
 
 def test_an_htlc_of_the_peers_that_is_gone_ends_nothing_of_ours_that_has_its_number() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from tests.channel import specimen
-from tests.channel.duet import Duet
+from tests.channel.duet import GROWTH_SAT, Duet
 
 from cromford import told
 from cromford.channel.commitment import Commitment, UnpayableFee
@@ -147,6 +147,33 @@ def test_the_accepter_offers_nothing_of_the_price_of_a_rebase_that_is_agreed_on(
         message = replace(GOOD, amount_msat=most_msat + 1)
         assert_refused_by_both(duet, sender, message, "amount_msat")
         duet.add(sender, most_msat, 1)
+
+
+def test_what_is_offered_during_a_rebase_is_within_the_limits_of_the_channel_after_it() -> None:
+    """It waits for the accepter's word, and leaves once both are rebased: to a larger channel."""
+    duet = ready(replace(TERMS, max_in_flight_msat=10**9), accepter_msat=400_000_000)
+    duet.agree(0)
+    duet.rebase()
+    duet.sign(Party.OPENER)
+    opener = duet.states[Party.OPENER]
+    capacity_sat = specimen.CAPACITY_SAT + GROWTH_SAT
+    most_msat = 1000 * (600_000 + GROWTH_SAT - capacity_sat // 100)
+
+    def offered(amount_msat: int) -> UpdateAdd:
+        return propose_add(
+            opener,
+            amount_msat=amount_msat,
+            payment_hash=GOOD.payment_hash,
+            cltv_expiry=GOOD.cltv_expiry,
+        )[1]
+
+    with pytest.raises(UpdateRefused, match="amount_msat: expected at most 614,750 sat"):
+        offered(most_msat + 1)
+    waits = offered(most_msat)
+    duet.settle()
+    accepter = duet.states[Party.ACCEPTER]
+    assert accepter.capacity_sat == capacity_sat
+    assert receive_update(accepter, waits).htlcs
 
 
 @pytest.mark.parametrize("holder", list(Party))

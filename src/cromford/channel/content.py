@@ -6,7 +6,7 @@ In terms of opener and accepter, never of "local" and "remote", so that both par
 from dataclasses import dataclass
 
 from cromford.changed import computed
-from cromford.channel.terms import Party
+from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.crypto.ripemd160 import ripemd160
 
 
@@ -46,6 +46,11 @@ class CommitmentContent:
     def htlcs_msat(self) -> int:
         """What all HTLCs hold."""
         return sum(htlc.amount_msat for htlc in self.htlcs)
+
+    @property
+    def capacity_sat(self) -> int:
+        """What it spends, rounded down: all that it says is somebody's."""
+        return (self.opener_msat + self.accepter_msat + self.htlcs_msat) // MSAT_PER_SAT
 
     def balance_msat(self, party: Party) -> int:
         """Return what a party has outside of HTLCs."""

@@ -33,7 +33,9 @@ def check_add(state: ChannelState, live: LiveHtlc) -> None:
     _check_at_most("max_accepted_htlcs", terms.max_accepted_htlcs, len(offered))
     _check_at_most("max_htlc_value_in_flight_msat", terms.max_in_flight_msat, offered_msat)
     _check_at_most("max_dust_htlc_exposure_msat", terms.max_dust_exposure_msat, trimmed_msat)
-    reserve_msat = MSAT_PER_SAT * terms.reserve_sat(sender, capacity_sat=state.capacity_sat)
+    # Of the commitment, which may be for the next funding: what is settled changes for both parties
+    # at different times, and an HTLC may leave in between.
+    reserve_msat = MSAT_PER_SAT * terms.reserve_sat(sender, capacity_sat=content.capacity_sat)
     reserve_msat += state.reserved_msat_of(sender, Edition.NEXT)
     balance_msat = content.balance_msat(sender)
     if balance_msat < reserve_msat:

@@ -82,7 +82,7 @@ def offerable_msat(state: ChannelState, party: Party) -> int:
     terms = state.terms
     if sum(1 for htlc in content.htlcs if htlc.offered_by is party) >= terms.max_accepted_htlcs:
         return 0
-    reserve_msat = MSAT_PER_SAT * terms.reserve_sat(party, capacity_sat=state.capacity_sat)
+    reserve_msat = MSAT_PER_SAT * terms.reserve_sat(party, capacity_sat=content.capacity_sat)
     reserve_msat += state.reserved_msat_of(party, Edition.NEXT)
     free_msat = content.balance_msat(party) - reserve_msat
     flight_msat = terms.max_in_flight_msat - _offered_msat(content, party)

@@ -1,13 +1,17 @@
-"""Buyers who mean no good: by what they ask for, and by what they do not sign."""
+"""Buyers who mean no good, by what they ask for or do not sign; and an LSP that sells to them."""
 
 from dataclasses import replace
 
 import pytest
 from tests.protocol.advances import remembered
 from tests.protocol.markets import POLICY, Market
+from tests.protocol.paying_clients import make_invoice, newest_link, pay
 from tests.protocol.pump import PumpNode
 
+from cromford.channel.stage import Edition
+from cromford.protocol import events as ev
 from cromford.protocol.advancing.selling import QUOTES_PER_BLOCK
+from cromford.protocol.exiting.stake import balance_output_sat
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.pause import JOINS_TO_PAUSE, PAUSE_BLOCKS
 from cromford.protocol.journal.quotes import VAIN_PURCHASE_ASKS
@@ -97,3 +101,38 @@ def test_neighbours_who_buy_in_vain_together_leave_a_client_tries_of_its_own(
         pump.mine()
     assert victim.state.may_advance(crowd.attempt_id)
     crowd.advance(20_000, buyer=n_clients)
+
+
+def test_an_lsp_that_withholds_its_last_word_of_a_rebase_stops_no_client_and_keeps_none() -> None:
+    """Our commitment is for the larger channel then, and an HTLC in it is of what that grew by."""
+    market = Market()
+    pump, buyer, lsp = market.pump, market.buyer, market.pump.lsp
+    assert pay(pump, lsp, buyer, 90_000_000).status == "paid"
+    quote = market.quote(50_000)
+    order = ev.PurchaseRequested(
+        attempt_id=market.attempt_id,
+        quote_id=quote.quote_id,
+        price_max_msat=quote.price_msat,
+        beyond_coverage=True,
+    )
+    pump.handle(buyer, order)
+    pump.run_to(m.UpdateRebase)
+
+    def withholding(by: PumpNode, _to: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        return () if by is lsp and isinstance(message, m.RevokeAndAck) else (message,)
+
+    with pump.tampering(withholding):
+        pump.run_to(m.CommitmentSigned)
+        pump.handle(lsp, make_invoice(pump, buyer, 40_000_000))
+        pump.run()
+    link = newest_link(buyer)
+    content = link.state.content(link.me, Edition.SIGNED)
+    assert content.is_rebased
+    assert [htlc.amount_msat for htlc in content.htlcs] == [40_000_000]
+    assert link.state.rebase is not None
+    assert balance_output_sat(link) == content.accepter_msat // 1000
+    pump.disconnect(buyer)
+    pump.mine(2)
+    assert buyer.state.chain.height == pump.chain.height
+    pump.handle(buyer, ev.ExitRequested(attempt_id=market.attempt_id))
+    assert pump.held(buyer).is_exiting

@@ -137,7 +137,7 @@ def balance_output_sat(link: Link) -> int:
     amounts_sat = balances_sat(
         content,
         state.terms,
-        capacity_sat=state.capacity_sat,
+        capacity_sat=content.capacity_sat,
         n_htlc_outputs=len(untrimmed_htlcs(content, state.terms)),
     )
     return amounts_sat[state.me]

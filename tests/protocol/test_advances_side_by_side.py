@@ -42,7 +42,7 @@ def test_each_sale_is_booked_with_what_is_known_of_its_own_advance() -> None:
         booked: Any = after.post.outbox["house"][-1]
         assert (booked.quoted_at, booked.ordered_at) == times
         assert (booked.client, booked.payment_hash) == (sold.client, payment_hash)
-        assert [*after.skims] == [payment_hash]
+        assert after.skims == Map({sold.client: Map({payment_hash: sold.price_msat})})
 
 
 def test_what_came_to_nothing_counts_as_questions_of_who_wanted_it() -> None:

@@ -39,7 +39,6 @@ from cromford.protocol.journal.encoding import journalled_update
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.mail import AnyMail, ForwardAnswered, ForwardRefused, Letter
-from cromford.protocol.journal.quotes import SkimDue
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields, encode_fields
@@ -165,9 +164,9 @@ def test_what_the_payees_channel_cannot_carry_is_told_with_its_limit() -> None:
 
 def kept(client: int, payment_hash: bytes | None = None) -> Factory:
     """Return the factory when a client bought out of a payment."""
-    due = SkimDue(client=client, price_msat=PRICE_MSAT)
-    skims = {moment().payment_hash if payment_hash is None else payment_hash: due}
-    return changed(moment().factory, skims=Map(skims))
+    bought_of = moment().payment_hash if payment_hash is None else payment_hash
+    skims = Map({client: Map({bought_of: PRICE_MSAT})})
+    return changed(moment().factory, skims=skims)
 
 
 def buying(*, payment_hash: bytes, buyer: int, grown_sat: int = 0) -> Factory:
@@ -286,13 +285,11 @@ def test_a_payee_has_room_for_what_its_channel_can_be_offered_and_what_is_kept_o
     assert room_msat(here.factory, here.bob) == most_msat
     assert room_msat(here.factory, b"\x02" * 33) == 0
     assert room_msat(not_connected(), here.bob) == 0
-    skims = {
-        bytes([number]) * 32: SkimDue(client=client, price_msat=price_msat)
-        for number, (client, price_msat) in enumerate(
-            [(link.client, 5_000), (link.client, 7_000), (link.client + 1, 9_000)]
-        )
+    dues = {
+        link.client: Map({OTHER_HASH: 5_000, bytes(32): 7_000}),
+        link.client + 1: Map({OTHER_HASH: 9_000}),
     }
-    bought = changed(here.factory, skims=Map(skims))
+    bought = changed(here.factory, skims=Map(dues))
     assert room_msat(bought, here.bob) == most_msat + 7_000
     terms = replace(link.state.terms, max_in_flight_msat=1, htlc_minimum_msat=2)
     full = here.with_link(changed(link, state=changed(link.state, terms=terms)), bought)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from immutables import Map
+
 from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import is_overexposed
@@ -277,7 +279,7 @@ def room_msat(factory: Factory, payee: bytes) -> int:
     most_msat = 0
     for link in factory.book.links_with(payee):
         if link.is_open:
-            kept = [due.price_msat for due in factory.skims.values() if due.client == link.client]
+            kept = factory.skims.get(link.client, Map()).values()
             offerable = offerable_msat(link.state, link.me)
             most_msat = max(most_msat, offerable + max(kept, default=0) if offerable else 0)
     return most_msat

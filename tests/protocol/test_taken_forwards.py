@@ -26,6 +26,7 @@ from cromford.protocol.channels.forwarding import (
     AWAY,
     hold_deadline,
     kept_msat,
+    most_kept_msat,
     room_msat,
     waiting_msat,
     withdraw_own,
@@ -278,23 +279,26 @@ def test_what_waits_for_a_payee_is_what_it_would_be_paid() -> None:
     assert waiting_msat(turn.book, here.bob, here.payment_hash) == 0, "it goes back"
 
 
-def test_a_payee_has_room_for_what_its_channel_can_be_offered_and_what_is_kept_of_it() -> None:
+def test_a_payee_has_room_for_what_its_channel_can_be_offered() -> None:
     here, link = moment(), bobs()
     most_msat = offerable_msat(link.state, link.me)
     assert most_msat > FIRST_MSAT
     assert room_msat(here.factory, here.bob) == most_msat
     assert room_msat(here.factory, b"\x02" * 33) == 0
     assert room_msat(not_connected(), here.bob) == 0
-    dues = {
-        link.client: Map({OTHER_HASH: 5_000, bytes(32): 7_000}),
-        link.client + 1: Map({OTHER_HASH: 9_000}),
-    }
-    bought = changed(here.factory, skims=Map(dues))
-    assert room_msat(bought, here.bob) == most_msat + 7_000
     terms = replace(link.state.terms, max_in_flight_msat=1, htlc_minimum_msat=2)
-    full = here.with_link(changed(link, state=changed(link.state, terms=terms)), bought)
+    full = here.with_link(changed(link, state=changed(link.state, terms=terms)))
     assert offerable_msat(bobs(full).state, link.me) == 0
     assert room_msat(full, here.bob) == 0
+
+
+def test_what_is_kept_of_one_payment_is_at_most_the_largest_of_all_that_its_payee_owes() -> None:
+    here, bob = moment(), bobs().client
+    dues = {bob: Map({OTHER_HASH: 5_000, bytes(32): 7_000}), bob + 1: Map({OTHER_HASH: 9_000})}
+    bought = changed(here.factory, skims=Map(dues))
+    assert most_kept_msat(bought, here.bob) == 7_000
+    assert most_kept_msat(here.factory, here.bob) == 0
+    assert most_kept_msat(bought, b"\x02" * 33) == 0
 
 
 # Until when it waits

@@ -1,5 +1,6 @@
 """State values and messages as bytes, at their bounds; and what is signed, and what was revoked."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, make_dataclass, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.protocol.test_snapshot import (
 )
 
 from cromford.changed import changed
-from cromford.channel.content import CommitmentContent
+from cromford.channel.content import CommitmentContent, Htlc
 from cromford.channel.terms import Party
 from cromford.crypto.keys import sha256
 from cromford.factory.vertices import NodeKind
@@ -32,7 +33,17 @@ from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.intents import DoubleSigning, check_intents
 from cromford.protocol.journal.opening_records import Intent
 from cromford.protocol.journal.plain import SHARED_BYTES_MIN
-from cromford.protocol.journal.revoked import decode_content, encode_content, revoked_by
+from cromford.protocol.journal.revoked import (
+    Kept,
+    LookUp,
+    decode_content,
+    encode_htlc,
+    encode_naming,
+    htlc_key,
+    read_revoked,
+    revoked_by,
+    revoked_key,
+)
 from cromford.protocol.journal.rows import StoredShelf
 from cromford.protocol.journal.snapshot import CHECKSUM_SIZE, Snapshots, UnreadableSnapshot
 from cromford.protocol.journal.state_classes import (
@@ -324,6 +335,11 @@ def test_a_poison_is_signed_with_the_state_that_supersedes_what_it_spends() -> N
     assert check_intents(first, (intent(state, 1),)) == first, "the same once more is no second"
 
 
+def archived(*rows: Kept) -> LookUp:
+    """Return what looks up these rows."""
+    return dict(rows).get
+
+
 def test_what_a_revoked_commitment_said_is_known_by_its_channel_and_number() -> None:
     pump = live_factory(1)
     assert pay(pump, pump.lsp, pump.clients[0], 5_000_000).status == "paid"
@@ -334,9 +350,10 @@ def test_what_a_revoked_commitment_said_is_known_by_its_channel_and_number() -> 
         holder=Party.ACCEPTER, number=number, opener_msat=5, accepter_msat=6
     )
     book = Book(links=Map({link.channel_id: changed(link, peer_unrevoked=content)}))
-    key, value = revoked_by(book, record)
-    assert key.startswith(link.channel_id)
-    assert decode_content(value, number) == content
+    ((key, value),) = revoked_by(book, record)
+    assert key == revoked_key(link.channel_id, number)
+    assert read_revoked(link.channel_id, number, archived((key, value))) == content
+    assert read_revoked(link.channel_id, number + 1, archived((key, value))) is None
     for unknown in (None, replace(content, number=number + 1)):
         other = Book(links=Map({link.channel_id: changed(link, peer_unrevoked=unknown)}))
         with pytest.raises(AssertionError, match=f"what commitment {number} said is not known"):
@@ -345,7 +362,71 @@ def test_what_a_revoked_commitment_said_is_known_by_its_channel_and_number() -> 
 
 def test_what_a_later_version_wrote_of_a_revoked_commitment_is_refused() -> None:
     content = CommitmentContent(holder=Party.OPENER, number=1, opener_msat=5, accepter_msat=6)
-    plain = msgspec.msgpack.decode(encode_content(content))
+    plain = msgspec.msgpack.decode(encode_naming(content))
     later = msgspec.msgpack.encode([plain[0] + 1, *plain[1:]])
-    with pytest.raises(ValueError, match=f"version {plain[0] + 1}, expected {plain[0]}"):
-        decode_content(later, 1)
+    with pytest.raises(ValueError, match=f"version {plain[0] + 1}, expected 1 or {plain[0]}"):
+        decode_content(later, bytes(32), 1, archived())
+
+
+def test_an_archived_htlc_that_is_named_has_to_be_there_and_of_a_known_version() -> None:
+    htlc = Htlc(
+        offered_by=Party.ACCEPTER,
+        htlc_id=7,
+        amount_msat=8,
+        payment_hash=b"\x09" * 32,
+        cltv_expiry=10,
+    )
+    content = CommitmentContent(
+        holder=Party.OPENER, number=1, opener_msat=5, accepter_msat=6, htlcs=(htlc,)
+    )
+    data, key = encode_naming(content), htlc_key(bytes(32), Party.ACCEPTER, 7)
+    row = encode_htlc(htlc)
+    assert decode_content(data, bytes(32), 1, archived((key, row))) == content
+    plain = msgspec.msgpack.decode(row)
+    later = msgspec.msgpack.encode([plain[0] + 1, *plain[1:]])
+    with pytest.raises(ValueError, match=f"HTLC: version {plain[0] + 1}, expected {plain[0]}"):
+        decode_content(data, bytes(32), 1, archived((key, later)))
+    others = ((b"\x01" * 32, Party.ACCEPTER, 7), (bytes(32), Party.OPENER, 7))
+    for other in (*(htlc_key(*one) for one in others), htlc_key(bytes(32), Party.ACCEPTER, 8)):
+        with pytest.raises(ValueError, match="accepter 7 is not archived"):
+            decode_content(data, bytes(32), 1, archived((other, row)))
+    for wrong in (-1, 2**64 - 1):
+        named = msgspec.msgpack.encode((2, 0, 5, 6, ((), (wrong,))))
+        with pytest.raises(
+            ValueError, match="is no number of one" if wrong < 0 else "is not archived"
+        ):
+            decode_content(named, bytes(32), 1, archived())
+
+
+@pytest.mark.parametrize(
+    ("opener", "accepter"),
+    [
+        ((), ()),
+        ((0,), ()),
+        ((), (0,)),
+        ((0, 1, 2), (0, 1)),
+        ((0, 2), (3,)),
+        ((7, 8, 10, 11), (12, 2**64 - 3)),
+        (range(114), range(114, 228)),
+    ],
+)
+def test_htlcs_are_named_by_their_offerer_and_number(
+    opener: Iterable[int], accepter: Iterable[int]
+) -> None:
+    ids = {Party.OPENER: opener, Party.ACCEPTER: accepter}
+    htlcs = tuple(
+        Htlc(
+            offered_by=party,
+            htlc_id=htlc_id,
+            amount_msat=htlc_id + 1,
+            payment_hash=bytes([party]) * 32,
+            cltv_expiry=htlc_id + 2,
+        )
+        for party in Party
+        for htlc_id in ids[party]
+    )
+    content = CommitmentContent(
+        holder=Party.OPENER, number=1, opener_msat=5, accepter_msat=6, htlcs=htlcs
+    )
+    rows = [(htlc_key(b"c", one.offered_by, one.htlc_id), encode_htlc(one)) for one in htlcs]
+    assert decode_content(encode_naming(content), b"c", 1, archived(*rows)) == content

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from immutables import Map
+from msgspec import structs
 from tests.protocol.paying_clients import live_factory, lsp_link, newest_link, pay
 from tests.protocol.test_rows import Entry, Table
 from tests.protocol.test_rows import House as Shelved
@@ -37,8 +38,10 @@ from cromford.protocol.journal.revoked import (
     Kept,
     LookUp,
     decode_content,
+    encode_content,
     encode_htlc,
     encode_naming,
+    has_many_htlcs,
     htlc_key,
     read_revoked,
     revoked_by,
@@ -398,6 +401,59 @@ def test_an_archived_htlc_that_is_named_has_to_be_there_and_of_a_known_version()
             decode_content(named, bytes(32), 1, archived())
 
 
+def test_no_htlc_has_a_number_above_64_bits() -> None:
+    most = 2**64 - 1
+    htlc = offered(Party.ACCEPTER, most)
+    named = msgspec.msgpack.encode((2, 0, 5, 6, ((), (most, 1))))
+    rows = ((htlc_key(b"c", Party.ACCEPTER, most), encode_htlc(htlc)),)
+    with pytest.raises(ValueError, match=f"{most + 1} is no number of one"):
+        decode_content(named, b"c", 1, archived(*rows))
+
+
+def offered(party: Party, htlc_id: int) -> Htlc:
+    """Return an HTLC of a party's."""
+    return Htlc(
+        offered_by=party,
+        htlc_id=htlc_id,
+        amount_msat=htlc_id % 9 + 1,
+        payment_hash=bytes([party]) * 32,
+        cltv_expiry=htlc_id % 7 + 2,
+    )
+
+
+@pytest.mark.parametrize("below", [(0, 0), (2, 0), (3, 5), (4, 6)])
+def test_htlcs_that_are_archived_are_not_archived_again(below: tuple[int, int]) -> None:
+    pump = live_factory(1)
+    link = lsp_link(pump, newest_link(pump.clients[0]))
+    number = link.state.peer_revoked
+    ids = ((Party.OPENER, 1), (Party.OPENER, 3), (Party.ACCEPTER, 5))
+    htlcs = tuple(offered(*one) for one in ids)
+    content = CommitmentContent(
+        holder=Party.ACCEPTER, number=number, opener_msat=5, accepter_msat=6, htlcs=htlcs
+    )
+    link = changed(link, peer_unrevoked=content, archived_below=below)
+    book = Book(links=Map({link.channel_id: link}))
+    record = cr.RevocationReceived(channel_id=link.channel_id, message=b"", names_htlcs=True)
+    *rows, (key, value) = revoked_by(book, record)
+    assert (key, value) == (revoked_key(link.channel_id, number), encode_naming(content))
+    assert rows == [
+        (htlc_key(link.channel_id, one.offered_by, one.htlc_id), encode_htlc(one))
+        for one in htlcs
+        if one.htlc_id >= below[one.offered_by]
+    ]
+    whole = structs.replace(record, names_htlcs=False)
+    assert revoked_by(book, whole) == ((key, encode_content(content)),)
+
+
+@pytest.mark.parametrize(("n_htlcs", "has_many"), [(0, False), (8, False), (9, True)])
+def test_a_commitment_names_its_htlcs_where_it_has_many(*, n_htlcs: int, has_many: bool) -> None:
+    htlcs = tuple(offered(Party.OPENER, htlc_id) for htlc_id in range(n_htlcs))
+    content = CommitmentContent(
+        holder=Party.OPENER, number=1, opener_msat=5, accepter_msat=6, htlcs=htlcs
+    )
+    assert has_many_htlcs(content) is has_many
+
+
 @pytest.mark.parametrize(
     ("opener", "accepter"),
     [
@@ -406,7 +462,7 @@ def test_an_archived_htlc_that_is_named_has_to_be_there_and_of_a_known_version()
         ((), (0,)),
         ((0, 1, 2), (0, 1)),
         ((0, 2), (3,)),
-        ((7, 8, 10, 11), (12, 2**64 - 3)),
+        ((7, 8, 10, 11), (12, 2**64 - 1)),
         (range(114), range(114, 228)),
     ],
 )
@@ -414,17 +470,7 @@ def test_htlcs_are_named_by_their_offerer_and_number(
     opener: Iterable[int], accepter: Iterable[int]
 ) -> None:
     ids = {Party.OPENER: opener, Party.ACCEPTER: accepter}
-    htlcs = tuple(
-        Htlc(
-            offered_by=party,
-            htlc_id=htlc_id,
-            amount_msat=htlc_id + 1,
-            payment_hash=bytes([party]) * 32,
-            cltv_expiry=htlc_id + 2,
-        )
-        for party in Party
-        for htlc_id in ids[party]
-    )
+    htlcs = tuple(offered(party, htlc_id) for party in Party for htlc_id in ids[party])
     content = CommitmentContent(
         holder=Party.OPENER, number=1, opener_msat=5, accepter_msat=6, htlcs=htlcs
     )

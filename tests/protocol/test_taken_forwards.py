@@ -286,6 +286,12 @@ def test_a_payee_has_room_for_what_its_channel_can_be_offered() -> None:
     assert room_msat(here.factory, here.bob) == most_msat
     assert room_msat(here.factory, b"\x02" * 33) == 0
     assert room_msat(not_connected(), here.bob) == 0
+    poorer = changed(link, state=changed(link.state, opener_msat=link.state.opener_msat - 1))
+    links = here.factory.book.links.set(b"second", poorer)
+    by_node = here.factory.book.by_node.set(here.bob, (b"second", link.channel_id))
+    both = changed(here.factory, book=changed(here.factory.book, links=links, by_node=by_node))
+    assert offerable_msat(poorer.state, poorer.me) == most_msat - 1
+    assert room_msat(both, here.bob) == most_msat, "by whichever carries more"
     terms = replace(link.state.terms, max_in_flight_msat=1, htlc_minimum_msat=2)
     full = here.with_link(changed(link, state=changed(link.state, terms=terms)))
     assert offerable_msat(bobs(full).state, link.me) == 0

@@ -251,6 +251,7 @@ def test_a_factory_of_which_only_what_nobody_takes_is_left_is_asked_once_a_day(
 ) -> None:
     lying, height = left(quiet)
     assert wakes_at(lying) is None, "what is left of it is still to be taken"
+    assert (LEFT_BLOCKS, LOOK_AGAIN_BLOCKS) == (2_016, 144)
     assert at_rest_until(lying) == height + LOOK_AGAIN_BLOCKS
     assert at_rest_until(left(quiet, n_blocks=-1)[0]) is None
     assert at_rest_until(at(lying, height, Period.LATE)) is None, "it has not said that it expired"

@@ -65,19 +65,18 @@ def _is_left(factory: Factory) -> bool:
 
     It expired, and so did all HTLCs in it; whatever is to be taken of it could be taken since.
     """
-    if factory.landed is not factory or factory.begun is None or factory.is_marked:
+    if factory.begun is None or factory.is_marked or factory.post.outbox or factory.advances:
         return False
-    if factory.post.outbox or _has_coins(factory) or _is_closing(factory) or factory.advances:
+    if _has_coins(factory) or _is_closing(factory):
         return False
     book, chain = factory.book, factory.chain
-    if factory.attempt.funded is None or book.arrived or book.held or book.resolved:
+    if book.arrived or book.held or book.resolved or factory.period is not Period.EXPIRED:
         return False
     if factory.attempt.funding_outpoint not in chain.spends:
-        return False  # It is to be swept as a whole.
-    if factory.period is not Period.EXPIRED:
+        return False  # It is to be swept as a whole, or another candidate is in its place.
+    if any(chain.depth(tx.txid) <= LEFT_BLOCKS for tx in chain.spends.values()):
         return False
     heights = [factory.attempt.terms.expiry_height]
-    heights += [chain.confirmed.get(tx.txid) or chain.height for tx in chain.spends.values()]
     for link in book.links.values():
         if link.awaits_nonce:
             return False

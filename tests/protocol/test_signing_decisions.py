@@ -33,6 +33,7 @@ from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.closes import SignedClose
 from cromford.protocol.journal.encoding import journalled
+from cromford.protocol.journal.link_fold import applied
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 
@@ -535,6 +536,16 @@ def test_a_revocation_says_whether_what_it_revokes_names_its_htlcs(
     assert record.names_htlcs is names_them
     below = turn.link(sample.channel_id).archived_below
     assert below == ((n_htlcs + 3, 1) if names_them else (5, 1))
+
+
+def test_what_is_not_known_names_no_htlcs() -> None:
+    sample = plain().first("on_revoke_and_ack", of_lsp=True)
+    record = cr.RevocationReceived(
+        channel_id=sample.channel_id, message=m.encode_message(sample.met), names_htlcs=True
+    )
+    unknown = sample.with_link(peer_unrevoked=None).link
+    with pytest.raises(AssertionError, match="what names its HTLCs is not known"):
+        applied(unknown, record)
 
 
 @SIDES

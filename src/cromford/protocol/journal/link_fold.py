@@ -317,8 +317,10 @@ def _next_with_held(
 
 def _with_archived(link: Link) -> Link:
     """Return the link when the HTLCs of what is revoked are archived by themselves."""
+    if link.peer_unrevoked is None:
+        raise AssertionError("what names its HTLCs is not known")
     below = list(link.archived_below)
-    for htlc in () if link.peer_unrevoked is None else link.peer_unrevoked.htlcs:
+    for htlc in link.peer_unrevoked.htlcs:
         below[htlc.offered_by] = max(below[htlc.offered_by], htlc.htlc_id + 1)
     opener, accepter = below
     return changed(link, archived_below=(opener, accepter))

@@ -258,6 +258,10 @@ def test_a_factory_of_which_only_what_nobody_takes_is_left_is_asked_once_a_day(
     later = spending(lying.funding_on_chain(4).outpoint)
     taken = replace(lying, chain=buried(lying.chain, 1, later))
     assert at_rest_until(taken) is None, "something happened"
+    newest = replace(lying, chain=buried(lying.chain, 1, spending(OUTPOINT)))
+    for n_blocks, rests in ((LEFT_BLOCKS - 1, False), (LEFT_BLOCKS, True)):
+        after = at(newest, newest.chain.height + n_blocks, Period.EXPIRED)
+        assert (at_rest_until(after) is not None) is rests
 
 
 def test_an_htlc_of_which_the_chain_decides_nothing_more_is_waited_for_at_rest(
@@ -278,7 +282,7 @@ def test_an_htlc_of_which_the_chain_decides_nothing_more_is_waited_for_at_rest(
         assert (at_rest_until(with_link(lying, with_htlc)) is not None) is is_over
 
 
-@pytest.mark.parametrize("why", [why for why in AWAKE if why != "it was only ordered"])
+@pytest.mark.parametrize("why", AWAKE)
 def test_whatever_is_to_do_has_blocks_ask_a_factory_that_is_left(quiet: Factory, why: str) -> None:
     assert at_rest_until(AWAKE[why](left(quiet)[0])) is None
 

@@ -50,6 +50,7 @@ LSP_STATUS = {
     "capital": {
         "free_sat": 4_000_000_000,
         "reserved_sat": 1_000_000_000,
+        "lacking_sat": 0,
         "locked_sat": 750_856,
         "locked": [
             {

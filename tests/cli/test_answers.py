@@ -431,6 +431,15 @@ def test_what_is_to_be_swept_is_shown_with_what_waits_for_lower_fees(fake: Any) 
     assert "to be swept" in listed
 
 
+@pytest.mark.parametrize("lacking_sat", [0, 12_345])
+def test_an_lsps_operator_is_told_how_much_is_lacking_in_coins(fake: Any, lacking_sat: int) -> None:
+    known: Any = answers.LSP_STATUS["capital"]
+    capital = {**known, "lacking_sat": lacking_sat}
+    daemon = fake({"status": {**answers.LSP_STATUS, "capital": capital}})
+    shown = CommandLine(daemon.datadir).run("lsp", "status").stdout
+    assert ("12,345 sat IN COINS, for fees of what is on chain" in shown) is (lacking_sat > 0)
+
+
 @pytest.mark.parametrize(("left", "said"), [(1_008, "expiry in 1,008 blocks"), (-3, "EXPIRED")])
 def test_the_lsps_capital_names_what_is_locked_until_when(fake: Any, left: int, said: str) -> None:
     locked = {
@@ -440,6 +449,7 @@ def test_the_lsps_capital_names_what_is_locked_until_when(fake: Any, left: int, 
         "blocks_to_expiry": left,
     }
     capital = {"free_sat": 1, "reserved_sat": 2, "locked_sat": 14, "earned_msat": 0}
+    capital["lacking_sat"] = 0
     capital |= market_answers.SOLD
     status = {**answers.LSP_STATUS, "capital": {**capital, "locked": [locked, locked]}}
     daemon = fake({"status": status})

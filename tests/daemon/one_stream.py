@@ -6,6 +6,7 @@ from typing import Any
 from cromford.daemon.parts import Library
 from cromford.protocol.journal.channel_records import RevocationReceived
 from cromford.protocol.journal.records import AnyRecord
+from cromford.protocol.journal.revoked import Kept
 
 
 class OneStream:
@@ -38,7 +39,7 @@ class OneStream:
 
     def archived(
         self, _state: Any, _stream: str, _record: RevocationReceived, /
-    ) -> tuple[bytes, bytes]:
+    ) -> tuple[Kept, ...]:
         raise AssertionError("nothing is revoked")
 
     def settled(self, state: Any) -> Any:

@@ -160,6 +160,16 @@ def test_beyond_its_budget_a_peer_is_heard_at_the_pace_of_its_rate(
     assert hearing.clock.now == pytest.approx(owed_ms / rate.per_second, rel=0.05)
 
 
+def test_who_buys_in_vain_all_the_time_uses_up_what_that_costs() -> None:
+    """Of a purchase that is refused no question is counted, and it costs 2 ms each time."""
+    buy = encode_message(m.Buy(attempt_id=bytes(32), quote_id=bytes(32), payment_hash=b""))
+    budgets, n_heard = Budgets(lambda _node_id: True), 0
+    while not budgets.wait_seconds(ALICE, buy, now=0.0):
+        budgets.charge(ALICE, buy, now=0.0)
+        n_heard += 1
+    assert n_heard * 2.0 <= OWNER_WORK.burst
+
+
 def test_a_budget_outlives_the_connection() -> None:
     hearing = Hearing()
 

@@ -25,7 +25,7 @@ from cromford.daemon.seed_file import _encrypt
 from cromford.factory.kinds import VertexKind
 from cromford.invoice.bolt11 import sign_invoice
 from cromford.protocol.client import new_client
-from cromford.protocol.journal.revoked import encode_content
+from cromford.protocol.journal.revoked import encode_content, encode_htlc, encode_naming
 from cromford.protocol.lsp import new_lsp
 from cromford.wire.messages import HEADER_SIZE, MESSAGE_TYPES
 from tests.adapters.test_bitcoind import MAINNET_GENESIS
@@ -177,6 +177,19 @@ def _revoked() -> Iterator[bytes]:
             holder=Party.ACCEPTER, number=7, opener_msat=1, accepter_msat=2, htlcs=htlcs
         )
         yield encode_content(content)
+        yield encode_naming(content)
+
+
+def _revoked_htlcs() -> Iterator[bytes]:
+    yield encode_htlc(
+        Htlc(
+            offered_by=Party.OPENER,
+            htlc_id=1,
+            amount_msat=2,
+            payment_hash=bytes(32),
+            cltv_expiry=3,
+        )
+    )
 
 
 def _labels() -> Iterator[bytes]:
@@ -318,6 +331,7 @@ SEEDS: Final[dict[str, Callable[[], Iterable[bytes]]]] = {
     "row": _rows,
     "shelf_key": lambda: [bytes([kind]) + bytes(36) for kind in range(5)],
     "revoked": _revoked,
+    "revoked_htlc": _revoked_htlcs,
     "label": _labels,
     "memo": _memos,
     "sealed": sealed_seeds,

@@ -20,6 +20,8 @@ from cromford.adapters.sqlite import JOURNAL_NAME, Journal
 from cromford.agent.keeping import BEGUN, PACKAGES, Keeping
 from cromford.agent.keeping import STREAM as AGENT
 from cromford.bitcoin.network import REGTEST
+from cromford.channel.content import CommitmentContent, Htlc
+from cromford.channel.terms import Party
 from cromford.daemon.backup import mark_file
 from cromford.daemon.backup.contents import (
     Appended,
@@ -38,7 +40,12 @@ from cromford.daemon.parts import _asleep_of
 from cromford.daemon.seed_file import BadSeed, _phrase_in, check_phrase
 from cromford.ports import Archived, Checkpoint, Entry, Row, StoreFailed
 from cromford.protocol.journal.records import UnknownRecord, decode_record, encode_record
-from cromford.protocol.journal.revoked import decode_content, encode_content
+from cromford.protocol.journal.revoked import (
+    decode_content,
+    encode_content,
+    encode_htlc,
+    encode_naming,
+)
 from cromford.protocol.journal.rows import SHAPE_ID_SIZE, SHAPES, Shapes
 from cromford.protocol.journal.snapshot import (
     Position,
@@ -58,6 +65,7 @@ from tests.protocol.frozen_state import CONFIGS
 POSITION: Final = Position("fuzzed", 1)
 STREAMS: Final = tuple(CONFIGS)
 FILE_ID: Final = bytes(16)
+CHANNEL_ID: Final = bytes(32)
 HERE: Final = Path("a file")
 
 
@@ -132,8 +140,25 @@ def read_key(data: bytes) -> None:
 
 def read_revoked(data: bytes) -> None:
     """Read what a revoked commitment said."""
-    content = decode_content(data, 7)
-    assert decode_content(encode_content(content), 7) == content
+    htlc = Htlc(
+        offered_by=Party.OPENER, htlc_id=0, amount_msat=1, payment_hash=bytes(32), cltv_expiry=2
+    )
+    archived = encode_htlc(htlc)
+    content = decode_content(data, CHANNEL_ID, 7, lambda _key: archived)
+    told = encode_content(content)
+    assert decode_content(told, CHANNEL_ID, 7, lambda _key: None) == content
+
+
+def read_revoked_htlc(data: bytes) -> None:
+    """Read an HTLC that a revoked commitment names."""
+    one = Htlc(offered_by=Party.ACCEPTER, htlc_id=3, amount_msat=1, payment_hash=b"", cltv_expiry=2)
+    content = CommitmentContent(
+        holder=Party.OPENER, number=7, opener_msat=1, accepter_msat=2, htlcs=(one,)
+    )
+    told = decode_content(encode_naming(content), CHANNEL_ID, 7, lambda _key: data)
+    (htlc,) = told.htlcs
+    again = encode_htlc(htlc)
+    assert decode_content(encode_naming(told), CHANNEL_ID, 7, lambda _key: again) == told
 
 
 def read_label(data: bytes) -> None:
@@ -312,6 +337,7 @@ TARGETS: Final = (
     Target(name="row", read=read_row, errors=(ValueError,), memory_factor=256),
     Target(name="shelf_key", read=read_key, errors=(ValueError,), size_max=128),
     Target(name="revoked", read=read_revoked, errors=(ValueError,)),
+    Target(name="revoked_htlc", read=read_revoked_htlc, errors=(ValueError,)),
     Target(name="label", read=read_label, errors=(StoreFailed,)),
     Target(name="memo", read=read_memo_of_marks, errors=(StoreFailed,)),
     Target(name="sealed", read=read_sealed_file, errors=(BadFile,), is_slow=True),

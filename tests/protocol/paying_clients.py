@@ -57,16 +57,12 @@ def balance(client: PumpNode) -> Balance:
     return balance_of(newest_link(client))
 
 
-def make_invoice(
-    pump: Pump, payee: PumpNode, amount_msat: int, *, hold_seconds: int = 0, **changes: Any
-) -> ev.PayRequested:
-    """Let a client make an invoice, and return what a payer reads in it."""
+def invoice_requested(amount_msat: int, *, hold_seconds: int = 0) -> ev.InvoiceRequested:
+    """Return a wish for an invoice, another one each time."""
     number = next(_numbers)
-    preimage = hashlib.sha256(f"preimage {number}".encode()).digest()
-    secret = hashlib.sha256(f"secret {number}".encode()).digest()
-    requested = ev.InvoiceRequested(
-        preimage=preimage,
-        payment_secret=secret,
+    return ev.InvoiceRequested(
+        preimage=hashlib.sha256(f"preimage {number}".encode()).digest(),
+        payment_secret=hashlib.sha256(f"secret {number}".encode()).digest(),
         amount_msat=amount_msat,
         description=f"order {number}",
         expires_at=EXPIRY_SECONDS,
@@ -74,11 +70,33 @@ def make_invoice(
         text=f"invoice {number}",
         hold_seconds=hold_seconds,
     )
+
+
+def make_invoice(
+    pump: Pump,
+    payee: PumpNode,
+    amount_msat: int,
+    *,
+    hold_seconds: int = 0,
+    of: ev.InvoiceRequested | None = None,
+    **changes: Any,
+) -> ev.PayRequested:
+    """Let a client make an invoice, and return what a payer reads in it.
+
+    Args:
+        pump: The world.
+        payee: Who makes it.
+        amount_msat: What it asks for.
+        hold_seconds: How long it may be held.
+        of: The wish that it is made of; another one each time by default.
+        changes: What the payer reads instead.
+    """
+    requested = of or invoice_requested(amount_msat, hold_seconds=hold_seconds)
     pump.handle(payee, requested)
     read = {
         "text": requested.text,
-        "payment_hash": sha256(preimage),
-        "payment_secret": secret,
+        "payment_hash": sha256(requested.preimage),
+        "payment_secret": requested.payment_secret,
         "payee": payee.node_id,
         "amount_msat": amount_msat,
         "description": requested.description,

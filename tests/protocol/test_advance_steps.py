@@ -460,8 +460,8 @@ def test_a_purchase_is_booked_with_its_times_and_a_payment_that_pays_owes_its_sk
         assert (booked.quoted_at, booked.ordered_at, booked.payment_hash) == (3, 4, payment_hash)
         assert (booked.client, booked.capacity_sat) == (sold.client, sold.capacity_sat)
         if payment_hash:
-            due = after.skims[payment_hash]
-            assert (due.client, due.price_msat) == (BUYER, sold.price_msat)
+            assert after.skims == Map({BUYER: Map({payment_hash: sold.price_msat})})
+            assert after.kept_msat(BUYER + 1, payment_hash) == 0
         else:
             assert not after.skims
     proposed = said(ar.AdvanceProposed)

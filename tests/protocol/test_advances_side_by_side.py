@@ -3,13 +3,21 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from immutables import Map
 from msgspec.structs import replace as said_otherwise
+from tests.protocol.markets import MONEY_MSAT, Market
+from tests.protocol.paying_clients import pay
 from tests.protocol.test_advance_steps import BUYER, NEIGHBOUR, STRANGER, at, said
 
+from cromford.protocol import events as ev
+from cromford.protocol.advancing import rebasing
+from cromford.protocol.advancing.buying import answer_to
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal import market_records as mk
+from cromford.protocol.journal.advances import LspAdvance
 from cromford.protocol.journal.factory import Factory, apply_to_factory
+from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 
 OTHER_ID = b"\x07" * 32
@@ -42,7 +50,7 @@ def test_each_sale_is_booked_with_what_is_known_of_its_own_advance() -> None:
         booked: Any = after.post.outbox["house"][-1]
         assert (booked.quoted_at, booked.ordered_at) == times
         assert (booked.client, booked.payment_hash) == (sold.client, payment_hash)
-        assert [*after.skims] == [payment_hash]
+        assert after.skims == Map({sold.client: Map({payment_hash: sold.price_msat})})
 
 
 def test_what_came_to_nothing_counts_as_questions_of_who_wanted_it() -> None:
@@ -77,3 +85,56 @@ def test_an_advance_knows_when_its_buyer_was_told_the_price() -> None:
     quoted = apply_to_factory(begun, given, 40)
     (advance,) = apply_to_factory(quoted, proposed, 50).advances.values()
     assert (advance.quoted_at, advance.ordered_at) == (40, 50)
+
+
+def hanging(*seats: int) -> tuple[Market, dict[int, bytes]]:
+    """Return a market in which these buyers went away as they were to sign, and their advances."""
+    market = Market(4)
+    pump, advances = market.pump, {}
+    for seat in seats:
+        buyer = pump.client_at(seat)
+        assert pay(pump, pump.lsp, buyer, MONEY_MSAT).status == "paid"
+        pump.handle(buyer, ev.QuoteRequested(attempt_id=market.attempt_id, amount_sat=20_000))
+        pump.run()
+        quote = answer_to(buyer.state.quotes[market.attempt_id])
+        assert isinstance(quote, m.Quote)
+        order = ev.PurchaseRequested(
+            attempt_id=market.attempt_id,
+            quote_id=quote.quote_id,
+            price_max_msat=quote.price_msat,
+        )
+        pump.handle(buyer, order)
+        pump.run_to(m.AdvanceSign)
+        pump.disconnect(buyer)
+        pump.run()
+        leaf = pump.attempt.leaf_name(seat)
+        advances[seat] = pump.factory.advances[leaf].advance_id
+    return market, advances
+
+
+@pytest.mark.parametrize("seat", [2, 4])
+def test_what_is_said_in_a_leaf_goes_on_with_no_advance_of_another(
+    seat: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many hang in other leaves: each word would cost what all of them do."""
+    market, advances = hanging(1, 3)
+    pump, speaker = market.pump, market.pump.client_at(seat)
+    pump.connect(speaker)  # It was hung up on, to begin anew without the buyer.
+    pump.run()
+    looked_at: list[bytes] = []
+    end = rebasing.end_what_is_done
+
+    def noted(turn: Turn[Factory], advance: LspAdvance) -> None:
+        looked_at.append(advance.advance_id)
+        end(turn, advance)
+
+    monkeypatch.setattr(rebasing, "end_what_is_done", noted)
+    assert pay(pump, pump.lsp, speaker, 1_000_000).status == "paid"
+    asked = m.QuoteRequest(attempt_id=market.attempt_id, amount_sat=20_000, payment_hash=b"")
+    pump.tell(pump.lsp, speaker, asked)
+    held = m.AdvanceHeld(attempt_id=market.attempt_id, advance_id=advances[1])
+    pump.tell(pump.lsp, speaker, held)
+    pump.run()
+    assert set(looked_at) == {advances[seat - 1]}
+    pump.mine()
+    assert set(looked_at) == set(advances.values()), "a block asks all of them"

@@ -8,6 +8,7 @@ from tests.protocol.markets import Market
 from tests.protocol.paying_clients import (
     balance,
     begin_payment,
+    invoice_requested,
     make_invoice,
     newest_link,
     open_factory,
@@ -15,7 +16,9 @@ from tests.protocol.paying_clients import (
 )
 from tests.protocol.pump import PumpNode
 
+from cromford.crypto.keys import sha256
 from cromford.protocol import events as ev
+from cromford.protocol.advancing.buying import answer_to
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.book import Payment
 from cromford.wire import messages as m
@@ -43,15 +46,22 @@ def payment_that_waits(market: Market) -> Payment:
     return waits
 
 
-def buy(market: Market, payment_hash: bytes, amount_sat: int = 50_000) -> m.Quote:
-    quote = market.quote(amount_sat, payment_hash=payment_hash)
+def buy(market: Market, payment_hash: bytes, amount_sat: int = 50_000, *, seat: int = 1) -> m.Quote:
+    node = market.pump.client_at(seat)
+    asked = ev.QuoteRequested(
+        attempt_id=market.attempt_id, amount_sat=amount_sat, payment_hash=payment_hash
+    )
+    market.pump.handle(node, asked)
+    market.pump.run()
+    quote = answer_to(node.state.quotes[market.attempt_id])
+    assert isinstance(quote, m.Quote), quote
     order = ev.PurchaseRequested(
         attempt_id=market.attempt_id,
         quote_id=quote.quote_id,
         price_max_msat=quote.price_msat,
         beyond_coverage=True,
     )
-    market.pump.handle(market.buyer, order)
+    market.pump.handle(node, order)
     market.pump.run()
     return quote
 
@@ -70,6 +80,27 @@ def test_the_price_is_kept_of_the_payment_and_the_payer_has_its_proof(market: Ma
     (sold,) = market.pump.lsp.state.house.entries[market.attempt_id].sold
     assert (sold.price_msat, sold.payment_hash) == (quote.price_msat, waits.payment_hash)
     assert not market.pump.factory.book.held
+
+
+def test_of_two_payees_of_one_hash_each_pays_for_all_that_it_bought() -> None:
+    """They may act together: what one buys must not take what the other one owes."""
+    market = Market(4, watches_folds=True)
+    pump, first, second = market.pump, market.buyer, market.pump.client_at(3)
+    for seat in (1, 2, 3, 4):
+        assert pay(pump, pump.lsp, pump.client_at(seat), FULL_MSAT).preimage is not None
+    asked = invoice_requested(PAID_MSAT)
+    for payer, payee in ((2, first), (4, second)):
+        pump.handle(pump.client_at(payer), make_invoice(pump, payee, PAID_MSAT, of=asked))
+        pump.run()
+    payment_hash = sha256(asked.preimage)
+    bought = [
+        buy(market, payment_hash, amount_sat, seat=seat)
+        for seat, amount_sat in ((1, 10_000), (3, 50_000), (1, 40_000))
+    ]
+    for payee, quotes in ((second, bought[1:2]), (first, bought[::2])):
+        price_msat = sum(quote.price_msat for quote in quotes)
+        assert price_msat
+        assert balance(payee).own_msat == FULL_MSAT + PAID_MSAT - price_msat
 
 
 def test_without_a_payment_that_waits_nothing_is_advanced_for_it(market: Market) -> None:
@@ -132,7 +163,7 @@ def test_of_no_other_payment_is_anything_kept(market: Market) -> None:
     before = balance(market.buyer).own_msat
     assert pay(market.pump, market.pump.lsp, market.buyer, 1_000_000).preimage is not None
     assert balance(market.buyer).own_msat == before + 1_000_000
-    assert market.pump.factory.skims[waits.payment_hash].price_msat == quote.price_msat
+    assert market.pump.factory.kept_msat(1, waits.payment_hash) == quote.price_msat
     told = market.pump.sent(market.pump.lsp, m.UpdateAddHtlc)
     assert [bool(one.delivery.skimmed) for one in told].count(True) == 1
 

@@ -192,7 +192,7 @@ def test_what_was_archived_is_read(role: str) -> None:
     for (_, key), value in frozen.archive.items():
         channel_id = key[:-NUMBER_SIZE].hex()
         number = int.from_bytes(key[-NUMBER_SIZE:], "big")
-        content = decode_content(value, number)
+        content = decode_content(value, key[:-NUMBER_SIZE], number, lambda _key: None)
         htlcs_msat = sum(htlc.amount_msat for htlc in content.htlcs)
         assert content.holder is holder
         assert content.opener_msat + content.accepter_msat + htlcs_msat == 100_000_000

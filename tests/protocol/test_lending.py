@@ -22,6 +22,7 @@ from tests.simulation.sim_node import durable
 from cromford import effects as fx
 from cromford.bitcoin.tx import OutPoint, Txid
 from cromford.changed import changed
+from cromford.daemon.views import lsp as views
 from cromford.protocol import events as ev
 from cromford.protocol.channels.htlc_rules import publish_height
 from cromford.protocol.exiting.confirming import children_cost_sat
@@ -36,7 +37,7 @@ from cromford.protocol.journal.streams import HOUSE
 from cromford.protocol.lobby.lending import lend
 from cromford.protocol.turn import Turn
 from cromford.wallet.account import RECEIVE
-from cromford.wallet.coins import Wallet, WalletCoin
+from cromford.wallet.coins import Purse, SpentCoin, Wallet, WalletCoin
 from cromford.watch.bumping import Bumping, Family, PublishWith, next_move
 from cromford.watch.feerates import SWEEP_BLOCKS, OwnFees
 from cromford.wire import messages as m
@@ -255,6 +256,22 @@ def test_of_those_who_wait_the_one_that_hurries_most_gets_the_next_coin() -> Non
     assert wanted[OutPoint.parse(lent.outpoint)].feerate_sat_per_kw == 5_000
 
 
+def test_what_is_lacking_is_what_was_asked_for_less_what_was_lent_for_it() -> None:
+    pump, _ = scene()
+    house, stream = pump.lsp.state.house, pump.factory.stream
+    coin = next(iter(house.wallet.unspent.values()))
+    lent_sat = coin.txout.amount_sat
+    lent = SpentCoin(outpoint=coin.outpoint, txout=coin.txout, path=coin.path)
+    spends = [OutPoint(txid=Txid(bytes([number]) * 32), vout=0) for number in range(3)]
+    asked = {
+        outpoint: CoinsWanted(stream=stream, needed_sat=needed_sat)
+        for outpoint, needed_sat in zip(spends, (100, lent_sat + 7, lent_sat - 7), strict=True)
+    }
+    purse = Purse(coins=(lent,), change_script=b"")
+    lacking = changed(house, coins_wanted=Map(asked), purses=Map(dict.fromkeys(spends[1:], purse)))
+    assert (house.lacking_sat(), lacking.lacking_sat()) == (0, 107)
+
+
 @pytest.mark.parametrize(("coins_sat", "n_looks"), [((), 1), ((600, 700), 1), ((50_000,), 2)])
 def test_where_no_coin_helps_anybody_not_everybody_who_waits_is_asked(
     monkeypatch: pytest.MonkeyPatch, coins_sat: tuple[int, ...], n_looks: int
@@ -303,11 +320,13 @@ def test_a_house_without_a_coin_lends_the_next_one_or_forgets(then: str) -> None
     assert newest_bumping(pump, pump.lsp, "kickoff_root").purse is None
     (wanted,) = pump.lsp.state.house.coins_wanted.values()
     assert wanted.feerate_sat_per_kw == DEAR.within(SWEEP_BLOCKS)
+    assert views.capital(pump.lsp.state, ())["lacking_sat"] == wanted.needed_sat > 0
     if then == "a coin comes":
         pump.chain.mempool.clear()
         fund(pump, pump.lsp, 50_000)
         assert newest_bumping(pump, pump.lsp, "kickoff_root").purse is not None
         assert not pump.lsp.state.house.coins_wanted
+        assert pump.lsp.state.house.lacking_sat() == 0
     else:
         pump.mine(40)
         assert not pump.lsp.state.house.coins_wanted, "what is settled is not wanted any more"

@@ -1,11 +1,13 @@
 """State values and messages as bytes, at their bounds; and what is signed, and what was revoked."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, make_dataclass, replace
 from typing import Any
 
 import msgspec
 import pytest
 from immutables import Map
+from msgspec import structs
 from tests.protocol.paying_clients import live_factory, lsp_link, newest_link, pay
 from tests.protocol.test_rows import Entry, Table
 from tests.protocol.test_rows import House as Shelved
@@ -22,7 +24,7 @@ from tests.protocol.test_snapshot import (
 )
 
 from cromford.changed import changed
-from cromford.channel.content import CommitmentContent
+from cromford.channel.content import CommitmentContent, Htlc
 from cromford.channel.terms import Party
 from cromford.crypto.keys import sha256
 from cromford.factory.vertices import NodeKind
@@ -32,7 +34,19 @@ from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.intents import DoubleSigning, check_intents
 from cromford.protocol.journal.opening_records import Intent
 from cromford.protocol.journal.plain import SHARED_BYTES_MIN
-from cromford.protocol.journal.revoked import decode_content, encode_content, revoked_by
+from cromford.protocol.journal.revoked import (
+    Kept,
+    LookUp,
+    decode_content,
+    encode_content,
+    encode_htlc,
+    encode_naming,
+    has_many_htlcs,
+    htlc_key,
+    read_revoked,
+    revoked_by,
+    revoked_key,
+)
 from cromford.protocol.journal.rows import StoredShelf
 from cromford.protocol.journal.snapshot import CHECKSUM_SIZE, Snapshots, UnreadableSnapshot
 from cromford.protocol.journal.state_classes import (
@@ -324,6 +338,11 @@ def test_a_poison_is_signed_with_the_state_that_supersedes_what_it_spends() -> N
     assert check_intents(first, (intent(state, 1),)) == first, "the same once more is no second"
 
 
+def archived(*rows: Kept) -> LookUp:
+    """Return what looks up these rows."""
+    return dict(rows).get
+
+
 def test_what_a_revoked_commitment_said_is_known_by_its_channel_and_number() -> None:
     pump = live_factory(1)
     assert pay(pump, pump.lsp, pump.clients[0], 5_000_000).status == "paid"
@@ -334,9 +353,10 @@ def test_what_a_revoked_commitment_said_is_known_by_its_channel_and_number() -> 
         holder=Party.ACCEPTER, number=number, opener_msat=5, accepter_msat=6
     )
     book = Book(links=Map({link.channel_id: changed(link, peer_unrevoked=content)}))
-    key, value = revoked_by(book, record)
-    assert key.startswith(link.channel_id)
-    assert decode_content(value, number) == content
+    ((key, value),) = revoked_by(book, record)
+    assert key == revoked_key(link.channel_id, number)
+    assert read_revoked(link.channel_id, number, archived((key, value))) == content
+    assert read_revoked(link.channel_id, number + 1, archived((key, value))) is None
     for unknown in (None, replace(content, number=number + 1)):
         other = Book(links=Map({link.channel_id: changed(link, peer_unrevoked=unknown)}))
         with pytest.raises(AssertionError, match=f"what commitment {number} said is not known"):
@@ -345,7 +365,114 @@ def test_what_a_revoked_commitment_said_is_known_by_its_channel_and_number() -> 
 
 def test_what_a_later_version_wrote_of_a_revoked_commitment_is_refused() -> None:
     content = CommitmentContent(holder=Party.OPENER, number=1, opener_msat=5, accepter_msat=6)
-    plain = msgspec.msgpack.decode(encode_content(content))
+    plain = msgspec.msgpack.decode(encode_naming(content))
     later = msgspec.msgpack.encode([plain[0] + 1, *plain[1:]])
-    with pytest.raises(ValueError, match=f"version {plain[0] + 1}, expected {plain[0]}"):
-        decode_content(later, 1)
+    with pytest.raises(ValueError, match=f"version {plain[0] + 1}, expected 1 or {plain[0]}"):
+        decode_content(later, bytes(32), 1, archived())
+
+
+def test_an_archived_htlc_that_is_named_has_to_be_there_and_of_a_known_version() -> None:
+    htlc = Htlc(
+        offered_by=Party.ACCEPTER,
+        htlc_id=7,
+        amount_msat=8,
+        payment_hash=b"\x09" * 32,
+        cltv_expiry=10,
+    )
+    content = CommitmentContent(
+        holder=Party.OPENER, number=1, opener_msat=5, accepter_msat=6, htlcs=(htlc,)
+    )
+    data, key = encode_naming(content), htlc_key(bytes(32), Party.ACCEPTER, 7)
+    row = encode_htlc(htlc)
+    assert decode_content(data, bytes(32), 1, archived((key, row))) == content
+    plain = msgspec.msgpack.decode(row)
+    later = msgspec.msgpack.encode([plain[0] + 1, *plain[1:]])
+    with pytest.raises(ValueError, match=f"HTLC: version {plain[0] + 1}, expected {plain[0]}"):
+        decode_content(data, bytes(32), 1, archived((key, later)))
+    others = ((b"\x01" * 32, Party.ACCEPTER, 7), (bytes(32), Party.OPENER, 7))
+    for other in (*(htlc_key(*one) for one in others), htlc_key(bytes(32), Party.ACCEPTER, 8)):
+        with pytest.raises(ValueError, match="accepter 7 is not archived"):
+            decode_content(data, bytes(32), 1, archived((other, row)))
+    for wrong in (-1, 2**64 - 1):
+        named = msgspec.msgpack.encode((2, 0, 5, 6, ((), (wrong,))))
+        with pytest.raises(
+            ValueError, match="is no number of one" if wrong < 0 else "is not archived"
+        ):
+            decode_content(named, bytes(32), 1, archived())
+
+
+def test_no_htlc_has_a_number_above_64_bits() -> None:
+    most = 2**64 - 1
+    htlc = offered(Party.ACCEPTER, most)
+    named = msgspec.msgpack.encode((2, 0, 5, 6, ((), (most, 1))))
+    rows = ((htlc_key(b"c", Party.ACCEPTER, most), encode_htlc(htlc)),)
+    with pytest.raises(ValueError, match=f"{most + 1} is no number of one"):
+        decode_content(named, b"c", 1, archived(*rows))
+
+
+def offered(party: Party, htlc_id: int) -> Htlc:
+    """Return an HTLC of a party's."""
+    return Htlc(
+        offered_by=party,
+        htlc_id=htlc_id,
+        amount_msat=htlc_id % 9 + 1,
+        payment_hash=bytes([party]) * 32,
+        cltv_expiry=htlc_id % 7 + 2,
+    )
+
+
+@pytest.mark.parametrize("below", [(0, 0), (2, 0), (3, 5), (4, 6)])
+def test_htlcs_that_are_archived_are_not_archived_again(below: tuple[int, int]) -> None:
+    pump = live_factory(1)
+    link = lsp_link(pump, newest_link(pump.clients[0]))
+    number = link.state.peer_revoked
+    ids = ((Party.OPENER, 1), (Party.OPENER, 3), (Party.ACCEPTER, 5))
+    htlcs = tuple(offered(*one) for one in ids)
+    content = CommitmentContent(
+        holder=Party.ACCEPTER, number=number, opener_msat=5, accepter_msat=6, htlcs=htlcs
+    )
+    link = changed(link, peer_unrevoked=content, archived_below=below)
+    book = Book(links=Map({link.channel_id: link}))
+    record = cr.RevocationReceived(channel_id=link.channel_id, message=b"", names_htlcs=True)
+    *rows, (key, value) = revoked_by(book, record)
+    assert (key, value) == (revoked_key(link.channel_id, number), encode_naming(content))
+    assert rows == [
+        (htlc_key(link.channel_id, one.offered_by, one.htlc_id), encode_htlc(one))
+        for one in htlcs
+        if one.htlc_id >= below[one.offered_by]
+    ]
+    whole = structs.replace(record, names_htlcs=False)
+    assert revoked_by(book, whole) == ((key, encode_content(content)),)
+
+
+@pytest.mark.parametrize(("n_htlcs", "has_many"), [(0, False), (8, False), (9, True)])
+def test_a_commitment_names_its_htlcs_where_it_has_many(*, n_htlcs: int, has_many: bool) -> None:
+    htlcs = tuple(offered(Party.OPENER, htlc_id) for htlc_id in range(n_htlcs))
+    content = CommitmentContent(
+        holder=Party.OPENER, number=1, opener_msat=5, accepter_msat=6, htlcs=htlcs
+    )
+    assert has_many_htlcs(content) is has_many
+
+
+@pytest.mark.parametrize(
+    ("opener", "accepter"),
+    [
+        ((), ()),
+        ((0,), ()),
+        ((), (0,)),
+        ((0, 1, 2), (0, 1)),
+        ((0, 2), (3,)),
+        ((7, 8, 10, 11), (12, 2**64 - 1)),
+        (range(114), range(114, 228)),
+    ],
+)
+def test_htlcs_are_named_by_their_offerer_and_number(
+    opener: Iterable[int], accepter: Iterable[int]
+) -> None:
+    ids = {Party.OPENER: opener, Party.ACCEPTER: accepter}
+    htlcs = tuple(offered(party, htlc_id) for party in Party for htlc_id in ids[party])
+    content = CommitmentContent(
+        holder=Party.OPENER, number=1, opener_msat=5, accepter_msat=6, htlcs=htlcs
+    )
+    rows = [(htlc_key(b"c", one.offered_by, one.htlc_id), encode_htlc(one)) for one in htlcs]
+    assert decode_content(encode_naming(content), b"c", 1, archived(*rows)) == content

@@ -17,15 +17,19 @@ from tests.protocol.paying_clients import (
     open_factory,
     pay,
 )
-from tests.protocol.pump import PumpNode
+from tests.protocol.pump import Pump, PumpNode
 from tests.protocol.test_buying_from_payments import FULL_MSAT, PAID_MSAT
+from tests.protocol.test_untaken_forwards import PlainNode
 
 from cromford import effects as fx
 from cromford.protocol import events as ev
 from cromford.protocol.advancing.buying import answer_to
 from cromford.protocol.advancing.selling import QUOTE_BLOCKS
+from cromford.protocol.exiting import lsp as exiting
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal import advance_records as ar
+from cromford.protocol.journal.factory import Factory
+from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 
 SOLD_SAT: Final = 50_000
@@ -34,7 +38,10 @@ SOLD_SAT: Final = 50_000
 @pytest.fixture
 def market() -> Market:
     """Return a market whose buyer's channel is nearly full, and whose neighbour can pay."""
-    market = Market(watches_folds=True)
+    return with_money_for_payments(Market(watches_folds=True))
+
+
+def with_money_for_payments(market: Market) -> Market:
     for seat in (1, 2):
         paid = pay(market.pump, market.pump.lsp, market.pump.client_at(seat), FULL_MSAT)
         assert paid.preimage is not None
@@ -271,6 +278,71 @@ def test_what_is_bought_in_one_factory_is_kept_of_a_payment_that_goes_on_in_anot
     there = [one.channel_id for one in added if one.delivery.skimmed]
     assert [book(pump.lsp).links[one].attempt_id for one in there] == [second]
     assert second != first
+
+
+def bought_in_one_of_two(market: Market) -> tuple[ev.PayRequested, m.Quote, bytes]:
+    """Let a payment wait that comes through a second factory, and its payee buy in the first.
+
+    Too little: it still waits. Returned with the quote and the attempt of the second.
+    """
+    pump = market.pump
+    open_factory(pump)
+    second = pump.attempt.attempt_id
+    for node, money_msat in ((market.buyer, FULL_MSAT), (payer(market), FULL_MSAT // 2)):
+        assert pay(pump, pump.lsp, node, money_msat).status == "paid"
+    waits = make_invoice(pump, market.buyer, PAID_MSAT)
+    pump.handle(payer(market), replace(waits, attempt_id=second))
+    pump.run()
+    quote = quote_for(market, waits.payment_hash, 10_000)
+    order(market, quote)
+    pump.run()
+    assert status(market, waits.payment_hash) == "pending"
+    return waits, quote, second
+
+
+def make_room(market: Market, attempt_id: bytes, room_msat: int) -> None:
+    """Let the buyer pay its neighbour so much that its newest channel has this room at least."""
+    amount_msat = room_msat - balance(market.buyer).receivable_msat
+    room = make_invoice(market.pump, payer(market), amount_msat)
+    market.pump.handle(market.buyer, replace(room, attempt_id=attempt_id))
+    market.pump.run()
+    assert book(market.buyer).payments[room.payment_hash].status == "paid"
+
+
+@pytest.mark.parametrize("lacking_msat", [0, 100_000])
+def test_a_payment_has_room_where_what_is_bought_elsewhere_makes_it_small_enough(
+    market: Market, lacking_msat: int
+) -> None:
+    waits, quote, second = bought_in_one_of_two(market)
+    make_room(market, second, PAID_MSAT - quote.price_msat - lacking_msat)
+    is_paid = status(market, waits.payment_hash) == "paid"
+    assert is_paid is (lacking_msat == 0)
+    assert kept_msat(market) == [quote.price_msat] * is_paid
+
+
+def test_what_is_bought_in_a_factory_that_a_bug_stops_is_kept_of_a_payment_in_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it remembers holds: its client has what it bought, and pays for it."""
+    monkeypatch.setattr(Pump, "lsp_kind", PlainNode)
+    market = with_money_for_payments(Market())
+    waits, quote, second = bought_in_one_of_two(market)
+    begin, first = exiting.on_block, market.pump.lsp.state.factory(0).stream
+
+    def on_block(turn: Turn[Factory]) -> None:
+        assert turn.stream != first, "a bug"
+        begin(turn)
+
+    monkeypatch.setattr(exiting, "on_block", on_block)
+    market.pump.may_stop = True
+    market.pump.mine()
+    assert list(market.pump.lsp.state.stopped) == [first]
+    assert status(market, waits.payment_hash) == "failed"
+    make_room(market, second, PAID_MSAT)
+    market.pump.handle(payer(market), replace(waits, attempt_id=second))
+    market.pump.run()
+    assert status(market, waits.payment_hash) == "paid"
+    assert kept_msat(market) == [quote.price_msat]
 
 
 def test_a_payment_may_pay_for_a_purchase_with_all_but_a_millisatoshi(market: Market) -> None:

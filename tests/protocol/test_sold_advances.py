@@ -37,7 +37,7 @@ from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import advance_records as ar
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
-from cromford.protocol.journal.quotes import OfferedQuote, Quoted, SkimDue
+from cromford.protocol.journal.quotes import OfferedQuote, Quoted
 from cromford.protocol.policy import SalePrice
 from cromford.protocol.turn import Decision, Turn
 from cromford.wire import messages as m
@@ -247,8 +247,7 @@ def test_a_payment_pays_for_what_its_payee_bought_elsewhere_first(
     def answer(kept_msat: int | None, *, here_msat: int = 0, whose: int = BUYER) -> m.Message:
         price = replace(FREE, base_msat=10)
         directory = Directory(price, waiting_msat=100, kept_msat=kept_msat)
-        due = SkimDue(client=whose, price_msat=here_msat)
-        factory = changed(quiet, skims=Map({OTHER: due}))
+        factory = changed(quiet, skims=Map({whose: Map({OTHER: here_msat})}))
         (word,) = said(hear(factory, asked(moments, payment_hash=OTHER), directory))
         return word
 

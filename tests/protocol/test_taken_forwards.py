@@ -25,6 +25,7 @@ from cromford.protocol.channels.balances import offerable_msat
 from cromford.protocol.channels.forwarding import (
     hold_deadline,
     kept_msat,
+    most_kept_msat,
     room_msat,
     waiting_msat,
     withdraw_own,
@@ -39,7 +40,6 @@ from cromford.protocol.journal.encoding import journalled_update
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.mail import AnyMail, ForwardAnswered, ForwardRefused, Letter
-from cromford.protocol.journal.quotes import SkimDue
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 from cromford.wire.fields import decode_fields, encode_fields
@@ -165,9 +165,9 @@ def test_what_the_payees_channel_cannot_carry_is_told_with_its_limit() -> None:
 
 def kept(client: int, payment_hash: bytes | None = None) -> Factory:
     """Return the factory when a client bought out of a payment."""
-    due = SkimDue(client=client, price_msat=PRICE_MSAT)
-    skims = {moment().payment_hash if payment_hash is None else payment_hash: due}
-    return changed(moment().factory, skims=Map(skims))
+    bought_of = moment().payment_hash if payment_hash is None else payment_hash
+    skims = Map({client: Map({bought_of: PRICE_MSAT})})
+    return changed(moment().factory, skims=skims)
 
 
 def buying(*, payment_hash: bytes, buyer: int, grown_sat: int = 0) -> Factory:
@@ -279,25 +279,32 @@ def test_what_waits_for_a_payee_is_what_it_would_be_paid() -> None:
     assert waiting_msat(turn.book, here.bob, here.payment_hash) == 0, "it goes back"
 
 
-def test_a_payee_has_room_for_what_its_channel_can_be_offered_and_what_is_kept_of_it() -> None:
+def test_a_payee_has_room_for_what_its_channel_can_be_offered() -> None:
     here, link = moment(), bobs()
     most_msat = offerable_msat(link.state, link.me)
     assert most_msat > FIRST_MSAT
     assert room_msat(here.factory, here.bob) == most_msat
     assert room_msat(here.factory, b"\x02" * 33) == 0
     assert room_msat(not_connected(), here.bob) == 0
-    skims = {
-        bytes([number]) * 32: SkimDue(client=client, price_msat=price_msat)
-        for number, (client, price_msat) in enumerate(
-            [(link.client, 5_000), (link.client, 7_000), (link.client + 1, 9_000)]
-        )
-    }
-    bought = changed(here.factory, skims=Map(skims))
-    assert room_msat(bought, here.bob) == most_msat + 7_000
+    poorer = changed(link, state=changed(link.state, opener_msat=link.state.opener_msat - 1))
+    links = here.factory.book.links.set(b"second", poorer)
+    by_node = here.factory.book.by_node.set(here.bob, (b"second", link.channel_id))
+    both = changed(here.factory, book=changed(here.factory.book, links=links, by_node=by_node))
+    assert offerable_msat(poorer.state, poorer.me) == most_msat - 1
+    assert room_msat(both, here.bob) == most_msat, "by whichever carries more"
     terms = replace(link.state.terms, max_in_flight_msat=1, htlc_minimum_msat=2)
-    full = here.with_link(changed(link, state=changed(link.state, terms=terms)), bought)
+    full = here.with_link(changed(link, state=changed(link.state, terms=terms)))
     assert offerable_msat(bobs(full).state, link.me) == 0
     assert room_msat(full, here.bob) == 0
+
+
+def test_what_is_kept_of_one_payment_is_at_most_the_largest_of_all_that_its_payee_owes() -> None:
+    here, bob = moment(), bobs().client
+    dues = {bob: Map({OTHER_HASH: 5_000, bytes(32): 7_000}), bob + 1: Map({OTHER_HASH: 9_000})}
+    bought = changed(here.factory, skims=Map(dues))
+    assert most_kept_msat(bought, here.bob) == 7_000
+    assert most_kept_msat(here.factory, here.bob) == 0
+    assert most_kept_msat(bought, b"\x02" * 33) == 0
 
 
 # Until when it waits

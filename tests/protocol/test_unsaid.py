@@ -28,6 +28,7 @@ SAID: Final[dict[str, tuple[object, str]]] = {
     "FactoryEntry.status": ("building", "an entry begins with its ceremony"),
     "House.is_stirred": (True, "at its start a run has looked at nobody"),
     "KnownChain.recorded_height": (-1, "there is a block at height 0"),
+    "Link.archived_below": ((0, 0), "the first number of either party: none is archived"),
     "NextFunding.peer_stage": (-1, "0 says that the peer signed nothing"),
     "Quoted.height": (-1, "there is a block at height 0"),
     "Restless.height": (-1, "there is a block at height 0"),

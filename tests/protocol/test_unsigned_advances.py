@@ -4,12 +4,14 @@ Somebody signed, so it is never dropped. While nobody is asked, what is above th
 be closed, and with that the advance is over.
 """
 
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 from tests.protocol.advance_moments import later, link_of, said, wishes, with_link
 from tests.protocol.advanced import kickoff_of
 from tests.protocol.advances import (
+    ADVANCING,
     PRICE_MSAT,
     SOLD_SAT,
     advancing_factory,
@@ -150,6 +152,37 @@ def test_a_signed_state_without_the_poisons_that_a_restored_store_never_signs_is
     pump.mine(6)
     assert not any(client.state.advances or client.state.purchases for client in pump.clients)
     assert not pump.factory.advances
+
+
+def test_a_buyer_that_signed_nothing_waits_for_who_did_until_the_leaf_is_closed_over() -> None:
+    """One of three signed, and another one's store was restored: so it is never dropped."""
+    pump = advancing_factory(3, policy=replace(ADVANCING, leaf_arity=3))
+    buyer, signer, silent = (pump.client_at(seat) for seat in (1, 2, 3))
+    backup = backup_of(silent)
+
+    def lose(_by: Any, to: Any, message: m.Message) -> tuple[m.Message, ...]:
+        is_lost = isinstance(message, m.AdvanceCommit) and to is not signer
+        return () if is_lost else (message,)
+
+    with market(), pump.tampering(lose):
+        sell(pump, BUYER, price_msat=PRICE_MSAT)
+    assert remembered(signer, ar.AdvanceSigned)
+    assert not remembered(buyer, ar.AdvanceSigned)
+    for client in pump.clients:
+        pump.disconnect(client)
+    restore(pump, (silent, backup))
+    for _ in range(2):
+        connect_again(pump)
+        pump.run()
+    assert buyer.state.purchases
+    assert pump.factory.advances
+    close(pump)
+    check_all_is_paid(pump)
+    pump.mine(6)
+    assert not pump.factory.advances
+    for client in pump.clients:
+        assert not client.state.advances
+        assert not client.state.purchases
 
 
 @pytest.mark.parametrize("signer", SEATS)

@@ -21,6 +21,8 @@ from cromford.changed import changed
 from cromford.channel.terms import Party
 from cromford.factory.lifetime import Period
 from cromford.protocol.exiting.rest import (
+    LEFT_BLOCKS,
+    LOOK_AGAIN_BLOCKS,
     NEVER,
     at_rest_until,
     has_guests,
@@ -31,6 +33,7 @@ from cromford.protocol.journal.book import Errand
 from cromford.protocol.journal.closing import Agreeing, Closing, EndedClose
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.mail import Letter
 from cromford.protocol.policy import DyingStep, LspPolicy
 from cromford.wallet.coins import Purse
 
@@ -227,6 +230,80 @@ def test_a_factory_is_shared_out_once_each_of_its_channels_is_settled(quiet: Fac
     later = spending(one_left.funding_on_chain(4).outpoint)
     waiting = replace(one_left, chain=buried(one_left.chain, DEEP - 1, later))
     assert not is_shared_out(waiting), "the last is not settled, the others are"
+
+
+# What is left lying
+
+
+def left(factory: Factory, *, n_blocks: int = 0) -> tuple[Factory, int]:
+    """Return it so many blocks after the first at which it may rest, long after its expiry.
+
+    Its tree is on chain, and so is a channel that nobody spent.
+    """
+    spent = spent_channels(factory, 1, 2, 3)
+    newest = spent.chain.height - DEEP + 1
+    height = max(factory.attempt.terms.expiry_height, newest) + LEFT_BLOCKS + n_blocks
+    return at(spent, height, Period.EXPIRED), height
+
+
+def test_a_factory_of_which_only_what_nobody_takes_is_left_is_asked_once_a_day(
+    quiet: Factory,
+) -> None:
+    lying, height = left(quiet)
+    assert wakes_at(lying) is None, "what is left of it is still to be taken"
+    assert (LEFT_BLOCKS, LOOK_AGAIN_BLOCKS) == (2_016, 144)
+    assert at_rest_until(lying) == height + LOOK_AGAIN_BLOCKS
+    assert at_rest_until(left(quiet, n_blocks=-1)[0]) is None
+    assert at_rest_until(at(lying, height, Period.LATE)) is None, "it has not said that it expired"
+    later = spending(lying.funding_on_chain(4).outpoint)
+    taken = replace(lying, chain=buried(lying.chain, 1, later))
+    assert at_rest_until(taken) is None, "something happened"
+    newest = replace(lying, chain=buried(lying.chain, 1, spending(OUTPOINT)))
+    for n_blocks, rests in ((LEFT_BLOCKS - 1, False), (LEFT_BLOCKS, True)):
+        after = at(newest, newest.chain.height + n_blocks, Period.EXPIRED)
+        assert (at_rest_until(after) is not None) is rests
+
+
+def test_an_htlc_of_which_the_chain_decides_nothing_more_is_waited_for_at_rest(
+    quiet: Factory,
+) -> None:
+    """So is one of a breach whose second output is not worth its fee, and that nobody takes."""
+    lying, height = left(quiet)
+    forwarded = changed(lying.book, forwards=Map({KEY: ANYTHING}))
+    for waiting in (owning(lying), replace(lying, book=forwarded)):
+        assert at_rest_until(waiting) == height + LOOK_AGAIN_BLOCKS
+    htlc = live(Party.OPENER)
+    for expiry, is_over in ((height - LEFT_BLOCKS, True), (height - LEFT_BLOCKS + 1, False)):
+        old = changed(htlc, htlc=changed(htlc.htlc, cltv_expiry=expiry))
+
+        def with_htlc(link: Link, one: Any = old) -> Link:
+            return changed(link, state=changed(link.state, htlcs=(one,)))
+
+        assert (at_rest_until(with_link(lying, with_htlc)) is not None) is is_over
+
+
+@pytest.mark.parametrize("why", AWAKE)
+def test_whatever_is_to_do_has_blocks_ask_a_factory_that_is_left(quiet: Factory, why: str) -> None:
+    assert at_rest_until(AWAKE[why](left(quiet)[0])) is None
+
+
+@pytest.mark.parametrize("where", ["arrived", "held", "resolved"])
+def test_an_htlc_that_is_to_be_answered_has_blocks_ask_it(quiet: Factory, where: str) -> None:
+    lying, _ = left(quiet)
+    waiting: Any = {where: Map({KEY: ANYTHING})}
+    book = changed(lying.book, **waiting)
+    assert at_rest_until(replace(lying, book=book)) is None
+
+
+def test_neither_a_channel_that_waits_for_a_nonce_nor_a_letter_is_left_lying(
+    quiet: Factory,
+) -> None:
+    lying, _ = left(quiet)
+    assert at_rest_until(with_link(lying, BUSY["it waits for a nonce"])) is None
+    told = lying.post.with_sent((Letter("house", ANYTHING),))
+    assert at_rest_until(replace(lying, post=told)) is None
+    unspent = replace(at(quiet, lying.chain.height, Period.EXPIRED), exits=frozenset({4}))
+    assert at_rest_until(unspent) is None, "it is to be swept"
 
 
 # While it dies

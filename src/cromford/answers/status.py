@@ -88,11 +88,13 @@ class LockedCapital(TypedDict):
 class LspCapital(SalesTotals):
     """Where an LSP's money is: free, reserved, locked until which expiry, earned.
 
-    `locked_sat` is the sum of `locked`.
+    `locked_sat` is the sum of `locked`. `lacking_sat` is what coins would have to hold that its
+    transactions on chain need now for their fees, and that it does not have.
     """
 
     free_sat: Sat
     reserved_sat: Sat
+    lacking_sat: Sat
     locked_sat: Sat
     locked: list[LockedCapital]
     earned_sat: Sat

@@ -23,6 +23,10 @@ WORK_MS: Final[dict[type[m.Message], float]] = {
     m.ChannelReestablish: 3.0,
     m.CommitmentSigned: 3.0,
     m.RevokeAndAck: 2.0,
+    m.QuoteRequest: 2.0,
+    m.Buy: 4.0,  # Its quote is computed again, and it may be refused without end.
+    m.AdvanceAgree: 4.0,
+    m.AdvanceSign: 4.0,
     m.KeyHandover: 4.0,
     m.StoreMarked: 4.0,  # A commitment is built, and a proof made.
     m.MarkRevealed: 6.0,

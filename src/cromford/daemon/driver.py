@@ -39,7 +39,7 @@ from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.faults import Rejected
 from cromford.protocol.journal.channel_records import RevocationReceived
 from cromford.protocol.journal.records import AnyRecord, encode_record
-from cromford.protocol.journal.revoked import decode_content, revoked_key
+from cromford.protocol.journal.revoked import read_revoked
 from cromford.protocol.turn import Asked, Decision, StreamBug
 
 S = TypeVar("S")
@@ -331,12 +331,9 @@ class Driver(Generic[S]):
 
     def recall(self, asked: RecallCommitment) -> Iterable[Event]:
         """Look up what a commitment said that its peer revoked."""
-        key = revoked_key(asked.channel_id, asked.number)
-        value = self._store.archived(asked.stream, key)
-        if value is None:
-            return ()
-        content = decode_content(value, asked.number)
-        return (CommitmentRecalled(asked=asked, content=content),)
+        look_up = partial(self._store.archived, asked.stream)
+        content = read_revoked(asked.channel_id, asked.number, look_up)
+        return () if content is None else (CommitmentRecalled(asked=asked, content=content),)
 
     def relevant(self, txs: Sequence[Tx]) -> tuple[Tx, ...]:
         """Return the transactions of a block that matter to the role."""
@@ -344,9 +341,10 @@ class Driver(Generic[S]):
 
     def _archived(self, decision: Decision[S]) -> list[Archived]:
         return [
-            Archived(entry.stream, *self._parts.archived(self.state, entry.stream, entry.record))
+            Archived(entry.stream, *row)
             for entry in decision.entries
             if isinstance(entry.record, RevocationReceived)
+            for row in self._parts.archived(self.state, entry.stream, entry.record)
         ]
 
     def _remember(self, decision: Decision[S], archived: Sequence[Archived]) -> None:

@@ -288,6 +288,7 @@ class LspDaemon(Daemon[LspState]):
         yield from self._ceremonies.samples(state)
         yield from self._happenings.samples()
         yield from self._numbers.samples(state, self.facts)
+        yield "lacking_sat", {}, state.house.lacking_sat()
 
     def _perform(self, effect: fx.Performed) -> Iterable[ev.Event]:
         if isinstance(effect, fx.PrepareAttempt):

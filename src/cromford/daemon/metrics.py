@@ -49,6 +49,7 @@ HELP: Final[dict[str, str]] = {
     "wallet_sat": "Coins of the wallet.",
     "reserved_coins": "Coins that are reserved for fundings and children.",
     "reserved_sat": "What the reserved coins hold.",
+    "lacking_sat": "What coins would have to hold that transactions of the LSP need and lack.",
     "channels_open": "Channels that payments can go through.",
     "channels_msat": "What the channels hold and can carry.",
     "payments": "Payments.",

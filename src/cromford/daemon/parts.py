@@ -27,7 +27,7 @@ from cromford.protocol.journal.house import House
 from cromford.protocol.journal.house_fold import apply_to_house
 from cromford.protocol.journal.lsp_state import LspState, settled
 from cromford.protocol.journal.records import AnyRecord
-from cromford.protocol.journal.revoked import revoked_by
+from cromford.protocol.journal.revoked import Kept, revoked_by
 from cromford.protocol.journal.scan import Scan, apply_to_scan
 from cromford.protocol.journal.sleep import Asleep
 from cromford.protocol.journal.snapshot import Snapshots, references_of
@@ -79,8 +79,8 @@ class Parts(Protocol[S]):
     def snapshots(self, state: S, stream: str) -> Snapshots[Any] | None:
         """Return what writes and reads a stream's values; None where it is always folded."""
 
-    def archived(self, state: S, stream: str, record: RevocationReceived, /) -> tuple[bytes, bytes]:
-        """Return the key and the value of what is kept for ever, from the state before a record."""
+    def archived(self, state: S, stream: str, record: RevocationReceived, /) -> tuple[Kept, ...]:
+        """Return what is kept for ever, by its keys, from the state before a record."""
 
     def settled(self, state: S) -> S:
         """Return a state that says the same, without what its streams have told one another."""
@@ -146,7 +146,7 @@ class ClientParts:
 
     def archived(
         self, state: ClientState, _stream: str, record: RevocationReceived, /
-    ) -> tuple[bytes, bytes]:
+    ) -> tuple[Kept, ...]:
         """Return what the LSP's revoked commitment said."""
         return revoked_by(state.book, record)
 
@@ -242,7 +242,7 @@ class LspParts:
 
     def archived(
         self, state: LspState, stream: str, record: RevocationReceived, /
-    ) -> tuple[bytes, bytes]:
+    ) -> tuple[Kept, ...]:
         """Return what a client's revoked commitment said."""
         return revoked_by(state.factory(_number(stream)).book, record)
 

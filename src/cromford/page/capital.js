@@ -35,6 +35,9 @@ function draw(status) {
         )
       : null,
     facts([
+      ...(capital.lacking_sat
+        ? [["capital lacking", loud("soon", `${sat(capital.lacking_sat)} in coins, for fees`)]]
+        : []),
       ["capital reserved", sat(capital.reserved_sat)],
       ["liquidity sold", sold(capital)],
       ["inbound liquidity", price(status.price)],

@@ -149,10 +149,21 @@ def _advance(turn: Turn[Factory], event: ev.AdvanceEvent) -> None:
     _go_on(turn)
 
 
-def _go_on(turn: Turn[Factory]) -> None:
-    """Do all that follows in channels, and in advances that wait for them."""
-    advancing.go_on(turn)
+def _go_on(turn: Turn[Factory], *, client: int | None = None) -> None:
+    """Do all that follows in channels, and in advances that wait for them: of a client's leaf."""
+    leaf = None if client is None else turn.state.attempt.leaf_name(client)
+    advancing.go_on(turn, leaf=leaf)
     channels.finish_channels(turn)
+
+
+def _go_on_after(turn: Turn[Factory], channel_id: bytes) -> None:
+    """Do the same after a word about a channel, where an advance of its leaf is under way.
+
+    It changes nothing for those of other leaves: they must not make it dearer.
+    """
+    link = turn.book.links.get(channel_id)
+    if link is not None and turn.state.attempt.leaf_name(link.client) in turn.state.advances:
+        _go_on(turn, client=link.client)
 
 
 def take_advance_message(
@@ -164,7 +175,7 @@ def take_advance_message(
     turn = _of_member(round_, node_id, message.attempt_id)
     if turn is not None:
         advancing.take_message(turn, node_id, message)
-        _go_on(turn)
+        _go_on(turn, client=turn.state.attempt.client_of(node_id))
 
 
 def take_quote_message(round_: Round, node_id: bytes, message: m.QuoteRequest | m.Buy) -> None:
@@ -172,7 +183,7 @@ def take_quote_message(round_: Round, node_id: bytes, message: m.QuoteRequest | 
     turn = _of_member(round_, node_id, message.attempt_id)
     if turn is not None:
         selling.take_message(turn, node_id, message)
-        _go_on(turn)
+        _go_on(turn, client=turn.state.attempt.client_of(node_id))
 
 
 def _of_member(round_: Round, node_id: bytes, attempt_id: bytes) -> Turn[Factory] | None:
@@ -191,7 +202,7 @@ def take_channel_message(
     if turn is not None and not tell_closed(turn, node_id, message.channel_id):
         channels.on_channel_message(turn, node_id, message)
         if turn.state.advances:
-            _go_on(turn)
+            _go_on_after(turn, message.channel_id)
         advancing.tell_if_restored(turn, node_id, message)
 
 
@@ -235,4 +246,4 @@ def on_channel_answer(round_: Round, event: ev.ChannelAnswer) -> None:
 def _channel_answer(turn: Turn[Factory], event: ev.ChannelAnswer) -> None:
     channels.take(turn, event)
     if turn.state.advances:
-        _go_on(turn)
+        _go_on_after(turn, event.asked.channel_id)

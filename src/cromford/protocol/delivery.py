@@ -11,7 +11,12 @@ from cromford.bitcoin.tx import OutPoint
 from cromford.changed import changed
 from cromford.effects import LookUpSpenders
 from cromford.protocol.channels.coins import n_needing_coins
-from cromford.protocol.channels.forwarding import kept_msat, room_msat, waiting_msat
+from cromford.protocol.channels.forwarding import (
+    kept_msat,
+    most_kept_msat,
+    room_msat,
+    waiting_msat,
+)
 from cromford.protocol.channels.lsp import obstacle
 from cromford.protocol.facts import Facts, Lacking
 from cromford.protocol.faults import Rejected
@@ -334,7 +339,7 @@ class _Desk:
 
     def kept_msat(self, node_id: bytes, payment_hash: bytes, *, besides: str) -> int | None:
         whole_msat = 0
-        for factory in self._awake_of(node_id):
+        for factory in self._in_memory_of(node_id):
             kept = 0 if factory.stream == besides else kept_msat(factory, node_id, payment_hash)
             if kept is None:
                 return None
@@ -342,17 +347,21 @@ class _Desk:
         return whole_msat
 
     def room_msat(self, node_id: bytes) -> int:
-        rooms = (room_msat(factory, node_id) for factory in self._awake_of(node_id))
-        return max(rooms, default=0)
+        factories = tuple(self._in_memory_of(node_id))
+        going_on = (one for one in factories if self._round.goes_on(one.stream))
+        room = max((room_msat(factory, node_id) for factory in going_on), default=0)
+        kept = sum(most_kept_msat(factory, node_id) for factory in factories)
+        return room + kept if room else 0
 
-    def _awake_of(self, node_id: bytes) -> Iterator[Factory]:
-        """Yield the factories in which a client has a channel: of those asleep nobody is here."""
+    def _in_memory_of(self, node_id: bytes) -> Iterator[Factory]:
+        """Yield the factories in which a client has a channel: of those asleep nobody is here.
+
+        Those that a bug has stopped, too: what was bought in them is owed all the same.
+        """
         round_ = self._round
         for stream in self.streams_of(node_id):
             number = factory_number(stream)
-            if number is None or number not in round_.before.factories:
-                continue
-            if round_.goes_on(stream):
+            if number is not None and number in round_.before.factories:
                 yield round_.factory_now(number)
 
     def obstacle(

@@ -99,8 +99,10 @@ def capital_rows(capital: Document) -> list[tuple[str, object]]:
     """Return where an LSP's money is, for a listing."""
     n_locked = len(capital["locked"])
     where = "factory" if n_locked == 1 else "factories"
+    lacking = f"{sat(capital['lacking_sat'])} IN COINS, for fees of what is on chain"
     return [
         ("capital free", sat(capital["free_sat"])),
+        *([("capital lacking", lacking)] if capital["lacking_sat"] else []),
         ("capital reserved", sat(capital["reserved_sat"])),
         ("capital earned", msat(capital["earned_msat"])),
         ("capital locked", f"{sat(capital['locked_sat'])} in {n_locked} {where}"),

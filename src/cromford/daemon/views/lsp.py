@@ -352,6 +352,7 @@ def capital(state: LspState, locking: Iterable[FactoryEntry]) -> LspCapital:
     return {
         "free_sat": free_sat,
         "reserved_sat": reserved_sat,
+        "lacking_sat": house.lacking_sat(),
         "locked_sat": sum(entry.locked_sat for entry in by_expiry),
         "locked": locked,
         "earned_sat": earned_msat // MSAT_PER_SAT,

@@ -24,8 +24,10 @@ def advance_named(state: Factory, advance_id: bytes) -> LspAdvance | None:
     return next((one for one in state.advances.values() if one.advance_id == advance_id), None)
 
 
-def advances_in_order(state: Factory) -> list[LspAdvance]:
-    """Return the advances under way, in the order of their leaves' names."""
+def advances_in_order(state: Factory, *, leaf: str | None = None) -> list[LspAdvance]:
+    """Return the advances under way, in the order of their leaves' names; or that of one leaf."""
+    if leaf is not None:
+        return [state.advances[leaf]] if leaf in state.advances else []
     return [advance for _, advance in sorted(state.advances.items())]
 
 

@@ -159,9 +159,14 @@ def _tell_connected(turn: Turn[Factory], advance: LspAdvance) -> None:
             completing.tell_signed(turn, advance, client)
 
 
-def go_on(turn: Turn[Factory]) -> None:
-    """Do all that can be done now: ask whom is to be asked, rebase what can be rebased."""
-    for advance in advances_in_order(turn.state):
+def go_on(turn: Turn[Factory], *, leaf: str | None = None) -> None:
+    """Do all that can be done now: ask whom is to be asked, rebase what can be rebased.
+
+    Args:
+        turn: The decision so far.
+        leaf: The one whose advance may have changed; None for any.
+    """
+    for advance in advances_in_order(turn.state, leaf=leaf):
         client = _back_in_this_turn(turn, advance)
         if client is not None:
             completing.heed_return(turn, advance, client)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from immutables import Map
+
 from cromford import effects as fx
 from cromford.channel.errors import UpdateRefused
 from cromford.channel.limits import is_overexposed
@@ -268,17 +270,22 @@ def waiting_msat(book: Book, payee: bytes, payment_hash: bytes) -> int:
 
 
 def room_msat(factory: Factory, payee: bytes) -> int:
-    """Return what no HTLC may be larger than that a client could be offered in a factory.
+    """Return what no HTLC may be larger than that a client could be offered in a factory."""
+    links = factory.book.links_with(payee)
+    return max((offerable_msat(one.state, one.me) for one in links if one.is_open), default=0)
 
-    What we may keep of a payment makes it smaller than it came.
+
+def most_kept_msat(factory: Factory, payee: bytes) -> int:
+    """Return the most that is kept of one payment for what its payee bought in a factory.
+
+    So much larger than what its payee is offered for it a payment may be.
     """
-    most_msat = 0
-    for link in factory.book.links_with(payee):
-        if link.is_open:
-            kept = [due.price_msat for due in factory.skims.values() if due.client == link.client]
-            offerable = offerable_msat(link.state, link.me)
-            most_msat = max(most_msat, offerable + max(kept, default=0) if offerable else 0)
-    return most_msat
+    dues = (
+        price_msat
+        for link in factory.book.links_with(payee)
+        for price_msat in factory.skims.get(link.client, Map()).values()
+    )
+    return max(dues, default=0)
 
 
 def _skimmed_msat(turn: Turn[Factory], link: Link, payment_hash: bytes) -> int | None:

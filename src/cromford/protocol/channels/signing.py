@@ -24,6 +24,7 @@ from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.closes import is_frozen
 from cromford.protocol.journal.encoding import journalled, message_of
 from cromford.protocol.journal.link import Link
+from cromford.protocol.journal.revoked import has_many_htlcs
 from cromford.protocol.turn import AnyTurn
 from cromford.wire import messages as m
 
@@ -351,7 +352,12 @@ def on_revoke_and_ack(turn: AnyTurn, link: Link, message: m.RevokeAndAck) -> Non
     for further in message.further:
         check_pubnonce("further.pubnonce", further.pubnonce)
     check_further_nonce(link, message)
-    turn.remember(cr.RevocationReceived(channel_id=link.channel_id, message=journalled(message)))
+    revoked = cr.RevocationReceived(
+        channel_id=link.channel_id,
+        message=journalled(message),
+        names_htlcs=link.peer_unrevoked is not None and has_many_htlcs(link.peer_unrevoked),
+    )
+    turn.remember(revoked)
     turn.ask(fx.ClearDeadline(deadline=_revocation_deadline(link)))
 
 

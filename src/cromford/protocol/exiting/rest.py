@@ -19,6 +19,9 @@ from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.lsp_attempt import Funded
 
 NEVER: Final = 2**31 - 1  # Above every height.
+# What nobody took in two weeks, after whatever had a height, is left for its fee, or nobody's.
+LEFT_BLOCKS: Final = 2_016
+LOOK_AGAIN_BLOCKS: Final = 144  # A cheaper day is noticed the same day.
 
 
 def wakes_at(factory: Factory) -> int | None:
@@ -38,10 +41,13 @@ def at_rest_until(factory: Factory) -> int | None:
     """Return until which height no block has to ask a factory; None if the next one has to.
 
     What its clients may still say does not matter. Whether a close of one that dies waits for
-    nobody but the next block has to be asked besides.
+    nobody but the next block has to be asked besides. One that expired long ago, and of which only
+    what nobody takes is left, is asked once a day: on a cheaper one that may be worth its fee.
     """
     height = _idle_until(factory, _asks_blocks)
-    if height is None or height == NEVER:
+    if height is None:
+        return factory.chain.height + LOOK_AGAIN_BLOCKS if _is_left(factory) else None
+    if height == NEVER:
         return height
     landed = factory.landed
     close = next_close_height(
@@ -52,6 +58,30 @@ def at_rest_until(factory: Factory) -> int | None:
         height=landed.chain.height,
     )
     return height if close is None else min(height, close)
+
+
+def _is_left(factory: Factory) -> bool:
+    """Say whether nothing happened in a factory for two weeks after all that had a height.
+
+    It expired, and so did all HTLCs in it; whatever is to be taken of it could be taken since.
+    """
+    if factory.begun is None or factory.is_marked or factory.post.outbox or factory.advances:
+        return False
+    if _has_coins(factory) or _is_closing(factory):
+        return False
+    book, chain = factory.book, factory.chain
+    if book.arrived or book.held or book.resolved or factory.period is not Period.EXPIRED:
+        return False
+    if factory.attempt.funding_outpoint not in chain.spends:
+        return False  # It is to be swept as a whole, or another candidate is in its place.
+    if any(chain.depth(tx.txid) <= LEFT_BLOCKS for tx in chain.spends.values()):
+        return False
+    heights = [factory.attempt.terms.expiry_height]
+    for link in book.links.values():
+        if link.awaits_nonce:
+            return False
+        heights += [live.htlc.cltv_expiry for live in link.state.htlcs]
+    return chain.height >= max(heights) + LEFT_BLOCKS
 
 
 def has_guests(factory: Factory, is_connected: Callable[[bytes], bool]) -> bool:

@@ -100,10 +100,14 @@ class CommitmentFinished(Record, frozen=True, kw_only=True, tag="commitment_held
 
 
 class RevocationReceived(Record, frozen=True, kw_only=True, tag="revocation_received"):
-    """The peer revoked its commitment before the latest."""
+    """The peer revoked its commitment before the latest.
+
+    `names_htlcs` says that what it said is archived with its HTLCs by themselves, each once.
+    """
 
     channel_id: bytes
     message: bytes
+    names_htlcs: bool = False
 
 
 class ChannelFailed(Record, frozen=True, kw_only=True, tag="channel_failed"):

@@ -63,6 +63,7 @@ from cromford.protocol.journal.quotes import (
     without_quote,
 )
 from cromford.protocol.journal.record import Kinds
+from cromford.protocol.journal.state_classes import Older
 from cromford.protocol.journal.streams import CHAIN, HOUSE, factory_stream
 from cromford.wallet.account import WalletPath
 from cromford.wallet.coins import Purse, SpentCoin
@@ -101,7 +102,9 @@ class Factory:
         is_marked: Whether its store was put back from a backup, and what came after is unknown.
         advances: Those under way, by the names of their leaves.
         quoted: What clients were told that they may buy; true of one run.
-        skims: What is kept of payments by their hashes, for what their payees bought out of them.
+        skims: What is kept of payments, in msat, by the client that bought out of them, and by
+            hash: two payees may name one hash. One for each sale at most, so a leaf has no more
+            than its states allow, and they stay as these do.
         stalls: Who let deadlines of advances pass.
     """
 
@@ -132,8 +135,13 @@ class Factory:
     is_marked: bool = False
     advances: Map[str, LspAdvance] = field(default_factory=Map)
     quoted: Quoted = field(default_factory=Quoted)
-    skims: Map[bytes, SkimDue] = field(default_factory=Map)
+    skims: Map[int, Map[bytes, int]] = field(default_factory=Map)
     stalls: Stalls = field(default_factory=Map)
+
+    older = Older(
+        {"skims": Map[bytes, SkimDue]},
+        lambda skims, **held: Factory(skims=_skims_of(skims), **held),
+    )
 
     @property
     def stream(self) -> str:
@@ -198,8 +206,8 @@ class Factory:
 
     def kept_msat(self, client: int, payment_hash: bytes) -> int:
         """Return what is kept of a payment for all that its payee has bought out of it by now."""
-        due = self.skims.get(payment_hash)
-        return due.price_msat if due is not None and due.client == client else 0
+        dues = self.skims.get(client)
+        return 0 if dues is None else dues.get(payment_hash, 0)
 
     def is_unproven(self, client: int) -> bool:
         """Say whether a client's channel that the store does not know yet may have been used.
@@ -333,14 +341,28 @@ def _with_keys(factory: Factory, record: hr.KeysHeld | hr.KeysLost) -> Factory:
     return _telling(replace(factory, held_keys=held, lost_keys=lost), HOUSE, left)
 
 
+def _with_skim(
+    skims: Map[int, Map[bytes, int]], client: int, payment_hash: bytes, due_msat: int
+) -> Map[int, Map[bytes, int]]:
+    return skims.set(client, skims.get(client, Map()).set(payment_hash, due_msat))
+
+
+def _skims_of(older: Map[bytes, SkimDue]) -> Map[int, Map[bytes, int]]:
+    """Return what is kept of payments, as checkpoints had it that knew one payee of each hash."""
+    skims: Map[int, Map[bytes, int]] = Map()
+    for payment_hash, due in older.items():
+        skims = _with_skim(skims, due.client, payment_hash, due.price_msat)
+    return skims
+
+
 def _with_sale(factory: Factory, sold: ar.LiquiditySold) -> Factory:
     """Return the factory after a sale: the house hears of it, and it may be paid for later."""
     under_way = factory.advances.values()
     advance = next(one for one in under_way if one.advance_id == sold.advance_id)
     if advance.payment_hash:
-        kept_msat = factory.kept_msat(sold.client, advance.payment_hash)
-        due = SkimDue(client=sold.client, price_msat=kept_msat + sold.price_msat)
-        factory = replace(factory, skims=factory.skims.set(advance.payment_hash, due))
+        due_msat = factory.kept_msat(sold.client, advance.payment_hash) + sold.price_msat
+        skims = _with_skim(factory.skims, sold.client, advance.payment_hash, due_msat)
+        factory = replace(factory, skims=skims)
     booked = mail.SaleBooked(
         attempt_id=sold.attempt_id,
         client=sold.client,

@@ -150,6 +150,18 @@ class House:
             if entry.status in {FUNDED, DEAD}:
                 yield entry.number, entry.own_pubkey
 
+    def lacking_sat(self) -> int:
+        """Return what coins would have to hold that transactions need, and that the house has not.
+
+        What was lent for the same one counts.
+        """
+        lacking_sat = 0
+        for outpoint, wanted in self.coins_wanted.items():
+            purse = self.purses.get(outpoint)
+            lent_sat = 0 if purse is None else purse.amount_sat
+            lacking_sat += max(0, wanted.needed_sat - lent_sat)
+        return lacking_sat
+
     def lent_sat(self) -> int:
         """Return what the channels of all standing factories come to."""
         return self.tally.lent_sat + sum(

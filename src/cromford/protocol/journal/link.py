@@ -77,6 +77,8 @@ class Link:
         fullest: The LSP's fullest commitment that was signed for the present funding; None where a
             store of before did not count.
         fullest_superseded: The same of each that was replaced.
+        archived_below: Below which number the HTLCs of the peer's revoked commitments are archived
+            by themselves: the opener's, then the accepter's. Each party's come in their order.
     """
 
     channel_id: bytes
@@ -118,6 +120,7 @@ class Link:
     superseded: tuple[Funding, ...] = ()
     fullest: Fullest | None = None
     fullest_superseded: tuple[Fullest | None, ...] = ()
+    archived_below: tuple[int, int] = (0, 0)
 
     @property
     def is_open(self) -> bool:

@@ -88,8 +88,9 @@ def applied(link: Link, record: cr.StepRecord) -> tuple[Link, Settlement | None]
             return _with_intended(link, record), None
         case cr.CommitmentFinished():
             return _with_held(link, record)
-        case cr.RevocationReceived(message=data):
-            return _with_revocation(link, decoded(data, m.RevokeAndAck))
+        case cr.RevocationReceived(message=data, names_htlcs=names_htlcs):
+            archived = _with_archived(link) if names_htlcs else link
+            return _with_revocation(archived, decoded(data, m.RevokeAndAck))
         case cr.ChannelPrepared():
             return _with_prepared(link, record), None
         case cr.NonceAwaited(reestablish=data):
@@ -312,6 +313,17 @@ def _next_with_held(
         return changed(following, own_nonces=Map())
     own = HeldCommitment(number=number, signature=signature, htlc_signatures=htlc_signatures)
     return changed(following, own=own, own_nonces=nonces)
+
+
+def _with_archived(link: Link) -> Link:
+    """Return the link when the HTLCs of what is revoked are archived by themselves."""
+    if link.peer_unrevoked is None:
+        raise AssertionError("what names its HTLCs is not known")
+    below = list(link.archived_below)
+    for htlc in link.peer_unrevoked.htlcs:
+        below[htlc.offered_by] = max(below[htlc.offered_by], htlc.htlc_id + 1)
+    opener, accepter = below
+    return changed(link, archived_below=(opener, accepter))
 
 
 def _with_revocation(link: Link, message: m.RevokeAndAck) -> tuple[Link, Settlement]:

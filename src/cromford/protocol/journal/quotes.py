@@ -158,7 +158,7 @@ def with_wanted_record(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkimDue:
-    """What an LSP keeps of one payment to a client that bought out of it."""
+    """What is kept of one payment, as checkpoints had it that knew one payee of each hash."""
 
     client: int
     price_msat: int

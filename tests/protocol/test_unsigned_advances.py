@@ -55,7 +55,7 @@ from cromford.wire import messages as m
 BUYER: Final = 1
 NEIGHBOUR: Final = 2
 SEATS: Final = (BUYER, NEIGHBOUR)
-ADVANCING: Final = "an advance of the leaf is under way: client 1, client 2"
+UNDER_WAY: Final = "an advance of the leaf is under way: client 1, client 2"
 OTHER: Final = {BUYER: NEIGHBOUR, NEIGHBOUR: BUYER}
 
 
@@ -188,7 +188,7 @@ def test_a_buyer_that_signed_nothing_waits_for_who_did_until_the_leaf_is_closed_
 @pytest.mark.parametrize("signer", SEATS)
 def test_while_the_other_may_still_sign_no_close_comes_between(signer: int) -> None:
     pump = half_signed(signer, restores=False)
-    assert str(rejected(pump)) == ADVANCING
+    assert str(rejected(pump)) == UNDER_WAY
 
 
 def signed_by(signer: int) -> Pump:
@@ -235,7 +235,7 @@ def test_who_is_not_asked_any_more_for_a_day_keeps_nobody_from_closing() -> None
     pump = signed_by(BUYER)
     silent = pump.client_at(NEIGHBOUR)
     for _ in range(STALLS_MAX):
-        assert str(rejected(pump)) == ADVANCING, "it is asked, or asked once more"
+        assert str(rejected(pump)) == UNDER_WAY, "it is asked, or asked once more"
         with pump.tampering(losing(m.AdvanceAgree, of=lambda node: node is silent)):
             without_a_try(pump)
     assert pump.factory.stalls[NEIGHBOUR].n_missed == STALLS_MAX

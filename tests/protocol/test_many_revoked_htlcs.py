@@ -1,20 +1,25 @@
 """What is archived of revoked commitments with many HTLCs: each of these once."""
 
+from dataclasses import replace
 from typing import Final
 
 import pytest
+from tests.protocol.decisions import remembered
 from tests.protocol.paying_clients import book, live_factory, make_invoice, newest_link, pay
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.samples import plain
 from tests.protocol.test_exit_guards import ask_to_leave
 from tests.protocol.test_leaving import QUICK
 
 from cromford import effects as fx
 from cromford.bitcoin.fees import ANCHOR_DUST_SAT
-from cromford.channel.content import CommitmentContent
+from cromford.channel.content import CommitmentContent, Htlc
 from cromford.channel.terms import Party
 from cromford.daemon import parts
+from cromford.protocol.channels.signing import on_revoke_and_ack
 from cromford.protocol.journal.book import Book
 from cromford.protocol.journal.channel_records import RevocationReceived
+from cromford.protocol.journal.link_fold import applied
 from cromford.protocol.journal.revoked import (
     HTLC_ID_SIZE,
     HTLCS_IN_FULL_MAX,
@@ -26,6 +31,7 @@ from cromford.protocol.journal.revoked import (
     revoked_by,
     revoked_key,
 )
+from cromford.wire.messages import encode_message
 
 FIRST_MSAT: Final = 30_000_000
 AMOUNT_MSAT: Final = 1_500_000  # It has an output.
@@ -125,3 +131,40 @@ def test_of_a_commitment_with_many_htlcs_all_is_taken_once_it_was_revoked() -> N
     }
     assert len(taken) > N_PARKED
     assert set(pump.chain.spenders(spender.outpoints)) == taken, "all of it waits for a block"
+
+
+@pytest.mark.parametrize(("n_htlcs", "names_them"), [(8, False), (9, True)])
+@pytest.mark.parametrize("of_lsp", [True, False])
+def test_a_revocation_says_whether_what_it_revokes_names_its_htlcs(
+    n_htlcs: int, *, names_them: bool, of_lsp: bool
+) -> None:
+    sample = plain().first("on_revoke_and_ack", of_lsp=of_lsp)
+    htlcs = tuple(
+        Htlc(
+            offered_by=Party.OPENER,
+            htlc_id=htlc_id,
+            amount_msat=1,
+            payment_hash=bytes(32),
+            cltv_expiry=2,
+        )
+        for htlc_id in range(3, n_htlcs + 3)
+    )
+    content = sample.link.peer_unrevoked
+    assert content is not None
+    known = sample.with_link(peer_unrevoked=replace(content, htlcs=htlcs), archived_below=(5, 1))
+    turn = known.turn()
+    on_revoke_and_ack(turn, known.link, known.met)
+    (record,) = remembered(turn, RevocationReceived)
+    assert record.names_htlcs is names_them
+    below = turn.link(sample.channel_id).archived_below
+    assert below == ((n_htlcs + 3, 1) if names_them else (5, 1))
+
+
+def test_what_is_not_known_names_no_htlcs() -> None:
+    sample = plain().first("on_revoke_and_ack", of_lsp=True)
+    record = RevocationReceived(
+        channel_id=sample.channel_id, message=encode_message(sample.met), names_htlcs=True
+    )
+    unknown = sample.with_link(peer_unrevoked=None).link
+    with pytest.raises(AssertionError, match="what names its HTLCs is not known"):
+        applied(unknown, record)

@@ -16,7 +16,6 @@ from cromford.channel.content import Htlc
 from cromford.channel.errors import PeerViolation
 from cromford.channel.messages import UpdateAdd, UpdateFulfill
 from cromford.channel.stage import Edition, HtlcStage, LiveHtlc
-from cromford.channel.terms import Party
 from cromford.channel.updates import propose_add
 from cromford.crypto.musig2 import is_pubnonce
 from cromford.protocol.channels.signing import (
@@ -35,7 +34,6 @@ from cromford.protocol.facts import FRESH, Facts
 from cromford.protocol.journal import channel_records as cr
 from cromford.protocol.journal.closes import SignedClose
 from cromford.protocol.journal.encoding import journalled
-from cromford.protocol.journal.link_fold import applied
 from cromford.protocol.turn import Turn
 from cromford.wire import messages as m
 
@@ -511,43 +509,6 @@ def test_a_revocation_without_a_nonce_for_what_comes_next_breaks_the_rules(
     with pytest.raises(PeerViolation, match=f"^{field}: "):
         on_revoke_and_ack(turn, sample.link, replace(sample.met, **change(sample)))
     assert turn.decision.is_nothing
-
-
-@pytest.mark.parametrize(("n_htlcs", "names_them"), [(8, False), (9, True)])
-@SIDES
-def test_a_revocation_says_whether_what_it_revokes_names_its_htlcs(
-    n_htlcs: int, *, names_them: bool, of_lsp: bool
-) -> None:
-    sample = plain().first("on_revoke_and_ack", of_lsp=of_lsp)
-    htlcs = tuple(
-        Htlc(
-            offered_by=Party.OPENER,
-            htlc_id=htlc_id,
-            amount_msat=1,
-            payment_hash=bytes(32),
-            cltv_expiry=2,
-        )
-        for htlc_id in range(3, n_htlcs + 3)
-    )
-    content = sample.link.peer_unrevoked
-    assert content is not None
-    known = sample.with_link(peer_unrevoked=replace(content, htlcs=htlcs), archived_below=(5, 1))
-    turn = known.turn()
-    on_revoke_and_ack(turn, known.link, known.met)
-    (record,) = remembered(turn, cr.RevocationReceived)
-    assert record.names_htlcs is names_them
-    below = turn.link(sample.channel_id).archived_below
-    assert below == ((n_htlcs + 3, 1) if names_them else (5, 1))
-
-
-def test_what_is_not_known_names_no_htlcs() -> None:
-    sample = plain().first("on_revoke_and_ack", of_lsp=True)
-    record = cr.RevocationReceived(
-        channel_id=sample.channel_id, message=m.encode_message(sample.met), names_htlcs=True
-    )
-    unknown = sample.with_link(peer_unrevoked=None).link
-    with pytest.raises(AssertionError, match="what names its HTLCs is not known"):
-        applied(unknown, record)
 
 
 @SIDES

@@ -25,14 +25,14 @@ def typed(t: Town, *words: str) -> Result:
     return CliRunner().invoke(cromford, [*words, "--json"], env={"HOME": str(t.base)})
 
 
-def chain_of(t: Town) -> tuple[str, ...]:
-    where = ("--chain-url", t.node.url, "--chain-cookie", str(t.node.cookie_file))
+def chain_of(t: Town, url: str | None = None) -> tuple[str, ...]:
+    where = ("--chain-url", url or t.node.url, "--chain-cookie", str(t.node.cookie_file))
     return (*where, "--network", "regtest")
 
 
-async def broadcast(t: Town, file: Path, *more: str) -> Result:
+async def broadcast(t: Town, file: Path, *more: str, url: str | None = None) -> Result:
     pause = ("--poll-seconds", "0.05") if "--watch" in more else ()
-    words = ("client", "exit", "broadcast", str(file), "--yes", *chain_of(t), *pause, *more)
+    words = ("client", "exit", "broadcast", str(file), "--yes", *chain_of(t, url), *pause, *more)
     return await asyncio.to_thread(typed, t, *words)
 
 
@@ -175,7 +175,7 @@ def test_what_is_wrong_with_a_file_is_said_before_anything_is_asked_or_published
         words = ("client", "exit", "broadcast", str(file), *chain_of(t))
         result = await asyncio.to_thread(typed, t, *words)
         assert (result.exit_code, json.loads(result.stderr)["code"]) == (5, "needs_confirmation")
-        result = await broadcast(t, file, "--chain-url", "http://127.0.0.1:1")
+        result = await broadcast(t, file, url="http://127.0.0.1:1")
         assert (result.exit_code, json.loads(result.stderr)["code"]) == (1, "chain_unavailable")
         assert waiting(t) == set()
         # A package whose funding is nowhere on this chain.

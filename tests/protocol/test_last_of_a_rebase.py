@@ -1,0 +1,89 @@
+"""What a client may publish while its LSP is over with a rebase, and has signed more since."""
+
+from tests.protocol.advances import both_links, check_claims
+from tests.protocol.markets import Market
+from tests.protocol.paying_clients import book, make_invoice, pay
+from tests.protocol.pump import Pump, PumpNode
+
+from cromford.channel.stage import Edition
+from cromford.protocol import events as ev
+from cromford.wire import messages as m
+
+BUYER, PAYEE = 1, 3
+HELD_MSAT = 8_000_000
+
+
+def grown_with_a_forward_under_way() -> tuple[Market, bytes]:
+    """Give a market whose buyer's channel grew while it pays somebody who is away.
+
+    The LSP is rebased, and its next signature was lost: the commitment by which the client was
+    rebased is the one that it holds. Returns the payment hash as well.
+    """
+    market = Market(3)
+    pump, buyer, lsp, payee = (
+        market.pump,
+        market.buyer,
+        market.pump.lsp,
+        market.pump.client_at(PAYEE),
+    )
+    assert pay(pump, lsp, buyer, 40_000_000).status == "paid"
+    request = make_invoice(pump, payee, HELD_MSAT)
+    pump.disconnect(payee)
+    pump.handle(buyer, request)
+    pump.run()
+    quote = market.quote(20_000)
+    order = ev.PurchaseRequested(
+        attempt_id=market.attempt_id,
+        quote_id=quote.quote_id,
+        price_max_msat=quote.price_msat,
+        beyond_coverage=True,
+    )
+    pump.handle(buyer, order)
+    pump.run_to(m.UpdateRebase)
+    pump.run(until=lambda: is_signed_by(pump, buyer))
+    with pump.tampering(lambda by, to, said: lost(said) if (by, to) == (lsp, buyer) else (said,)):
+        pump.handle(lsp, make_invoice(pump, buyer, 5_000_000))
+        pump.run()
+    return market, request.payment_hash
+
+
+def is_signed_by(pump: Pump, client: PumpNode) -> bool:
+    letter = pump.wire[0]
+    return letter.sender is client and isinstance(letter.message, m.CommitmentSigned)
+
+
+def lost(message: m.Message) -> tuple[m.Message, ...]:
+    return () if isinstance(message, m.CommitmentSigned) else (message,)
+
+
+def test_the_commitment_by_which_a_client_was_rebased_is_known_until_it_is_revoked() -> None:
+    market, _ = grown_with_a_forward_under_way()
+    link, lsp_link = both_links(market.pump, BUYER)
+    assert lsp_link.next is None
+    check_claims(market.pump)
+    held = link.finished_on(link.fundings[-1])
+    assert held is not None
+    assert held.commitment.content.htlcs
+    unrevoked = [one.commitment.tx.txid for one in lsp_link.peer_commitments]
+    latest = lsp_link.state.content(lsp_link.state.peer, Edition.SIGNED)
+    assert unrevoked[0] == held.commitment.tx.txid
+    assert [one.commitment.content.number for one in lsp_link.peer_commitments] == [
+        latest.number - 1,
+        latest.number,
+    ]
+
+
+def test_an_lsp_takes_what_its_payee_was_paid_of_a_client_that_leaves_by_that_commitment() -> None:
+    market, payment_hash = grown_with_a_forward_under_way()
+    pump, buyer, payee = market.pump, market.buyer, market.pump.client_at(PAYEE)
+    with pump.tampering(lambda _by, to, said: () if to is buyer else (said,)):
+        pump.connect(payee)
+        pump.run()
+    pump.disconnect(buyer)
+    assert book(payee).invoices[payment_hash].status == "paid"
+    pump.handle(buyer, ev.ExitRequested(attempt_id=market.attempt_id))
+    link = both_links(pump, BUYER)[1]
+    (htlc,) = (live.htlc for live in link.state.htlcs if live.htlc.offered_by is link.state.peer)
+    pump.mine(htlc.cltv_expiry + link.exit_blocks - pump.chain.height)
+    assert book(buyer).payments[payment_hash].status == "paid"
+    assert not pump.factory.book.forwards

@@ -6,27 +6,24 @@ from tests.protocol.paying_clients import book, make_invoice, pay
 from tests.protocol.pump import Pump, PumpNode
 
 from cromford.channel.stage import Edition
+from cromford.daemon.views.channels import show_channel
+from cromford.daemon.views.client import standing_of
 from cromford.protocol import events as ev
+from cromford.protocol.facts import FRESH
 from cromford.wire import messages as m
 
 BUYER, PAYEE = 1, 3
 HELD_MSAT = 8_000_000
 
 
-def grown_with_a_forward_under_way() -> tuple[Market, bytes]:
-    """Give a market whose buyer's channel grew while it pays somebody who is away.
+def growing_with_a_forward_under_way() -> tuple[Market, bytes]:
+    """Give a market whose buyer pays somebody who is away, and signs its LSP's rebase next.
 
-    The LSP is rebased, and its next signature was lost: the commitment by which the client was
-    rebased is the one that it holds. Returns the payment hash as well.
+    The buyer itself is rebased. Returns the payment hash as well.
     """
     market = Market(3)
-    pump, buyer, lsp, payee = (
-        market.pump,
-        market.buyer,
-        market.pump.lsp,
-        market.pump.client_at(PAYEE),
-    )
-    assert pay(pump, lsp, buyer, 40_000_000).status == "paid"
+    pump, buyer, payee = market.pump, market.buyer, market.pump.client_at(PAYEE)
+    assert pay(pump, pump.lsp, buyer, 40_000_000).status == "paid"
     request = make_invoice(pump, payee, HELD_MSAT)
     pump.disconnect(payee)
     pump.handle(buyer, request)
@@ -41,10 +38,20 @@ def grown_with_a_forward_under_way() -> tuple[Market, bytes]:
     pump.handle(buyer, order)
     pump.run_to(m.UpdateRebase)
     pump.run(until=lambda: is_signed_by(pump, buyer))
+    return market, request.payment_hash
+
+
+def grown_with_a_forward_under_way() -> tuple[Market, bytes]:
+    """Give the same once the LSP is rebased, too, and its next signature was lost.
+
+    The commitment by which the client was rebased is the one that it holds.
+    """
+    market, payment_hash = growing_with_a_forward_under_way()
+    pump, buyer, lsp = market.pump, market.buyer, market.pump.lsp
     with pump.tampering(lambda by, to, said: lost(said) if (by, to) == (lsp, buyer) else (said,)):
         pump.handle(lsp, make_invoice(pump, buyer, 5_000_000))
         pump.run()
-    return market, request.payment_hash
+    return market, payment_hash
 
 
 def is_signed_by(pump: Pump, client: PumpNode) -> bool:
@@ -87,3 +94,14 @@ def test_an_lsp_takes_what_its_payee_was_paid_of_a_client_that_leaves_by_that_co
     pump.mine(htlc.cltv_expiry + link.exit_blocks - pump.chain.height)
     assert book(buyer).payments[payment_hash].status == "paid"
     assert not pump.factory.book.forwards
+
+
+def test_a_channel_that_grows_is_shown_with_the_capacity_that_its_balances_are_of() -> None:
+    market, _ = growing_with_a_forward_under_way()
+    state = market.buyer.state
+    link = both_links(market.pump, BUYER)[0]
+    assert link.state.rebase is not None
+    shown = show_channel(link, standing_of(state, link, FRESH), state.chain)
+    balances_msat = shown["own_msat"] + shown["peer_msat"]
+    htlcs_msat = shown["sending_msat"] + shown["receiving_msat"]
+    assert balances_msat + htlcs_msat == 1000 * shown["capacity_sat"]

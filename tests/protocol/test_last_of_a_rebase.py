@@ -1,14 +1,17 @@
 """What a client may publish while its LSP is over with a rebase, and has signed more since."""
 
 from tests.protocol.advances import both_links, check_claims
+from tests.protocol.closes import ask_for_close, check_all_is_paid, finished
 from tests.protocol.markets import Market
 from tests.protocol.paying_clients import book, make_invoice, pay
 from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.restoring import backup_of, restore
 
 from cromford.channel.stage import Edition
 from cromford.daemon.views.channels import show_channel
 from cromford.daemon.views.client import standing_of
 from cromford.protocol import events as ev
+from cromford.protocol.channels.marks import least_close_msat
 from cromford.protocol.facts import FRESH
 from cromford.wire import messages as m
 
@@ -21,14 +24,24 @@ def growing_with_a_forward_under_way() -> tuple[Market, bytes]:
 
     The buyer itself is rebased. Returns the payment hash as well.
     """
-    market = Market(3)
-    pump, buyer, payee = market.pump, market.buyer, market.pump.client_at(PAYEE)
-    assert pay(pump, pump.lsp, buyer, 40_000_000).status == "paid"
+    market = with_money()
+    pump, payee = market.pump, market.pump.client_at(PAYEE)
     request = make_invoice(pump, payee, HELD_MSAT)
     pump.disconnect(payee)
-    pump.handle(buyer, request)
+    pump.handle(market.buyer, request)
     pump.run()
-    quote = market.quote(20_000)
+    return growing(market), request.payment_hash
+
+
+def with_money() -> Market:
+    market = Market(3)
+    assert pay(market.pump, market.pump.lsp, market.buyer, 40_000_000).status == "paid"
+    return market
+
+
+def growing(market: Market) -> Market:
+    """Let the buyer buy, until it is rebased itself, and its LSP hears of that next."""
+    pump, buyer, quote = market.pump, market.buyer, market.quote(20_000)
     order = ev.PurchaseRequested(
         attempt_id=market.attempt_id,
         quote_id=quote.quote_id,
@@ -38,7 +51,7 @@ def growing_with_a_forward_under_way() -> tuple[Market, bytes]:
     pump.handle(buyer, order)
     pump.run_to(m.UpdateRebase)
     pump.run(until=lambda: is_signed_by(pump, buyer))
-    return market, request.payment_hash
+    return market
 
 
 def grown_with_a_forward_under_way() -> tuple[Market, bytes]:
@@ -105,3 +118,20 @@ def test_a_channel_that_grows_is_shown_with_the_capacity_that_its_balances_are_o
     balances_msat = shown["own_msat"] + shown["peer_msat"]
     htlcs_msat = shown["sending_msat"] + shown["receiving_msat"]
     assert balances_msat + htlcs_msat == 1000 * shown["capacity_sat"]
+
+
+def test_a_client_restored_between_the_two_revocations_closes_at_what_its_commitment_pays() -> None:
+    market = growing(with_money())
+    pump, buyer = market.pump, market.buyer
+    lsp_state = both_links(pump, BUYER)[1].state
+    assert lsp_state.rebase is not None
+    assert least_close_msat(both_links(pump, BUYER)[1]) == lsp_state.opener_msat
+    pump.run(until=lambda: both_links(pump, BUYER)[1].next is None)
+    assert both_links(pump, BUYER)[0].state.rebase is not None
+    restore(pump, (buyer, backup_of(buyer)))
+    ask_for_close(pump)
+    pump.run()
+    (record,) = finished(pump.lsp)
+    content = both_links(pump, BUYER)[0].finished.commitment.content
+    assert record.balances_msat[BUYER - 1] == content.accepter_msat
+    check_all_is_paid(pump)

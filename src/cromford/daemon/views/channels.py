@@ -6,6 +6,7 @@ from typing import Final
 
 from cromford.answers.channels import ChannelAmounts, ChannelMoney, ChannelStatus
 from cromford.answers.factory_words import OvertakenStatus
+from cromford.channel.stage import Edition
 from cromford.channel.terms import MSAT_PER_SAT, Party
 from cromford.daemon.metrics import Sample
 from cromford.protocol.channels.balances import balance_now
@@ -115,7 +116,7 @@ def show_channel(
         "status": status,
         "failed": link.failure,
         "marked": _why_marked(link),
-        "capacity_sat": link.state.capacity_sat,
+        "capacity_sat": link.state.content(link.me, Edition.SIGNED).capacity_sat,
         "own_msat": balance.own_msat,
         "peer_msat": balance.peer_msat,
         "spendable_msat": balance.spendable_msat if is_open else 0,

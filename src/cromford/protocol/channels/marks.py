@@ -53,6 +53,7 @@ def least_close_msat(link: Link) -> int:
 
     What both stores found, if both were restored. Else all that may be ours by our own store: the
     balance, HTLCs that we offered unless their preimage was shown, and those that we took.
+    The price of a growth is the LSP's once our own commitment pays it: no claim of ours is without.
     """
     if link.mark is not None and link.mark.agreed_msat is not None:
         return link.mark.agreed_msat
@@ -62,6 +63,9 @@ def least_close_msat(link: Link) -> int:
         if live.is_paid:
             sign = -1 if live.htlc.offered_by is state.me else 1
             own_msat += sign * live.htlc.amount_msat
+    rebase = state.rebase
+    if rebase is not None and rebase.is_on(state.me, Edition.SIGNED):
+        own_msat -= rebase.price_msat  # Only a client's: the LSP is over with it as it has it.
     return own_msat
 
 

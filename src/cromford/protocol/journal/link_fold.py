@@ -355,7 +355,10 @@ def _rebased(link: Link) -> Link:
     following = link.next
     if following is None:
         raise AssertionError("a rebase without a next funding")
-    own = following.own_nonces.get(link.state.own_signed + 1)
+    own, unrevoked = following.own_nonces.get(link.state.own_signed + 1), link.peer_unrevoked
+    if unrevoked is not None:
+        # By it the client was rebased, and the LSP signed another since: it is for the present now.
+        link = changed(link, peer_unrevoked=replace(unrevoked, is_rebased=False))
     if own is not None:
         link = changed(link, pool_id=own.pool_id, nonce_index=own.index, pubnonce=own.pubnonce)
     return changed(

@@ -45,10 +45,10 @@ def recall_as_lsp(turn: Turn[Factory]) -> None:
     }
     for outpoint, tx in _spent(attempt.tree.nodes if links else (), links.values(), state.chain):
         scope = known_lsp_scope(attempt, outpoint)
-        if scope is None:
-            continue  # In a next state of its leaf that we never held: it is none of ours to close.
-        ended = [links[client] for client in scope.clients if client in links]
-        if not ended or is_closed(turn.link(ended[0].channel_id), state.chain):
+        # None of a channel in a next state of its leaf that we never held.
+        clients = () if scope is None else scope.clients
+        ended = [links[client] for client in clients if client in links]
+        if scope is None or not ended or is_closed(turn.link(ended[0].channel_id), state.chain):
             continue
         if _has_its_form(scope, tx):
             scripts = {

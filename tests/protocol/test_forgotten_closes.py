@@ -6,16 +6,21 @@ from functools import cache
 from typing import Final
 
 from immutables import Map
+from tests.protocol.advanced import kickoff_of
 from tests.protocol.closes import QUICK, closable_factory, close, finished, give_money
 from tests.protocol.decisions import in_client, in_factory, remembered
 from tests.protocol.left_factories import ALICE, BOB, channel, having, seeing
+from tests.protocol.markets import Market
+from tests.protocol.old_states import POLICY, look_away, mine_blindly
 from tests.protocol.paying_clients import live_factory, newest_link
-from tests.protocol.pump import Pump
+from tests.protocol.pump import Pump, PumpNode
+from tests.protocol.restoring import backup_of, restore
 from tests.protocol.seen_blocks import spending, with_blocks
 
 from cromford.bitcoin.tx import Tx
 from cromford.changed import changed
 from cromford.factory.close import CloseScope, Payout, build_close, scope_of
+from cromford.protocol import events as ev
 from cromford.protocol.channels.balances import balance_of
 from cromford.protocol.exiting.forgotten import recall_as_client, recall_as_lsp
 from cromford.protocol.exiting.lsp import on_block
@@ -26,6 +31,7 @@ from cromford.protocol.journal.closes import SignedClose
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.link import Link
 from cromford.protocol.journal.mark import Restored, StoreMark
+from cromford.wire import messages as m
 
 SIGNED: Final = (b"\x07" * 64,)
 
@@ -161,6 +167,54 @@ def test_of_several_parts_each_is_recalled_that_was_forgotten() -> None:
             (txs[number].serialize(),),
             (channel(factory, client).channel_id,),
         )
+
+
+def test_a_restored_lsp_reads_on_where_a_state_lands_that_it_never_held() -> None:
+    """It has its clients' word of that state; the old one, six blocks deep, had ended the sale."""
+    market = Market(policy=POLICY).with_money()
+    pump, buyer, lsp = market.pump, market.buyer, market.pump.lsp
+    before = []
+
+    def keep(_by: PumpNode, _to: PumpNode, message: m.Message) -> tuple[m.Message, ...]:
+        if isinstance(message, m.AdvanceSign):
+            before.append(backup_of(lsp))
+        return (message,)
+
+    quote = market.quote(40_000)
+    with pump.tampering(keep):
+        order = ev.PurchaseRequested(
+            attempt_id=market.attempt_id,
+            quote_id=quote.quote_id,
+            price_max_msat=quote.price_msat,
+            beyond_coverage=True,
+        )
+        pump.handle(buyer, order)
+        pump.run()
+    link = newest_link(buyer)
+    states = pump.attempt.leaf(link.client).states
+    old, new = (pump.attempt.signed_txs[state.name] for state in states)
+    restore(pump, (lsp, before[-1]))
+    for client in pump.clients:
+        pump.disconnect(client)
+    look_away(pump)
+    mine_blindly(pump, 1, [kickoff_of(pump)])
+    mine_blindly(pump, states[0].delay_blocks, [old])
+    mine_blindly(pump, 5)
+    pump.blind.clear()
+    pump.sync()
+    assert not pump.factory.advances
+    look_away(pump)
+    n_blocks = pump.chain.height - pump.chain.confirmed[old.txid] + 1
+    pump.chain.remove_tip(n_blocks)
+    for _ in range(n_blocks):
+        pump.handle(lsp, ev.BlockRemoved(height=lsp.state.chain.height))
+    pump.chain.mempool.clear()
+    mine_blindly(pump, 1, [new])
+    mine_blindly(pump, n_blocks, [link.finished.tx])
+    pump.blind.discard(lsp.name)
+    pump.sync()
+    assert lsp.state.chain.height == pump.chain.height
+    assert not finished(lsp)
 
 
 # A client

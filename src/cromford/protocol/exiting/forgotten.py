@@ -15,7 +15,7 @@ from cromford.protocol.exiting.closes import is_closed, paid_sat
 from cromford.protocol.journal import close_records as cl
 from cromford.protocol.journal.client_attempt import ClientAttempt
 from cromford.protocol.journal.client_state import ClientState
-from cromford.protocol.journal.close_scopes import client_scope, lsp_scope
+from cromford.protocol.journal.close_scopes import client_scope, known_lsp_scope
 from cromford.protocol.journal.factory import Factory
 from cromford.protocol.journal.known_chain import KnownChain
 from cromford.protocol.journal.link import Link
@@ -44,9 +44,11 @@ def recall_as_lsp(turn: Turn[Factory]) -> None:
         if state.is_marked or link.may_lack_state
     }
     for outpoint, tx in _spent(attempt.tree.nodes if links else (), links.values(), state.chain):
-        scope = lsp_scope(attempt, outpoint)
-        ended = [links[client] for client in scope.clients if client in links]
-        if not ended or is_closed(turn.link(ended[0].channel_id), state.chain):
+        scope = known_lsp_scope(attempt, outpoint)
+        # None of a channel in a next state of its leaf that we never held.
+        clients = () if scope is None else scope.clients
+        ended = [links[client] for client in clients if client in links]
+        if scope is None or not ended or is_closed(turn.link(ended[0].channel_id), state.chain):
             continue
         if _has_its_form(scope, tx):
             scripts = {

@@ -40,12 +40,21 @@ def lsp_scope(attempt: LspAttempt, outpoint: OutPoint) -> CloseScope:
     Raises:
         AssertionError: If the factory has none there: the LSP chooses it itself.
     """
+    found = known_lsp_scope(attempt, outpoint)
+    if found is None:
+        raise AssertionError(f"{outpoint} is no output of the factory")
+    return found
+
+
+def known_lsp_scope(attempt: LspAttempt, outpoint: OutPoint) -> CloseScope | None:
+    """Return the scope of an output of an LSP's factory; None of any other.
+
+    A channel's in a state of its leaf that is not signed here is none of it.
+    """
     found = _tree_scope(attempt.tree.nodes, outpoint)
     for client in range(1, len(attempt.seats) + 1):
         if found is None:
             found = _channel_scope(attempt.fundings(client), client, outpoint)
-    if found is None:
-        raise AssertionError(f"{outpoint} is no output of the factory")
     return found
 
 

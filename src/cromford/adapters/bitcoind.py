@@ -144,13 +144,12 @@ class BitcoindChain:
         Raises:
             ChainUnavailable: If the node does not answer.
         """
-        try:
-            answer = await self.call("getblockhash", height)
-        except RpcError as error:
-            if error.code == RPCErrorCode.INVALID_PARAMETER:
-                return None
-            raise _unavailable("getblockhash", error) from error
-        return read_hash(answer, "getblockhash")
+        return await self._find(
+            lambda answer: read_hash(answer, "getblockhash"),
+            "getblockhash",
+            height,
+            unless=RPCErrorCode.INVALID_PARAMETER,
+        )
 
     async def block(self, block_hash: Txid) -> Block:
         """Return a block by its hash, also one that has left the active chain.
@@ -166,14 +165,12 @@ class BitcoindChain:
         Raises:
             ChainUnavailable: If the node does not answer.
         """
-        try:
-            answer = await self.call("getblockheader", str(block_hash))
-        except RpcError as error:
-            if error.code == RPCErrorCode.INVALID_ADDRESS_OR_KEY:
-                return None
-            raise _unavailable("getblockheader", error) from error
-        header = expect(answer, dict, "getblockheader")
-        return read_hash(header.get("previousblockhash"), "previousblockhash")
+        return await self._find(
+            _previous_in,
+            "getblockheader",
+            str(block_hash),
+            unless=RPCErrorCode.INVALID_ADDRESS_OR_KEY,
+        )
 
     async def coin(self, outpoint: OutPoint) -> Coin | None:
         """Return a confirmed output nobody has spent in a block, or None.
@@ -246,13 +243,12 @@ class BitcoindChain:
         Raises:
             ChainUnavailable: If the node does not answer.
         """
-        try:
-            told = await self.call("getmempoolentry", str(txid))
-        except RpcError as error:
-            if error.code == RPCErrorCode.INVALID_ADDRESS_OR_KEY:
-                return None
-            raise _unavailable("getmempoolentry", error) from error
-        return read_mempool_tx(txid, told)
+        return await self._find(
+            lambda told: read_mempool_tx(txid, told),
+            "getmempoolentry",
+            str(txid),
+            unless=RPCErrorCode.INVALID_ADDRESS_OR_KEY,
+        )
 
     async def spenders(self, outpoints: Sequence[OutPoint]) -> Mapping[OutPoint, Txid]:
         """Return by which transaction in the mempool each is spent (`gettxspendingprevout`).
@@ -318,6 +314,22 @@ class BitcoindChain:
         except RpcError as error:
             raise _unavailable(method, error) from error
 
+    async def _find(
+        self,
+        read: Callable[[object], T],
+        method: str,
+        *params: object,
+        unless: RPCErrorCode,
+    ) -> T | None:
+        """Return what an answer says; None where the node says by a code that it has no such."""
+        try:
+            answer = await self.call(method, *params)
+        except RpcError as error:
+            if error.code == unless:
+                return None
+            raise _unavailable(method, error) from error
+        return read(answer)
+
     def _call(self, method: str, params: Sequence[object]) -> object:
         client = self._client
         try:
@@ -363,6 +375,11 @@ class BitcoindChain:
 
 def _unavailable(method: str, error: Exception) -> ChainUnavailable:
     return ChainUnavailable(f"{method}: {error}")
+
+
+def _previous_in(answer: object) -> Txid:
+    header = expect(answer, dict, "getblockheader")
+    return read_hash(header.get("previousblockhash"), "previousblockhash")
 
 
 def _answer(client: BitcoinCoreRpcClient, method: str, params: Sequence[object]) -> object:
